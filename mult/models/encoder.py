@@ -1,0 +1,131 @@
+"""The shared encoder: any timm backbone that gives maps at strides 4, 8, 16 and 32, brought to one layout.
+
+timm's Swin family checks its image size unless told not to and pads inside; other backbones want multiples of 32. The
+features carry no output norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers.format import Format
+from torch import Tensor, nn
+
+STRIDES = (4, 8, 16, 32)
+_ANY_SIZE = ("swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr")
+
+
+class Encoder(nn.Module):
+    """Images (B, 3, H, W) in [0, 1] -> four maps (B, C_s, ceil(H / s), ceil(W / s)) for s in 4, 8, 16, 32.
+
+    channels: C_s, fine to coarse. heads: the backbone's own attention heads a stage, None where a stage has none.
+
+    Raises ValueError for a backbone that timm does not know, that has no such maps or that does not take `backbone_args`, and
+    for weights that cannot be had.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: str, pretrained: bool | str, backbone_args: Mapping[str, Any] | None) -> None:
+        super().__init__()
+        args = dict(backbone_args or {})
+        any_size = timm.is_model(backbone) and timm.models.is_model_in_modules(backbone.split(".")[0], _ANY_SIZE)
+        self.name = backbone
+        self.body = _create(backbone, pretrained, {"strict_img_size": False} | args if any_size else args)
+        info = self.body.feature_info
+        reductions = info.reduction()
+        if any(reductions.count(stride) != 1 for stride in STRIDES):
+            raise ValueError(
+                f"model.backbone: {backbone} has maps at strides {reductions}; expected one each at {list(STRIDES)}; "
+                "take a hierarchical backbone such as swin_tiny_patch4_window7_224 or convnext_tiny"
+            )
+        self.stages = [reductions.index(stride) for stride in STRIDES]
+        self.channels = [info.channels()[stage] for stage in self.stages]
+        self.channels_last = Format(self.body.output_fmt) == Format.NHWC
+        self.multiple = STRIDES[0] if any_size else STRIDES[-1]
+        config = self.body.default_cfg
+        fixed = config.get("fixed_input_size", False) and not any_size
+        self.fixed_size = _pair(args.get("img_size", config["input_size"][1:])) if fixed else None
+        self.heads = _heads(self.body, self.channels)
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(config[name]).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        height, width = images.shape[-2:]
+        if self.fixed_size is not None and (height, width) != self.fixed_size:
+            raise ValueError(
+                f"image size: got {(height, width)}; backbone {self.name} takes {self.fixed_size} only; resize the images "
+                "(data.image_size) or build it for this size (model.backbone_args.img_size)"
+            )
+        images = (images - self.mean) / self.std
+        pad_height, pad_width = -height % self.multiple, -width % self.multiple
+        if pad_height or pad_width:
+            images = F.pad(images, (0, pad_width, 0, pad_height))
+        maps = self.body(images)
+        features = []
+        for stage, stride in zip(self.stages, STRIDES, strict=True):
+            feature = maps[stage].permute(0, 3, 1, 2) if self.channels_last else maps[stage]
+            # Tokens that stand for padding alone go: nothing after the encoder sees them.
+            features.append(feature[:, :, : -(-height // stride), : -(-width // stride)])
+        return features
+
+
+def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any]) -> nn.Module:
+    if not timm.is_model(backbone.split(".")[0]):
+        raise ValueError(
+            f"model.backbone: got {backbone!r}; expected a model of timm {timm.__version__}; "
+            f"timm.list_models('*swin*') lists them"
+        )
+    overlay = {}
+    if isinstance(pretrained, str):
+        if not Path(pretrained).is_file():
+            raise ValueError(f"model.pretrained: got {pretrained!r}; expected true, false or a weights file; no such file")
+        overlay = {"pretrained_cfg_overlay": {"file": pretrained}}
+    try:
+        body = timm.create_model(backbone, pretrained=bool(pretrained), features_only=True, **overlay, **args)
+    except TypeError as error:
+        raise ValueError(f"model.backbone_args: {backbone} does not take {dict(args)} ({error})") from error
+    except OSError as error:
+        raise ValueError(
+            f"model.pretrained: the weights of {backbone} could not be downloaded ({type(error).__name__}); expected a network "
+            "or a file; download them elsewhere and give the file: model.pretrained=PATH"
+        ) from error
+    except (RuntimeError, AttributeError) as error:
+        # timm has no narrower type: no features_only for this model, an unknown tag, or weights of another architecture
+        raise ValueError(f"model.backbone: timm cannot build {backbone} with {dict(args)}: {error}") from error
+    if isinstance(pretrained, str):
+        _check_loaded(body, pretrained, backbone)
+    return body
+
+
+def _check_loaded(body: nn.Module, path: str, backbone: str) -> None:
+    """timm loads features loosely, so a file of another architecture would pass unseen: every weight matrix must be from it."""
+    given = {(v.numel(), float(v.double().sum())) for v in timm.models.load_state_dict(path, weights_only=True).values()}
+    weights = {name: p for name, p in body.named_parameters() if p.ndim >= 2 and "position" not in name}
+    missing = [name for name, p in weights.items() if (p.numel(), float(p.detach().double().sum())) not in given]
+    if missing:
+        raise ValueError(
+            f"model.pretrained: {path} lacks {len(missing)} of the {len(weights)} weight matrices of {backbone} "
+            f"(first: {missing[0]}); expected a checkpoint of that architecture"
+        )
+
+
+def _heads(body: nn.Module, channels: Sequence[int]) -> list[int | None]:
+    """The number of heads of the backbone's attention at each width: read off modules with `num_heads` and a projection."""
+    found: dict[int, int] = {}
+    for module in body.modules():
+        heads = getattr(module, "num_heads", None)
+        projection = getattr(module, "qkv", None) or getattr(module, "q", None)
+        if isinstance(heads, int) and isinstance(projection, nn.Linear):
+            found[projection.in_features] = heads
+    return [found.get(c) for c in channels]
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

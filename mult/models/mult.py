@@ -1,0 +1,209 @@
+"""MulT (Bhattacharjee et al., CVPR 2022): one encoder, one decoder a task, attention shared with a reference task.
+
+A single-task MulT, the paper's "1-task Swin", is this class with one task.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mult.models.decoder import Attention, Decoder, Wiring
+from mult.models.encoder import Encoder
+
+FORMAT_VERSION = 1
+
+
+class MulT(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="mult",
+    paper_url="https://arxiv.org/abs/2205.08303",
+    license="mit",
+    pipeline_tag="image-segmentation",
+):
+    """Images (B, 3, H, W) float32 in [0, 1], any H and W -> {task: (B, channels, H, W)} raw outputs, in the order of `tasks`.
+
+    tasks: task -> output channels. reference: the task whose query and key all tasks share; needed for `attention: shared`
+    with more than one task. backbone, pretrained, backbone_args: see `Encoder`; pretrained is False, True (timm's weights) or
+    a local file. attention: "shared" (the method), "independent" (every task its own query and key from the encoder map)
+    or "self" (query, key and value from the task's own stream). decoder: "paper" or "released" (paper.md).
+    window_size, num_heads, drop_path, dropout: of the decoders; num_heads is one number, one a stage from fine to coarse, or
+    None for the backbone's own.
+
+    `classes` (categorical task -> class names) is set by whoever knows the dataset and is saved with the model.
+
+    Raises ValueError for arguments that do not fit together.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, int],
+        reference: str | None = None,
+        backbone: str = "swin_tiny_patch4_window7_224",
+        pretrained: bool | str = False,
+        attention: Attention = "shared",
+        decoder: Wiring = "paper",
+        window_size: int = 7,
+        num_heads: int | Sequence[int] | None = None,
+        drop_path: float = 0.0,
+        dropout: float = 0.0,
+        backbone_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        reference = _reference(tasks, reference, attention, decoder)
+        self.arguments = {
+            "tasks": dict(tasks),
+            "reference": reference,
+            "backbone": backbone,
+            "pretrained": False,
+            "attention": attention,
+            "decoder": decoder,
+            "window_size": window_size,
+            "num_heads": num_heads,
+            "drop_path": drop_path,
+            "dropout": dropout,
+            "backbone_args": dict(backbone_args) if backbone_args else None,
+        }
+        self.classes: dict[str, list[str]] = {}
+        self.encoder = Encoder(backbone, pretrained, backbone_args)
+        self.decoder = Decoder(
+            tasks,
+            reference or next(iter(tasks)),
+            attention,
+            decoder,
+            self.encoder.channels,
+            _num_heads(num_heads, self.encoder),
+            window_size,
+            drop_path,
+            dropout,
+        )
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(self.decoder.heads)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return self.decode(self.encode(images), (images.shape[-2], images.shape[-1]))
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """Images (B, 3, H, W) in [0, 1] -> four maps (B, C_s, H_s, W_s) at strides 4, 8, 16, 32, fine to coarse."""
+        return self.encoder(images)
+
+    def decode(self, features: Sequence[Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+        """The maps of `encode` and the image's (height, width) -> {task: (B, channels, height, width)} raw outputs."""
+        return self.decoder(features, size)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that decay would harm: norms, biases and position tables (timm's convention)."""
+        return {name for name, p in self.named_parameters() if p.ndim <= 1 or "position_bias" in name or "logit_scale" in name}
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        save_file(weights, save_directory / "model.safetensors", metadata={"format": "pt"})
+        config = {
+            "format_version": FORMAT_VERSION,
+            **self.arguments,
+            "mean": self.encoder.mean.flatten().tolist(),
+            "std": self.encoder.std.flatten().tolist(),
+            "classes": self.classes,
+        }
+        (save_directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        **arguments: Any,
+    ) -> MulT:
+        """The mixin's hook: `arguments` are those of config.json. Weights must fit exactly."""
+
+        def path(name: str) -> Path:
+            if Path(model_id).is_dir():
+                return Path(model_id) / name
+            return Path(
+                hf_hub_download(
+                    model_id,
+                    name,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                )
+            )
+
+        config = _read_config(path("config.json"))
+        model = cls(**arguments)
+        model.classes = config["classes"]
+        weights_path = path("model.safetensors")
+        try:
+            model.load_state_dict(load_file(weights_path))
+        except (SafetensorError, RuntimeError, FileNotFoundError) as error:
+            raise ValueError(
+                f"{weights_path}: not the weights of the model in config.json beside it ({error}); expected a folder "
+                "written by save_pretrained; it is damaged or of another architecture"
+            ) from error
+        return model.eval()
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    remedy = "expected the config.json that save_pretrained writes"
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); {remedy}") from error
+    version = config.get("format_version") if isinstance(config, dict) else None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{path}: got format_version {version}; expected {FORMAT_VERSION}; {remedy} of this version of mult")
+    return config
+
+
+def _reference(tasks: Mapping[str, int], reference: str | None, attention: str, decoder: str) -> str | None:
+    """Check what belongs together, and fill in the reference where only one task can be it."""
+    if not tasks:
+        raise ValueError("tasks: got none; expected at least one task with its number of output channels")
+    for name, value, choices in (("attention", attention, Attention), ("decoder", decoder, Wiring)):
+        if value not in get_args(choices):
+            raise ValueError(f"model.{name}: got {value!r}; expected one of {', '.join(get_args(choices))}")
+    if decoder == "released" and attention == "self":
+        raise ValueError("model.attention: got 'self' with decoder 'released'; expected 'shared' or 'independent' there")
+    if reference is not None and reference not in tasks:
+        raise ValueError(f"model.reference: got {reference!r}; expected a task of the model: {', '.join(tasks)}")
+    if reference is None and attention == "shared" and len(tasks) > 1:
+        raise ValueError(
+            f"model.reference: got none; expected one of {', '.join(tasks)}: with attention 'shared' every task uses the "
+            "reference's query and key; name one, or take attention 'independent' or 'self'"
+        )
+    return next(iter(tasks)) if reference is None and len(tasks) == 1 else reference
+
+
+def _num_heads(num_heads: int | Sequence[int] | None, encoder: Encoder) -> list[int]:
+    """Heads a stage, fine to coarse: as given, else the backbone's, else one a 32 channels."""
+    stages = len(encoder.channels)
+    if isinstance(num_heads, int):
+        num_heads = [num_heads] * stages
+    if num_heads is None:
+        guess = [own or max(1, c // 32) for own, c in zip(encoder.heads, encoder.channels, strict=True)]
+    else:
+        guess = list(num_heads)
+    if len(guess) != stages or any(h < 1 or c % h for h, c in zip(guess, encoder.channels, strict=False)):
+        raise ValueError(
+            f"model.num_heads: got {guess} for channels {encoder.channels} of {encoder.name}; expected {stages} divisors of "
+            "them, fine to coarse; set model.num_heads"
+        )
+    return guess

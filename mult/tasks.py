@@ -1,0 +1,135 @@
+"""The one place that says what a task is: a record a task, in one table.
+
+Names, encodings and their order are Taskonomy's. A network regresses `encode(target)`; `decode(output)` brings a raw output
+back to physical units. The constants are those published with Task Grouping (Standley et al., ICML 2020), written for our
+units: there depth is in 1/512 m and keypoints and edges are 16-bit values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from mult import draw, losses, metrics
+
+Loss = Callable[..., Tensor]
+"""(output (B, C, H, W), encoded target, valid (B, 1, H, W), count=None) -> scalar."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the library knows of a task; whatever another file needs to know becomes a field here.
+
+    `channels` None means categorical: as many outputs as the dataset has classes, and targets int64 (H, W) with 255 = ignore.
+    All other targets are float32 (channels, H, W) in `unit`.
+    """
+
+    name: str
+    channels: int | None
+    unit: str
+    resize: Literal["nearest", "normals", "area"]
+    flip: Literal["mirror", "mirror_negate_x"]
+    encode: Callable[[Tensor], Tensor]
+    decode: Callable[[Tensor], Tensor]
+    loss: Loss
+    metric: Callable[[Sequence[str] | None], metrics.Accumulator]
+    primary: str
+    colours: draw.Colours
+
+    @property
+    def categorical(self) -> bool:
+        return self.channels is None
+
+
+def _identity(values: Tensor) -> Tensor:
+    return values
+
+
+def _affine(offset: float, scale: float) -> dict[str, Callable[[Tensor], Tensor]]:
+    """encode(v) = (v - offset) / scale and its inverse."""
+    return {"encode": lambda values: (values - offset) / scale, "decode": lambda output: output * scale + offset}
+
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            name="segment_semantic",
+            channels=None,
+            unit="class",
+            resize="nearest",
+            flip="mirror",
+            encode=_identity,
+            decode=lambda output: output.argmax(dim=1),
+            loss=losses.cross_entropy,
+            metric=lambda classes: metrics.Segmentation(list(classes or ())),
+            primary="miou",
+            colours=draw.Classes(),
+        ),
+        Task(
+            name="depth_zbuffer",
+            channels=1,
+            unit="m",
+            resize="nearest",
+            flip="mirror",
+            **_affine(1500 / 512, 1000 / 512),
+            loss=losses.rotate_l1,
+            metric=lambda classes: metrics.Depth(),
+            primary="rmse",
+            colours=draw.Scalar("turbo"),
+        ),
+        Task(
+            name="normal",
+            channels=3,
+            unit="unit vector",
+            resize="normals",
+            flip="mirror_negate_x",
+            encode=_identity,
+            decode=lambda output: F.normalize(output, dim=1),
+            loss=losses.l1,
+            metric=lambda classes: metrics.Normals(),
+            primary="mean",
+            colours=draw.Directions(),
+        ),
+        Task(
+            name="keypoints2d",
+            channels=1,
+            unit="1/65535 of 16 bits",
+            resize="area",
+            flip="mirror",
+            **_affine(50 / 65535, 100 / 65535),
+            loss=losses.l1,
+            metric=lambda classes: metrics.Regression(),
+            primary="l1",
+            colours=draw.Scalar("inferno"),
+        ),
+        Task(
+            name="edge_texture",
+            channels=1,
+            unit="1/65535 of 16 bits",
+            resize="area",
+            flip="mirror",
+            **_affine(718 / 65535, 1070 / 65535),
+            loss=losses.l1,
+            metric=lambda classes: metrics.Regression(),
+            primary="l1",
+            colours=draw.Scalar("inferno"),
+        ),
+        Task(
+            name="reshading",
+            channels=1,
+            unit="fraction of full white",
+            resize="area",
+            flip="mirror",
+            **_affine(0.4962, 0.2846),
+            loss=losses.l1,
+            metric=lambda classes: metrics.Regression(),
+            primary="l1",
+            colours=draw.Scalar("gray", low=0.0, high=1.0),
+        ),
+    )
+}
