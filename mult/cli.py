@@ -1,4 +1,4 @@
-"""What the scripts share: a user's mistake ends in one message on stderr and exit status 2, a programming error in its traceback."""
+"""What the scripts share: a user's mistake ends in one message and exit status 2, a programming error in its traceback."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from contextlib import contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """Turn a ValueError, OSError or ImportError from the body into `error: message` on stderr and exit status 2.
 
-    By the rules of the library these three say what was got, what was expected and what to do; anything else is a bug of ours.
+    By the rules of the library these three say what was got, what was expected and what to do. A FloatingPointError, training
+    that diverged, ends with status 1. Anything else is a bug of ours.
     """
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except FloatingPointError as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        sys.exit(1)

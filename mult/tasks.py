@@ -16,9 +16,6 @@ from torch import Tensor
 
 from mult import draw, losses, metrics
 
-Loss = Callable[..., Tensor]
-"""(output (B, C, H, W), encoded target, valid (B, 1, H, W), count=None) -> scalar."""
-
 
 @dataclass(frozen=True)
 class Task:
@@ -35,7 +32,7 @@ class Task:
     flip: Literal["mirror", "mirror_negate_x"]
     encode: Callable[[Tensor], Tensor]
     decode: Callable[[Tensor], Tensor]
-    loss: Loss
+    loss: losses.Loss
     metric: Callable[[Sequence[str] | None], metrics.Accumulator]
     primary: str
     colours: draw.Colours
@@ -43,6 +40,16 @@ class Task:
     @property
     def categorical(self) -> bool:
         return self.channels is None
+
+    def predict(self, output: Tensor, size: tuple[int, int]) -> Tensor:
+        """Raw outputs (B, C, h, w) -> predictions at (height, width); resized first, so that logits blend and not classes.
+
+        float32 (B, channels, H, W) in `unit`, or int64 (B, H, W) for a categorical task.
+        """
+        output = output.float()
+        if output.shape[-2:] != size:
+            output = F.interpolate(output, size=size, mode="bilinear", align_corners=False)
+        return self.decode(output)
 
 
 def _identity(values: Tensor) -> Tensor:
@@ -98,7 +105,7 @@ TASKS: dict[str, Task] = {
         Task(
             name="keypoints2d",
             channels=1,
-            unit="1/65535 of 16 bits",
+            unit="/ 65535",
             resize="area",
             flip="mirror",
             **_affine(50 / 65535, 100 / 65535),
@@ -110,7 +117,7 @@ TASKS: dict[str, Task] = {
         Task(
             name="edge_texture",
             channels=1,
-            unit="1/65535 of 16 bits",
+            unit="/ 65535",
             resize="area",
             flip="mirror",
             **_affine(718 / 65535, 1070 / 65535),
@@ -122,7 +129,7 @@ TASKS: dict[str, Task] = {
         Task(
             name="reshading",
             channels=1,
-            unit="fraction of full white",
+            unit="of white",
             resize="area",
             flip="mirror",
             **_affine(0.4962, 0.2846),

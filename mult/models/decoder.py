@@ -7,6 +7,7 @@ resolution), `layout: released` that of the released code; paper.md lists where 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch.nn.functional as F
@@ -121,7 +122,7 @@ class Decoder(nn.Module):
         )
         self.upsamples = nn.ModuleList(
             nn.ModuleDict({task: Upsample(dim, finer) for task in tasks})
-            for dim, finer in zip(dims[:-1], dims[1:], strict=True)
+            for dim, finer in pairwise(dims)
         )
         self.heads = nn.ModuleDict({task: Head(dims[-1], channels, dropout) for task, channels in tasks.items()})
         self.apply(_initialise)

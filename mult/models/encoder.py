@@ -38,7 +38,7 @@ class Encoder(nn.Module):
         any_size = timm.is_model(backbone) and timm.models.is_model_in_modules(backbone.split(".")[0], _ANY_SIZE)
         self.name = backbone
         self.body = _create(backbone, pretrained, {"strict_img_size": False} | args if any_size else args)
-        info = self.body.feature_info
+        info: Any = self.body.feature_info
         reductions = info.reduction()
         if any(reductions.count(stride) != 1 for stride in STRIDES):
             raise ValueError(
@@ -49,7 +49,7 @@ class Encoder(nn.Module):
         self.channels = [info.channels()[stage] for stage in self.stages]
         self.channels_last = Format(self.body.output_fmt) == Format.NHWC
         self.multiple = STRIDES[0] if any_size else STRIDES[-1]
-        config = self.body.default_cfg
+        config: Any = self.body.default_cfg
         fixed = config.get("fixed_input_size", False) and not any_size
         self.fixed_size = _pair(args.get("img_size", config["input_size"][1:])) if fixed else None
         self.heads = _heads(self.body, self.channels)
@@ -82,10 +82,12 @@ def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any]) -> n
             f"model.backbone: got {backbone!r}; expected a model of timm {timm.__version__}; "
             f"timm.list_models('*swin*') lists them"
         )
-    overlay = {}
+    overlay: dict[str, Any] = {}
     if isinstance(pretrained, str):
         if not Path(pretrained).is_file():
-            raise ValueError(f"model.pretrained: got {pretrained!r}; expected true, false or a weights file; no such file")
+            raise ValueError(
+                f"model.pretrained: got {pretrained!r}; expected true, false or a weights file; no such file"
+            )
         overlay = {"pretrained_cfg_overlay": {"file": pretrained}}
     try:
         body = timm.create_model(backbone, pretrained=bool(pretrained), features_only=True, **overlay, **args)
@@ -106,7 +108,9 @@ def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any]) -> n
 
 def _check_loaded(body: nn.Module, path: str, backbone: str) -> None:
     """timm loads features loosely, so a file of another architecture would pass unseen: every weight matrix must be from it."""
-    given = {(v.numel(), float(v.double().sum())) for v in timm.models.load_state_dict(path, weights_only=True).values()}
+    given = {
+        (v.numel(), float(v.double().sum())) for v in timm.models.load_state_dict(path, weights_only=True).values()
+    }
     weights = {name: p for name, p in body.named_parameters() if p.ndim >= 2 and "position" not in name}
     missing = [name for name, p in weights.items() if (p.numel(), float(p.detach().double().sum())) not in given]
     if missing:

@@ -57,6 +57,10 @@ class Windows:
             tokens = F.pad(tokens, (0, 0, 0, pad_width - width, 0, pad_height - height))
         if self.shift != (0, 0):
             tokens = tokens.roll((-self.shift[0], -self.shift[1]), dims=(1, 2))
+        return self._partition(tokens, parts, heads)
+
+    def _partition(self, tokens: Tensor, parts: int, heads: int) -> Tensor:
+        """`cut` of tokens that are padded and rolled already."""
         (rows, columns), (window_height, window_width) = self.grid, self.window
         tokens = tokens.unflatten(-1, (parts, heads, -1)).unflatten(2, (columns, window_width))
         return tokens.unflatten(1, (rows, window_height)).permute(5, 0, 1, 3, 6, 2, 4, 7)
@@ -82,6 +86,6 @@ class Windows:
         region = 2 * (row < self.shift[0]).long()[:, None] + (column < self.shift[1]).long()
         if padding:
             region = region.masked_fill((row >= self.size[0])[:, None] | (column >= self.size[1]), 4)
-        region = self.cut(region[None, :, :, None], 1, 1).reshape(-1, self.window[0] * self.window[1])
+        region = self._partition(region[None, :, :, None], 1, 1).reshape(-1, self.window[0] * self.window[1])
         apart = region[:, :, None] != region[:, None, :]
         return torch.zeros(apart.shape, device=device).masked_fill(apart, self.barrier)

@@ -1,0 +1,178 @@
+"""Config -> datasets, model, objectives, optimiser, schedule: the only file that knows both sides."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+
+from mult import balance
+from mult.config import Config, DataConfig, OptimConfig
+from mult.data import Augmented, EvalTransform, Taskonomy, TrainTransform
+from mult.data.sample import Batch, EvalBatch, Sample, collate_eval, collate_train
+from mult.data.sampler import Shuffled
+from mult.losses import LOSSES, Count, Loss
+from mult.models import MulT
+from mult.tasks import TASKS
+
+DATASETS: dict[str, type[Taskonomy]] = {"taskonomy": Taskonomy}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What training asks of one task: the loss on encoded targets, and what counts its denominator."""
+
+    loss: Loss
+    count: Count
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a training run is made of."""
+
+    config: Config
+    model: MulT
+    objectives: dict[str, Objective]
+    balance: balance.Balance
+    optimizer: Optimizer
+    schedule: LambdaLR
+    train_data: Taskonomy
+    eval_data: Taskonomy
+
+    def batches(self, start: int, rank: int, world: int) -> Iterable[Batch]:
+        """This rank's micro-batches from number `start` to the end of training."""
+        data, optim = self.config.data, self.config.optim
+        transform = TrainTransform(data.image_size, augment=data.augment)
+        stop = optim.steps * optim.accumulate
+        seed = self.config.run.seed
+        return DataLoader(
+            Augmented(self.train_data, transform, seed),
+            batch_sampler=Shuffled(len(self.train_data), data.batch_size, seed, start, stop, rank, world),
+            num_workers=data.workers,
+            collate_fn=collate_train,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def experiment(config: Config) -> Experiment:
+    """Build all that a config names. Raises ValueError for a name that means nothing and for parts that do not fit."""
+    tasks = task_names(config)
+    objectives = {task: _objective(task, config.tasks[task].loss) for task in tasks}
+    if config.model.reference is not None and config.model.reference not in tasks:
+        raise ValueError(
+            f"model.reference: got {config.model.reference!r}; expected a task of the config: {', '.join(tasks)}"
+        )
+    train_data = dataset(config.data, tasks, config.data.split)
+    eval_data = dataset(config.data, tasks, config.eval.split)
+    torch.manual_seed(config.run.seed)
+    model = build_model(config, train_data)
+    optimizer = _optimizer(config.optim, model)
+    return Experiment(
+        config=config,
+        model=model,
+        objectives=objectives,
+        balance=balance.fixed({task: config.tasks[task].weight for task in tasks}),
+        optimizer=optimizer,
+        schedule=LambdaLR(optimizer, _schedule(config.optim)),
+        train_data=train_data,
+        eval_data=eval_data,
+    )
+
+
+def task_names(config: Config) -> list[str]:
+    """The config's tasks in the order of TASKS; ValueError for one that is not there."""
+    for task in config.tasks:
+        if task not in TASKS:
+            raise ValueError(f"tasks: got {task!r}; expected some of {', '.join(TASKS)}{_nearest(task, TASKS)}")
+    return [task for task in TASKS if task in config.tasks]
+
+
+def dataset(data: DataConfig, tasks: Iterable[str], split: str) -> Taskonomy:
+    """The dataset a config names, at the files' own size; ValueError for options it does not take."""
+    kind = DATASETS[data.dataset]
+    arguments: dict[str, Any] = {"split": split, "tasks": tuple(tasks)}
+    known = inspect.signature(kind).parameters
+    taken = {name for name in known if name not in {"root", "subset", "max_depth_m", *arguments}}
+    for name in data.options:
+        if name not in taken:
+            expected = ", ".join(sorted(taken)) or "none"
+            raise ValueError(
+                f"data.options: got {name!r} for {data.dataset}; expected {expected}{_nearest(name, taken)}"
+            )
+    for name in ("subset", "max_depth_m"):
+        if name in known:
+            arguments[name] = getattr(data, name)
+    return kind(data.root, **arguments, **data.options)
+
+
+def eval_batches(views: Any, image_size: tuple[int, int], batch_size: int, workers: int) -> Iterable[EvalBatch]:
+    """Views in order, images brought to `image_size`, targets as they are; `views` is a dataset or a part of one."""
+    collate = partial(_collate_resized, EvalTransform(image_size))
+    return DataLoader(views, batch_size=batch_size, num_workers=workers, collate_fn=collate)
+
+
+def _collate_resized(transform: EvalTransform, samples: Sequence[Sample]) -> EvalBatch:
+    return collate_eval([transform(sample) for sample in samples])
+
+
+def build_model(config: Config, data: Taskonomy) -> MulT:
+    """MulT for the config's tasks; a categorical task gets as many outputs as the dataset has classes."""
+    channels = {task: TASKS[task].channels or len(data.classes[task]) for task in data.tasks}
+    model = MulT(channels, **dataclasses.asdict(config.model))
+    model.classes = {task: list(names) for task, names in data.classes.items()}
+    return model
+
+
+def _objective(task: str, name: str | None) -> Objective:
+    name = name or TASKS[task].loss.__name__
+    if name not in LOSSES:
+        raise ValueError(
+            f"tasks.{task}.loss: got {name!r}; expected one of {', '.join(LOSSES)}{_nearest(name, LOSSES)}"
+        )
+    if (name == "cross_entropy") != TASKS[task].categorical:
+        raise ValueError(
+            f"tasks.{task}.loss: got {name!r}; expected a loss for {'classes' if TASKS[task].categorical else 'values'}"
+        )
+    return Objective(*LOSSES[name])
+
+
+def _optimizer(optim: OptimConfig, model: MulT) -> Optimizer:
+    spared = model.no_weight_decay()
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        groups[name not in spared].append(parameter)
+    return AdamW(
+        [{"params": groups[True], "weight_decay": optim.weight_decay}, {"params": groups[False], "weight_decay": 0.0}],
+        lr=optim.lr,
+        betas=optim.betas,
+    )
+
+
+def _schedule(optim: OptimConfig) -> Callable[[int], float]:
+    """Step -> factor of the learning rate: a line from 1 / warmup to 1, then as `schedule` says, to 0 at the end."""
+
+    def factor(step: int) -> float:
+        if step < optim.warmup:
+            return (step + 1) / optim.warmup
+        if optim.schedule == "constant":
+            return 1.0
+        progress = (step - optim.warmup) / max(1, optim.steps - optim.warmup)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    return factor
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

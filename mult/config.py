@@ -1,0 +1,240 @@
+"""Every knob as frozen dataclasses; YAML -> Config and Config -> YAML.
+
+The sections below are the whole vocabulary: a key that no dataclass names is an error, in a file, in an override on the
+command line and in a dict alike. What a name stands for (a task, a backbone, the options of a dataset) is checked in
+build.py, where the code it names is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal
+
+from mult import schema
+from mult.schema import Rule
+
+Tree = dict[str, Any]
+"""Nested dicts of plain values: a config, or a part of one, before it is made of dataclasses."""
+
+
+def _is_relative(folder: str) -> bool:
+    path = PurePath(folder)
+    return folder != "" and not path.is_absolute() and ".." not in path.parts
+
+
+Name = Annotated[str, Rule("a relative folder name without '..'", _is_relative)]
+Count = Annotated[int, Rule("an integer of at least 1", lambda n: n >= 1)]
+CountOrZero = Annotated[int, Rule("an integer of at least 0", lambda n: n >= 0)]
+Positive = Annotated[float, Rule("a number above 0", lambda x: x > 0)]
+NonNegative = Annotated[float, Rule("a number of at least 0", lambda x: x >= 0)]
+Fraction = Annotated[float, Rule("a number in [0, 1)", lambda x: 0 <= x < 1)]
+Size = Annotated[
+    tuple[int, int],
+    Rule(
+        "one number of pixels or [height, width], each an integer of at least 32",
+        holds=lambda size: min(size) >= 32,
+        expand=lambda size: (size, size) if isinstance(size, int) else size,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where a run is written and what makes it repeatable."""
+
+    name: Name
+    output: str = "runs"
+    seed: CountOrZero = 0
+    device: str = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    deterministic: bool = True
+    init: str | None = None
+    """A run or checkpoint whose weights to start from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The images and how they are brought to the network."""
+
+    dataset: Literal["taskonomy", "rooms"]
+    root: str
+    split: str = "train"
+    subset: str = "tiny"
+    image_size: Size
+    """(height, width) at the network; YAML may give one number for a square."""
+    batch_size: Count
+    """Over all processes, a micro-step."""
+    workers: CountOrZero = 2
+    augment: bool = True
+    max_depth_m: Positive | None = None
+    """Depth beyond it is invalid; None: no cut-off."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the dataset itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The arguments of MulT but `tasks`."""
+
+    reference: str | None = None
+    backbone: str = "swin_tiny_patch4_window7_224"
+    pretrained: bool | str = False
+    attention: Literal["shared", "independent", "self"] = "shared"
+    decoder: Literal["paper", "released"] = "paper"
+    window_size: Count = 7
+    num_heads: Count | list[Count] | None = None
+    drop_path: Fraction = 0.0
+    dropout: Fraction = 0.0
+    backbone_args: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """How much a task counts and, where it is not the task's own, by which loss of losses.py."""
+
+    weight: NonNegative = 1.0
+    loss: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """One optimiser, its learning rate over time, and how gradients become an update."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: Positive
+    weight_decay: NonNegative = 0.05
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    steps: Count
+    warmup: CountOrZero = 0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    clip: Positive | None = 1.0
+    """The largest norm of the gradient; None: not clipped."""
+    accumulate: Count = 1
+    """Micro-batches a step."""
+    ema: Fraction | None = None
+    """Decay of the running average of the weights; None: no average."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalanceConfig:
+    """How the losses of the tasks become one update."""
+
+    method: Literal["fixed"] = "fixed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """When to evaluate, and on what."""
+
+    every: CountOrZero = 0
+    """Steps between evaluations; 0: only at the end."""
+    split: str = "val"
+    batch_size: Count | None = None
+    """None: the training's."""
+    images: CountOrZero = 4
+    """Rows of the gallery's images."""
+
+
+NamedTask = Annotated[
+    TaskConfig, Rule("a section", expand=lambda task: task if isinstance(task, Mapping) else {"weight": task})
+]
+TaskTable = Annotated[dict[str, NamedTask], Rule("at least one task and its weight", lambda tasks: len(tasks) > 0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole experiment."""
+
+    run: RunConfig
+    data: DataConfig
+    model: ModelConfig = field(default_factory=ModelConfig)
+    tasks: TaskTable
+    """Name -> weight and loss; YAML may give the weight alone."""
+    optim: OptimConfig
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any], source: str = "config") -> Config:
+        """Check nested plain values and make a Config of them; `source` is what messages call their origin.
+
+        Raises ValueError for an unknown or missing key, a wrong type and a value out of range.
+        """
+        config = schema.read(cls, tree, source)
+        assert isinstance(config, cls)
+        return config
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, the files it derives from (`base:`, relative to the file that says so), then the overrides.
+
+    Mappings merge key by key; other values replace, and so does the whole of a child's `tasks`. An override is
+    `section.key=value` with the value in YAML; it may reach into mappings (`data.options.views=10`,
+    `tasks.<name>=0.5`, `tasks.<name>.loss=l1`), and a mapping as the value replaces what was there.
+
+    Raises FileNotFoundError for a missing file and ValueError for anything else that is wrong in one.
+    """
+    tree = _load_file(Path(path), chain=())
+    for override in overrides:
+        tree = _apply_override(tree, override)
+    return Config.from_dict(tree, str(path))
+
+
+def to_yaml(config: Config) -> str:
+    """Write out every value of a config; loading the text gives an equal Config."""
+    return schema.write_yaml(config)
+
+
+# --- Layers: files and overrides become trees, trees merge ---
+
+
+def _load_file(path: Path, chain: tuple[Path, ...]) -> Tree:
+    """The tree of a file merged over those it derives from; `chain` holds the files that led here."""
+    if path.resolve() in (seen.resolve() for seen in chain):
+        links = " -> ".join(map(str, (*chain, path)))
+        raise ValueError(f"{chain[-1]}: base: got a cycle, {links}; expected a chain with an end; remove one link")
+    if not path.is_file():
+        asked_by = f"{chain[-1]}: base" if chain else "config"
+        raise FileNotFoundError(f"{asked_by}: got {path}; expected a YAML file; no such file, check the path")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: got no text ({error}); expected YAML in UTF-8; save it as such") from None
+    content = schema.parse_yaml(text, str(path))
+    if not isinstance(content, dict):
+        got = "an empty file" if content is None else f"a {type(content).__name__} at the top level"
+        raise ValueError(f"{path}: got {got}; expected a mapping of {schema.keys(Config)}; see configs/ for examples")
+    base = content.pop("base", None)
+    tree: Tree = schema.read(Config, content, str(path), partial=True)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise ValueError(f"{path}: base: got {base!r}; expected the path of one YAML file; give a string")
+    parent = _load_file(path.parent / base, (*chain, path))
+    if "tasks" in tree:
+        parent.pop("tasks", None)
+    return _merge(parent, tree)
+
+
+def _apply_override(tree: Tree, override: str) -> Tree:
+    source = f"override {override!r}"
+    dotted, equals, text = override.partition("=")
+    path = dotted.strip().split(".")
+    if not equals or not all(path):
+        raise ValueError(f"{source}: got no dotted key and '='; expected section.key=value; write e.g. optim.lr=1e-4")
+    value = schema.parse_yaml(text, source)
+    layer = value
+    for key in reversed(path):
+        layer = {key: layer}
+    layer = schema.read(Config, layer, source, partial=True)
+    return _merge(tree, layer, depth=len(path) if isinstance(value, dict) else None)
+
+
+def _merge(old: Any, new: Any, depth: int | None = None) -> Any:
+    """`new` over `old`: mappings key by key, for `depth` levels (None: all), anything else replaced."""
+    if depth == 0 or not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    below = None if depth is None else depth - 1
+    return {**old, **{key: _merge(old.get(key), value, below) for key, value in new.items()}}

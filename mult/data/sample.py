@@ -1,0 +1,79 @@
+"""What one view is to the rest of the library (architecture.md, Contract), and how views become batches.
+
+Every dataset yields `Sample`s. A view that lacks a label holds an empty target, so that all samples have the same
+keys and a batch can be stacked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from mult.tasks import Task
+
+IGNORE = 255
+"""The class id of pixels that no loss or metric counts."""
+
+
+class Sample(TypedDict):
+    """One view: image float32 (3, H, W) in [0, 1], a target and a bool mask (1, H, W) a task, and a name for messages.
+
+    Targets are int64 (H, W) class ids (255 = ignore) or float32 (C, H, W) in the task's unit, 0 where invalid.
+    """
+
+    image: Tensor
+    targets: dict[str, Tensor]
+    valid: dict[str, Tensor]
+    id: str
+
+
+class Batch(TypedDict):
+    """Samples of one size, stacked: image (B, 3, H, W), targets (B, H, W) or (B, C, H, W), valid (B, 1, H, W)."""
+
+    image: Tensor
+    targets: dict[str, Tensor]
+    valid: dict[str, Tensor]
+    id: list[str]
+
+
+class EvalBatch(TypedDict):
+    """Images of one size, stacked, with every view's targets at their native size: lists of B tensors."""
+
+    image: Tensor
+    targets: dict[str, list[Tensor]]
+    valid: dict[str, list[Tensor]]
+    id: list[str]
+
+
+def empty_target(task: Task, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """The target and mask of a missing label: zeros (class ids 255), valid nowhere."""
+    if task.channels is None:
+        target = torch.full((height, width), IGNORE, dtype=torch.int64)
+    else:
+        target = torch.zeros(task.channels, height, width)
+    return target, torch.zeros(1, height, width, dtype=torch.bool)
+
+
+def collate_train(samples: Sequence[Sample]) -> Batch:
+    """Stack samples of one size and one set of tasks."""
+    tasks = samples[0]["targets"]
+    return {
+        "image": torch.stack([sample["image"] for sample in samples]),
+        "targets": {task: torch.stack([sample["targets"][task] for sample in samples]) for task in tasks},
+        "valid": {task: torch.stack([sample["valid"][task] for sample in samples]) for task in tasks},
+        "id": [sample["id"] for sample in samples],
+    }
+
+
+def collate_eval(samples: Sequence[Sample]) -> EvalBatch:
+    """Stack the images; leave the targets in lists, since their sizes may differ from view to view."""
+    tasks = samples[0]["targets"]
+    return {
+        "image": torch.stack([sample["image"] for sample in samples]),
+        "targets": {task: [sample["targets"][task] for sample in samples] for task in tasks},
+        "valid": {task: [sample["valid"][task] for sample in samples] for task in tasks},
+        "id": [sample["id"] for sample in samples],
+    }

@@ -1,0 +1,208 @@
+"""Joint transforms of a view's image, targets and masks, by the rules that each Task states (`resize`, `flip`).
+
+Resizing and cropping leave depth values and camera intrinsics as they are (architecture.md, "Sizes"): a network that
+sees crops scaled by k learns the metric depth of cameras whose focal length in pixels is k times the file's.
+
+All randomness comes from the generator that is passed in, which `Augmented` seeds by (seed, epoch, index), so samples
+do not depend on which worker makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mult.data.sample import Sample
+from mult.tasks import TASKS
+
+Size = tuple[int, int]
+"""(height, width)."""
+Resize = Callable[[Tensor, Tensor, Size], tuple[Tensor, Tensor]]
+
+T = TypeVar("T")
+
+ENOUGH = 0.5  # the part of an output pixel's weight that must come from valid pixels
+JITTER = 0.2  # brightness, contrast and saturation are scaled by 1 - JITTER to 1 + JITTER
+LUMA = (0.299, 0.587, 0.114)
+
+
+def resize(sample: Sample, size: Size) -> Sample:
+    """The whole view at another size: the image antialiased, every target by its task's rule.
+
+    An output pixel of an interpolated target is a mean over valid pixels alone; it is valid where at least half of the
+    weight is. Raises KeyError for a task whose rule is unknown.
+    """
+    targets, valid = {}, {}
+    for task, target in sample["targets"].items():
+        targets[task], valid[task] = _rule(_RESIZE, TASKS[task].resize, task)(target, sample["valid"][task], size)
+    return {"image": _interpolate(sample["image"], size), "targets": targets, "valid": valid, "id": sample["id"]}
+
+
+def flip(sample: Sample) -> Sample:
+    """The view in a mirror, left and right exchanged, x of vectors negated; KeyError for a task without a rule."""
+    return {
+        "image": sample["image"].flip(-1),
+        "targets": {task: _rule(_FLIP, TASKS[task].flip, task)(target) for task, target in sample["targets"].items()},
+        "valid": {task: valid.flip(-1) for task, valid in sample["valid"].items()},
+        "id": sample["id"],
+    }
+
+
+class TrainTransform:
+    """A view for training: crop of `size` after scaling until the image covers it, and, with `augment`, at random.
+
+    Random are the crop's place, the mirror, and the image's brightness, contrast and saturation. Without `augment`
+    the crop is central and nothing else is changed.
+    """
+
+    def __init__(self, size: Size, augment: bool = True) -> None:
+        self.size, self.augment = size, augment
+
+    def __call__(self, sample: Sample, generator: torch.Generator) -> Sample:
+        draws = torch.rand(6, generator=generator).tolist() if self.augment else [0.5] * 6
+        sample = resize(_crop(sample, self.size, place=(draws[0], draws[1])), self.size)
+        if self.augment:
+            if draws[2] < 0.5:
+                sample = flip(sample)
+            brightness, contrast, saturation = (1 + JITTER * (2 * draw - 1) for draw in draws[3:])
+            sample["image"] = _jitter(sample["image"], brightness, contrast, saturation)
+        return sample
+
+
+class EvalTransform:
+    """A view for evaluation: the image at `size`, the targets untouched at their own."""
+
+    def __init__(self, size: Size) -> None:
+        self.size = size
+
+    def __call__(self, sample: Sample, generator: torch.Generator | None = None) -> Sample:
+        return {**sample, "image": _interpolate(sample["image"], self.size)}
+
+
+class Views(Protocol):
+    """A map-style dataset of samples."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int, /) -> Sample: ...
+
+
+class Augmented:
+    """A dataset's samples transformed: its index is (epoch, index), of which all that is random is a function."""
+
+    def __init__(self, dataset: Views, transform: Callable[[Sample, torch.Generator], Sample], seed: int) -> None:
+        self.dataset, self.transform, self.seed = dataset, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        state = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1, np.uint64)
+        return self.transform(self.dataset[index], torch.Generator().manual_seed(int(state[0])))
+
+
+def _rule(rules: Mapping[str, T], kind: str, task: str) -> T:
+    if kind not in rules:
+        raise KeyError(
+            f"task {task}: got the rule {kind!r}; expected one of {sorted(rules)}; add it to mult/data/transforms.py"
+        )
+    return rules[kind]
+
+
+def _crop(sample: Sample, size: Size, place: tuple[float, float]) -> Sample:
+    """The part of the view that, scaled to `size`, is a crop of the scaled view: cut first, there is less to resize.
+
+    `place` in [0, 1]^2 goes from the top left to the bottom right of what is possible.
+    """
+    height, width = sample["image"].shape[-2:]
+    scale = max(size[0] / height, size[1] / width)
+    rows = min(height, max(1, round(size[0] / scale)))
+    columns = min(width, max(1, round(size[1] / scale)))
+    top, left = round(place[0] * (height - rows)), round(place[1] * (width - columns))
+
+    def cut(values: Tensor) -> Tensor:
+        return values[..., top : top + rows, left : left + columns]
+
+    return {
+        "image": cut(sample["image"]),
+        "targets": {task: cut(target) for task, target in sample["targets"].items()},
+        "valid": {task: cut(valid) for task, valid in sample["valid"].items()},
+        "id": sample["id"],
+    }
+
+
+def _jitter(image: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:
+    """Scale the values, their distance from the mean gray and from each pixel's gray; result clipped to [0, 1]."""
+    image = image * brightness
+    gray = (image * image.new_tensor(LUMA)[:, None, None]).sum(dim=0, keepdim=True)
+    mean = gray.mean()
+    image = torch.lerp(gray.expand_as(image), image, saturation)
+    return torch.lerp(mean.expand_as(image), image, contrast).clamp_(0, 1)
+
+
+def _interpolate(values: Tensor, size: Size) -> Tensor:
+    """(C, H, W) -> (C, *size), bilinear, antialiased where it shrinks."""
+    if values.shape[-2:] == size:
+        return values
+    return F.interpolate(values[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+def _nearest(target: Tensor, valid: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+    """The source pixel in which each output pixel's centre lies, of target and mask alike."""
+    for dim, length in ((-2, size[0]), (-1, size[1])):
+        source = target.shape[dim]
+        if source != length:
+            at = (torch.arange(length) * 2 + 1) * source // (2 * length)  # floor((i + 1/2) source / length), exactly
+            target, valid = target.index_select(dim, at), valid.index_select(dim, at)
+    return target, valid
+
+
+def _weighted(target: Tensor, valid: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+    """The interpolation of the valid pixels alone (C, *size), and the weight they had in it (1, *size)."""
+    channels, height, width = target.shape
+    stacked = target.new_empty(channels + 1, height, width)
+    # Filled, not multiplied by the mask: an invalid pixel may hold anything, and 0 * NaN is NaN.
+    stacked[:-1].copy_(target).masked_fill_(~valid, 0)
+    stacked[-1:] = valid
+    stacked = _interpolate(stacked, size)
+    return stacked[:-1], stacked[-1:]
+
+
+def _mean(target: Tensor, valid: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+    """The weighted mean over valid pixels, 0 where too few are."""
+    if target.shape[-2:] == size:
+        return target, valid
+    if valid.all():
+        return _interpolate(target, size), torch.ones(1, *size, dtype=torch.bool)
+    total, weight = _weighted(target, valid, size)
+    enough = weight >= ENOUGH
+    return (total / weight).masked_fill_(~enough, 0), enough
+
+
+def _normals(target: Tensor, valid: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+    """The direction of the mean over valid pixels; invalid also where opposite normals cancel."""
+    if target.shape[-2:] == size:
+        return target, valid
+    total, weight = _weighted(target, valid, size)
+    length = total.square().sum(dim=0, keepdim=True).sqrt_()  # Tensor.norm over the first axis is 80 times slower
+    enough = (weight >= ENOUGH) & (length > 1e-3)
+    return (total / length).masked_fill_(~enough, 0), enough
+
+
+def _mirror(target: Tensor) -> Tensor:
+    return target.flip(-1)
+
+
+def _mirror_negate_x(target: Tensor) -> Tensor:
+    target = target.flip(-1)  # a copy, so that the sign may change in place
+    target[0].neg_()
+    return target
+
+
+_RESIZE: dict[str, Resize] = {"nearest": _nearest, "normals": _normals, "area": _mean}
+_FLIP: dict[str, Callable[[Tensor], Tensor]] = {"mirror": _mirror, "mirror_negate_x": _mirror_negate_x}

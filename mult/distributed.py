@@ -1,0 +1,62 @@
+"""Processes under torchrun: who am I, add over all, wait for all. On one process these do nothing."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def pick_device(name: str) -> torch.device:
+    """`run.device`: "auto" is this process's GPU if there is one, else the CPU; other names are torch's.
+
+    Raises ValueError for a name that is no device of this machine.
+    """
+    if name == "auto":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"run.device: got {name!r} ({str(error).splitlines()[0]}); expected auto, cpu or a device of this machine"
+        ) from error
+    return device
+
+
+def start(device: torch.device) -> None:
+    """Join the process group that torchrun announces in the environment, if it does."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def stop() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes files and speaks."""
+    return rank() == 0
+
+
+def add(tensor: Tensor) -> Tensor:
+    """Sum over all processes, in place; the device must be one the process group can reach."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()

@@ -1,0 +1,191 @@
+"""RGB-D -> normals, reshading, edges, keypoints, as Taskonomy's files of these labels were made.
+
+The formulas were verified on real files of Taskonomy; only the normals differ in origin (from depth here, from the mesh
+there). Camera frame: x right, y down, z forward; intrinsics are (fx, fy, cx, cy) in pixel indices, the first pixel's
+centre being 0. Edges and keypoints need scikit-image (the extra `labels`); the rest is NumPy alone.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Intrinsics = tuple[float, float, float, float]
+Bool = NDArray[np.bool_]
+Real = NDArray[np.floating[Any]]
+
+DEPTH_STEP_M = 1 / 512  # of Taskonomy's depth files
+
+_EDGE_SIGMA = 3.0
+_KEYPOINT_SIGMAS = np.linspace(1, 30, 10)
+_WINDOWS = (3, 5, 7)
+_NO_SKIMAGE = '{} needs scikit-image; install it with: pip install "mult[labels]"'
+
+
+def edge_texture(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Texture edges: Canny's gradient magnitude before its suppression.
+
+    `rgb` is uint8 (H, W, 3). Returns float32 (1, H, W), the files' 16-bit value / 65535; the outermost rows and columns
+    are 0. Raises ValueError for another shape or dtype, ImportError without scikit-image.
+    """
+    gray = _gray("edge_texture", rgb)
+    try:
+        from skimage.filters import gaussian, sobel
+    except ImportError as error:
+        raise ImportError(_NO_SKIMAGE.format("edge_texture")) from error
+    inside = gaussian(np.ones_like(gray), _EDGE_SIGMA, mode="constant")
+    edges = sobel(gaussian(gray, _EDGE_SIGMA, mode="constant") / inside)
+    edges[[0, -1], :] = 0
+    edges[:, [0, -1]] = 0
+    return np.asarray(edges[None], np.float32)
+
+
+def keypoints2d(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Keypoint strength: SURF's response before its suppression, the largest over ten scales.
+
+    `rgb` is uint8 (H, W, 3). Returns float32 (1, H, W) >= 0, the files' 16-bit value / 65535; a flat image is not
+    quite 0, as the box filters of some scales do not cancel. Raises ValueError for another shape or dtype, ImportError
+    without scikit-image.
+    """
+    gray = _gray("keypoints2d", rgb)
+    try:
+        from skimage.feature import hessian_matrix_det
+    except ImportError as error:
+        raise ImportError(_NO_SKIMAGE.format("keypoints2d")) from error
+    response = np.zeros_like(gray)
+    for sigma in _KEYPOINT_SIGMAS:
+        np.maximum(response, hessian_matrix_det(gray, sigma, approximate=True), out=response)
+    return response.astype(np.float32)[None]
+
+
+def reshading(depth_m: Real, normal: Real, intrinsics: Intrinsics, valid: Bool) -> NDArray[np.float32]:
+    """Shading by a lamp at the camera: 1.6 * 8 / (8 + r^2) * max(0, n.l), r metres from the camera, l towards it.
+
+    `depth_m` (H, W) is along z, `normal` (3, H, W) unit vectors, `valid` bool (H, W). Returns float32 (1, H, W) in
+    [0, 1] (cut at 1), 0 where invalid. Raises ValueError for shapes or dtypes that do not fit together.
+    """
+    _check_geometry("reshading", depth_m, intrinsics, valid)
+    if normal.shape != (3, *depth_m.shape):
+        raise ValueError(
+            f"reshading: got normal of shape {normal.shape}; expected {(3, *depth_m.shape)}; pass channels first"
+        )
+    fx, fy, cx, cy = intrinsics
+    columns, rows = _pixel_grid(depth_m.shape)
+    depth = np.where(valid, depth_m, 1)
+    x, y = depth * (columns - cx) / fx, depth * (rows - cy) / fy
+    r2 = x**2 + y**2 + depth**2
+    cosine = -(normal[0] * x + normal[1] * y + normal[2] * depth) / np.sqrt(r2)
+    shade = np.clip(1.6 * 8 / (8 + r2) * cosine, 0, 1)
+    return np.where(valid, shade, 0).astype(np.float32)[None]
+
+
+def normals_from_depth(depth_m: Real, intrinsics: Intrinsics, valid: Bool) -> tuple[NDArray[np.float32], Bool]:
+    """Surface normals, pointing towards the camera, from least-squares planes of inverse depth in small windows.
+
+    On a plane, inverse depth is affine in the pixel's place. Windows of three sizes are fitted around every pixel; a
+    pixel takes the mean normal of all windows that contain it, each weighted by how well it is known (`_fit_planes`).
+    So a pixel beside an edge follows the windows on its own side, and one on a wall the large ones.
+
+    `depth_m` (H, W) is along z, `valid` bool (H, W). Returns float32 (3, H, W) unit vectors and bool (H, W); where the
+    latter is False (invalid, not finite or not positive depth, or no window with three pixels off a line) the normal is
+    0. Raises ValueError for shapes or dtypes that do not fit together.
+    """
+    _check_geometry("normals_from_depth", depth_m, intrinsics, valid)
+    valid = valid & np.isfinite(depth_m) & (depth_m > 0)
+    inverse = np.divide(1.0, depth_m, out=np.zeros(depth_m.shape), where=valid)
+    total = np.zeros((3, *depth_m.shape))
+    for size in _WINDOWS:
+        normal, weight = _fit_planes(inverse, valid, size, intrinsics)
+        nearness = 1 - np.abs(_offsets(size)) / (
+            size // 2 + 1
+        )  # a curved surface's plane is best at the window's centre
+        total += [_window_sum(channel * weight, nearness, nearness) for channel in normal]
+    length = np.sqrt((total**2).sum(0))
+    found = valid & (length > 0)
+    return np.divide(total, length, out=np.zeros_like(total), where=found).astype(np.float32), found
+
+
+def _fit_planes(inverse: Real, valid: Bool, size: int, intrinsics: Intrinsics) -> tuple[Real, Real]:
+    """Unit normal (3, H, W) and weight (H, W) of the plane through the size x size window around every pixel.
+
+    The weight is 0 without a plane, else the inverse variance of the plane's slopes, squared so that a window over an
+    edge all but vanishes beside one that ends there. A misfit that the rounding of depth explains counts as none.
+    """
+    ones, d = np.ones(size), _offsets(size)
+    mask = valid.astype(np.float64)
+    n = np.maximum(_window_sum(mask, ones, ones), 1)
+    # Means over the window's valid pixels, places counted from its centre; then sums of products about these means.
+    x, y, w = (
+        _window_sum(mask, d, ones) / n,
+        _window_sum(mask, ones, d) / n,
+        _window_sum(inverse, ones, ones) / n,
+    )
+    xx = _window_sum(mask, d**2, ones) - n * x**2
+    yy = _window_sum(mask, ones, d**2) - n * y**2
+    xy = _window_sum(mask, d, d) - n * x * y
+    wx = _window_sum(inverse, d, ones) - n * w * x
+    wy = _window_sum(inverse, ones, d) - n * w * y
+    ww = _window_sum(inverse**2, ones, ones) - n * w**2
+    determinant = xx * yy - xy**2
+    solvable = n * determinant > 0.5  # n times it is an integer: 0 where all pixels are on a line
+    determinant = np.where(solvable, determinant, 1)
+    slope_x, slope_y = (wx * yy - wy * xy) / determinant, (wy * xx - wx * xy) / determinant
+    at_centre = w - slope_x * x - slope_y * y
+    usable = solvable & (at_centre > 0)
+
+    fx, fy, cx, cy = intrinsics
+    columns, rows = _pixel_grid(inverse.shape)
+    on_axis = at_centre - slope_x * (columns - cx) - slope_y * (rows - cy)
+    normal = -np.stack([slope_x * fx, slope_y * fy, on_axis])
+    normal /= np.where(usable, np.sqrt((normal**2).sum(0)), 1)
+
+    rounding = DEPTH_STEP_M**2 / 12 * w**4  # its variance, in inverse depth
+    excess = np.maximum((ww - slope_x * wx - slope_y * wy) / np.maximum(n - 3, 1) - rounding, 0)
+    # Rounding averages out over the pixels; a misfit is one error that they share.
+    variance = (rounding + n * excess) * (xx + yy) / determinant
+    weight = np.divide(1.0, variance**2, out=np.zeros_like(variance), where=usable)
+    weight[n < 6] *= 1e-6  # too few for the misfit to show an edge: count only where there is nothing else
+    return normal, weight
+
+
+def _offsets(size: int) -> Real:
+    return np.arange(size) - (size - 1) / 2
+
+
+def _pixel_grid(shape: tuple[int, ...]) -> tuple[Real, Real]:
+    height, width = shape
+    return np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)[:, None]
+
+
+def _window_sum(values: Real, across: Real, down: Real) -> Real:
+    """Sum of values * across[x] * down[y] over the window around every pixel; outside the image is 0."""
+    height, width = values.shape
+    radius = len(across) // 2
+    padded = np.pad(values, radius)
+    summed = sum(factor * padded[:, k : k + width] for k, factor in enumerate(across) if factor)
+    return np.asarray(sum(factor * summed[k : k + height] for k, factor in enumerate(down) if factor))
+
+
+def _gray(where: str, rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise ValueError(
+            f"{where}: got {rgb.dtype} {rgb.shape}; expected uint8 (H, W, 3); pass np.asarray(image.convert('RGB'))"
+        )
+    # Pillow's own weights and rounding: another gray misses Taskonomy's files.
+    return np.asarray(Image.fromarray(rgb).convert("L")) / 255
+
+
+def _check_geometry(where: str, depth_m: Real, intrinsics: Intrinsics, valid: Bool) -> None:
+    if depth_m.ndim != 2 or not np.issubdtype(depth_m.dtype, np.floating):
+        raise ValueError(
+            f"{where}: got depth_m of {depth_m.dtype} {depth_m.shape}; expected float (H, W); convert it to metres"
+        )
+    if valid.shape != depth_m.shape or valid.dtype != np.bool_:
+        raise ValueError(
+            f"{where}: got valid of {valid.dtype} {valid.shape}; expected bool {depth_m.shape}; True counts"
+        )
+    if len(intrinsics) != 4 or not (intrinsics[0] > 0 and intrinsics[1] > 0):
+        raise ValueError(
+            f"{where}: got intrinsics {intrinsics}; expected (fx, fy, cx, cy) with fx, fy > 0; give them in pixels"
+        )

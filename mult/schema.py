@@ -1,0 +1,205 @@
+"""Nested plain values <-> frozen dataclasses, checked against their type hints; YAML as text on either side.
+
+It knows no key: config.py says what there is. Understood hints are str, int, float, bool, None, Any (plain values),
+Literal of strings, unions, lists, tuples of fixed length, dicts with string keys, dataclasses, and each of these
+Annotated with a `Rule`. A bool is no int, an int is a float, a float is finite.
+
+Deviations from plain PyYAML: a float may lack its dot (`1e-4`, as in YAML 1.2), and a key given twice is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must be beyond its type, in words and as a test; `expand` turns a short form into the full one."""
+
+    expected: str
+    holds: Callable[[Any], bool] = lambda value: True
+    expand: Callable[[Any], Any] = lambda value: value
+
+
+# --- A value against a type hint ---
+
+
+class _MismatchError(Exception):
+    """A value is not what its hint says; the nearest key turns it into a message."""
+
+
+def read(cls: type, value: Any, source: str, *, partial: bool = False) -> Any:
+    """Make the dataclass `cls` of nested plain values: checked, short forms expanded, integers made floats where due.
+
+    `source` says in messages where the values come from. With `partial` no key is required and dataclasses stay dicts
+    of the keys given, so that layers can be checked alone and merged after.
+
+    Raises ValueError, with the dotted key, for an unknown or missing key, a wrong type or a value out of range.
+    """
+    return _read_section(cls, value, source, "", partial)
+
+
+def _read_section(cls: type, value: Any, source: str, key: str, partial: bool) -> Any:
+    where = f"{source}: {key}" if key else source
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: got {value!r}; expected a mapping of {keys(cls)}; give keys or leave it out")
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for name in value:
+        if name not in hints:
+            nearest = difflib.get_close_matches(str(name), hints, n=1, cutoff=0.5)
+            remedy = f"did you mean {nearest[0]!r}?" if nearest else "remove it"
+            raise ValueError(f"{where}: got unknown key {name!r}; expected one of {keys(cls)}; {remedy}")
+    prefix = f"{key}." if key else ""
+    content = {name: _read_key(hints[name], item, source, prefix + name, partial) for name, item in value.items()}
+    if partial:
+        return content
+    for item in dataclasses.fields(cls):
+        if item.name in content:
+            continue
+        if dataclasses.is_dataclass(hints[item.name]):
+            content[item.name] = _read_section(hints[item.name], {}, source, prefix + item.name, partial=False)
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            expected = _describe(hints[item.name])
+            raise ValueError(f"{source}: {prefix}{item.name}: got nothing; expected {expected}; add this required key")
+    return cls(**content)
+
+
+def _read_key(hint: Any, value: Any, source: str, key: str, partial: bool) -> Any:
+    try:
+        return _read_value(hint, value, source, key, partial)
+    except _MismatchError:
+        got = f"{value!r} ({type(value).__name__})"
+        raise ValueError(f"{source}: {key}: got {got}; expected {_describe(hint)}; change the value") from None
+
+
+def _read_value(hint: Any, value: Any, source: str, key: str, partial: bool) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _read_section(hint, value, source, key, partial)
+    if origin is Annotated:
+        inner, rule = arguments
+        value = _read_value(inner, rule.expand(value), source, key, partial)
+        _require(rule.holds(value))
+        return value
+    if origin in (typing.Union, types.UnionType):
+        for member in arguments:
+            try:
+                return _read_value(member, value, source, key, partial)
+            except _MismatchError:
+                continue
+        raise _MismatchError
+    if origin is Literal:
+        _require(isinstance(value, str) and value in arguments)
+        return value
+    if origin in (list, tuple):
+        _require(isinstance(value, list | tuple) and (origin is list or len(value) == len(arguments)))
+        hints = arguments * len(value) if origin is list else arguments
+        return origin(_read_value(each, item, source, key, partial) for each, item in zip(hints, value, strict=True))
+    if origin is dict:
+        _require(isinstance(value, Mapping) and all(isinstance(name, str) for name in value))
+        return {name: _read_key(arguments[1], item, source, f"{key}.{name}", partial) for name, item in value.items()}
+    if hint is Any:
+        return _plain(value)
+    if hint is float and type(value) is int:
+        return float(value)
+    _require(type(value) is hint and (hint is not float or math.isfinite(value)))
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """A free value, such as an option of a dataset: scalars, lists, mappings with string keys; tuples become lists."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        _require(all(isinstance(name, str) for name in value))
+        return {name: _plain(item) for name, item in value.items()}
+    _require(value is None or type(value) in (bool, int, float, str))
+    return value
+
+
+def _require(holds: bool) -> None:
+    if not holds:
+        raise _MismatchError
+
+
+def keys(cls: type) -> str:
+    """The names of a dataclass's fields, for messages."""
+    return ", ".join(item.name for item in dataclasses.fields(cls))
+
+
+def _describe(hint: Any) -> str:
+    """A type hint in the words of an error message."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        rule: Rule = arguments[1]
+        return rule.expected
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_describe, arguments))
+    if origin is Literal:
+        return f"one of {', '.join(arguments)}"
+    if origin is list:
+        return f"a list, each entry {_describe(arguments[0])}"
+    if origin is tuple:
+        return f"[{', '.join(map(_describe, arguments))}]"
+    if origin is dict:
+        return "a mapping with names as keys"
+    words = {str: "a string", int: "an integer", float: "a number", bool: "true or false", types.NoneType: "null"}
+    return words.get(hint, "plain YAML: strings, numbers, true, false, null, lists or mappings of them")
+
+
+# --- YAML ---
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, with YAML 1.2's floats and no key given twice."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"key {key.value!r} given twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which quotes what `_Loader` would take for a float and writes a sequence in one line."""
+
+
+_EXPONENT_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT_FLOAT, list("-+.0123456789"))
+for _sequence in (list, tuple):
+    _Dumper.add_representer(
+        _sequence,
+        lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True),
+    )
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """The plain values that one YAML document stands for; raises ValueError, with the line, if it is none."""
+    try:
+        return _Loader(text).get_single_data()
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ValueError(f"{source}: got bad YAML{line}: {problem}; expected one document; correct the text") from None
+
+
+def write_yaml(record: Any) -> str:
+    """The YAML of a dataclass with every field, which `parse_yaml` and `read` turn back into an equal one."""
+    tree = dataclasses.asdict(record)
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)

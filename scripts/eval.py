@@ -1,0 +1,58 @@
+"""Evaluate a checkpoint: python scripts/eval.py --ckpt RUN_OR_CHECKPOINT [--config DATA.yaml] [--split test] [--out FILE].
+
+The data are the checkpoint's own unless a YAML with another `data` section is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from mult import build, distributed, evaluate
+from mult.cli import exit_on_user_error
+from mult.config import load_config
+from mult.predict import load_checkpoint
+from mult.runs import find_checkpoint, read_json, write_json
+from mult.train import PRECISIONS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ckpt", required=True, help="a run's folder (its best checkpoint) or a checkpoint's")
+    parser.add_argument("--config", help="a YAML whose data section to evaluate on, instead of the checkpoint's own")
+    parser.add_argument("--split", default="test")
+    parser.add_argument(
+        "--baseline", nargs="+", default=[], metavar="JSON", help="evaluations of single-task runs: prints delta_m"
+    )
+    parser.add_argument("--out", help="the JSON to write; by default eval/<dataset>-<split>.json in the run")
+    arguments = parser.parse_args()
+    with exit_on_user_error():
+        folder = find_checkpoint(arguments.ckpt)
+        model, config = load_checkpoint(folder)
+        data = (load_config(arguments.config) if arguments.config else config).data
+        device = distributed.pick_device(config.run.device)
+        views = build.dataset(data, model.tasks, arguments.split)
+        batches = build.eval_batches(views, data.image_size, config.eval.batch_size or data.batch_size, data.workers)
+        constants = read_json(folder / "trivial.json")
+        results = evaluate.evaluate(
+            model.to(device), batches, model.tasks, views.classes, constants, device, PRECISIONS[config.run.precision]
+        )
+        out = (
+            Path(arguments.out)
+            if arguments.out
+            else folder.parents[1] / "eval" / f"{data.dataset}-{arguments.split}.json"
+        )
+        write_json(out, evaluate.as_json(results, data.dataset, arguments.split, len(views)))
+        print(evaluate.table(results))
+        if arguments.baseline:
+            print(
+                json.dumps(evaluate.against(results, [read_json(Path(path)) for path in arguments.baseline]), indent=2)
+            )
+        print(
+            f"checkpoint: {folder}; {len(views)} images of {data.dataset}, {arguments.split} split; all metrics: {out}"
+        )
+
+
+if __name__ == "__main__":
+    main()
