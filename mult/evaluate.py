@@ -6,6 +6,7 @@ constants, `evaluate` scores them on the same pixels as the model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -69,12 +70,13 @@ class Score:
         values, notes = self.model.compute(), self.model.notes()
         entries: dict[str, dict[str, Any]] = {}
         for metric, (unit, better) in self.model.METRICS.items():
-            if values[metric] is None:
-                reason = "no valid pixel" if self.model.pixels == 0 else "no pixel defines it"
-                entries[metric] = {"value": None, "reason": reason}
+            value = values[metric]
+            if value is None or not math.isfinite(value):
+                undefined = "no valid pixel" if self.model.pixels == 0 else "no pixel defines it"
+                entries[metric] = {"value": None, "reason": undefined if value is None else "the model's output is not finite"}
                 continue
             entries[metric] = {
-                "value": values[metric],
+                "value": value,
                 "unit": self.task.unit if unit is None else unit,
                 "better": better,
                 "trivial": self._trivial(metric),

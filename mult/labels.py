@@ -15,7 +15,7 @@ Intrinsics = tuple[float, float, float, float]
 Bool = NDArray[np.bool_]
 Real = NDArray[np.floating[Any]]
 
-DEPTH_STEP_M = 1 / 512  # of Taskonomy's depth files
+_DEPTH_STEP_M = 1 / 512  # of Taskonomy's depth files
 
 _EDGE_SIGMA = 3.0
 _KEYPOINT_SIGMAS = np.linspace(1, 30, 10)
@@ -29,11 +29,11 @@ def edge_texture(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     `rgb` is uint8 (H, W, 3). Returns float32 (1, H, W), the files' 16-bit value / 65535; the outermost rows and columns
     are 0. Raises ValueError for another shape or dtype, ImportError without scikit-image.
     """
-    gray = _gray("edge_texture", rgb)
+    gray = _gray("labels.edge_texture", rgb)
     try:
         from skimage.filters import gaussian, sobel
     except ImportError as error:
-        raise ImportError(_NO_SKIMAGE.format("edge_texture")) from error
+        raise ImportError(_NO_SKIMAGE.format("labels.edge_texture")) from error
     inside = gaussian(np.ones_like(gray), _EDGE_SIGMA, mode="constant")
     edges = sobel(gaussian(gray, _EDGE_SIGMA, mode="constant") / inside)
     edges[[0, -1], :] = 0
@@ -48,11 +48,11 @@ def keypoints2d(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     quite 0, as the box filters of some scales do not cancel. Raises ValueError for another shape or dtype, ImportError
     without scikit-image.
     """
-    gray = _gray("keypoints2d", rgb)
+    gray = _gray("labels.keypoints2d", rgb)
     try:
         from skimage.feature import hessian_matrix_det
     except ImportError as error:
-        raise ImportError(_NO_SKIMAGE.format("keypoints2d")) from error
+        raise ImportError(_NO_SKIMAGE.format("labels.keypoints2d")) from error
     response = np.zeros_like(gray)
     for sigma in _KEYPOINT_SIGMAS:
         np.maximum(response, hessian_matrix_det(gray, sigma, approximate=True), out=response)
@@ -65,10 +65,10 @@ def reshading(depth_m: Real, normal: Real, intrinsics: Intrinsics, valid: Bool) 
     `depth_m` (H, W) is along z, `normal` (3, H, W) unit vectors, `valid` bool (H, W). Returns float32 (1, H, W) in
     [0, 1] (cut at 1), 0 where invalid. Raises ValueError for shapes or dtypes that do not fit together.
     """
-    _check_geometry("reshading", depth_m, intrinsics, valid)
+    _check_geometry("labels.reshading", depth_m, intrinsics, valid)
     if normal.shape != (3, *depth_m.shape):
         raise ValueError(
-            f"reshading: got normal of shape {normal.shape}; expected {(3, *depth_m.shape)}; pass channels first"
+            f"labels.reshading: got normal of shape {normal.shape}; expected {(3, *depth_m.shape)}; pass channels first"
         )
     fx, fy, cx, cy = intrinsics
     columns, rows = _pixel_grid(depth_m.shape)
@@ -91,15 +91,13 @@ def normals_from_depth(depth_m: Real, intrinsics: Intrinsics, valid: Bool) -> tu
     latter is False (invalid, not finite or not positive depth, or no window with three pixels off a line) the normal is
     0. Raises ValueError for shapes or dtypes that do not fit together.
     """
-    _check_geometry("normals_from_depth", depth_m, intrinsics, valid)
+    _check_geometry("labels.normals_from_depth", depth_m, intrinsics, valid)
     valid = valid & np.isfinite(depth_m) & (depth_m > 0)
     inverse = np.divide(1.0, depth_m, out=np.zeros(depth_m.shape), where=valid)
     total = np.zeros((3, *depth_m.shape))
     for size in _WINDOWS:
         normal, weight = _fit_planes(inverse, valid, size, intrinsics)
-        nearness = 1 - np.abs(_offsets(size)) / (
-            size // 2 + 1
-        )  # a curved surface's plane is best at the window's centre
+        nearness = 1 - np.abs(_offsets(size)) / (size // 2 + 1)  # a curved surface's plane is best at the window's centre
         total += [_window_sum(channel * weight, nearness, nearness) for channel in normal]
     length = np.sqrt((total**2).sum(0))
     found = valid & (length > 0)
@@ -140,12 +138,12 @@ def _fit_planes(inverse: Real, valid: Bool, size: int, intrinsics: Intrinsics) -
     normal = -np.stack([slope_x * fx, slope_y * fy, on_axis])
     normal /= np.where(usable, np.sqrt((normal**2).sum(0)), 1)
 
-    rounding = DEPTH_STEP_M**2 / 12 * w**4  # its variance, in inverse depth
+    rounding = _DEPTH_STEP_M**2 / 12 * w**4  # its variance, in inverse depth
     excess = np.maximum((ww - slope_x * wx - slope_y * wy) / np.maximum(n - 3, 1) - rounding, 0)
     # Rounding averages out over the pixels; a misfit is one error that they share.
     variance = (rounding + n * excess) * (xx + yy) / determinant
     weight = np.divide(1.0, variance**2, out=np.zeros_like(variance), where=usable)
-    weight[n < 6] *= 1e-6  # too few for the misfit to show an edge: count only where there is nothing else
+    weight[n < 4] *= 1e-6  # three pixels fit any plane: count only where there is nothing else
     return normal, weight
 
 
@@ -182,9 +180,7 @@ def _check_geometry(where: str, depth_m: Real, intrinsics: Intrinsics, valid: Bo
             f"{where}: got depth_m of {depth_m.dtype} {depth_m.shape}; expected float (H, W); convert it to metres"
         )
     if valid.shape != depth_m.shape or valid.dtype != np.bool_:
-        raise ValueError(
-            f"{where}: got valid of {valid.dtype} {valid.shape}; expected bool {depth_m.shape}; True counts"
-        )
+        raise ValueError(f"{where}: got valid of {valid.dtype} {valid.shape}; expected bool {depth_m.shape}; True counts")
     if len(intrinsics) != 4 or not (intrinsics[0] > 0 and intrinsics[1] > 0):
         raise ValueError(
             f"{where}: got intrinsics {intrinsics}; expected (fx, fy, cx, cy) with fx, fy > 0; give them in pixels"

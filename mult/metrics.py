@@ -171,7 +171,7 @@ class Depth(Accumulator):
 
     @staticmethod
     def constants(values: NDArray[Any]) -> dict[str, Constant]:
-        depth = np.sort(values[values > 0])
+        depth = np.sort(values[values > 0]).astype(np.float64)
         median = np.array([np.median(depth)])
         # sum |c - t| / t is least at the median under weights 1 / t.
         weight = np.cumsum(1 / depth)
@@ -244,7 +244,7 @@ class Normals(Accumulator):
     @staticmethod
     def constants(values: NDArray[Any]) -> dict[str, Constant]:
         """The normalised mean vector, for every metric."""
-        mean = values.mean(0)
+        mean = values.mean(0, dtype=np.float64)
         return dict.fromkeys(Normals.METRICS, mean / np.linalg.norm(mean))
 
     def _measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
@@ -286,7 +286,7 @@ class Regression(Accumulator):
 
     @staticmethod
     def constants(values: NDArray[Any]) -> dict[str, Constant]:
-        return {"l1": np.median(values, axis=0), "rmse": values.mean(0)}
+        return {"l1": np.median(values, axis=0), "rmse": values.mean(0, dtype=np.float64)}
 
     def _measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
         error = prediction.movedim(1, 0)[:, valid].double() - target.movedim(1, 0)[:, valid].double()  # (C, N)

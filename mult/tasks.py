@@ -105,7 +105,7 @@ TASKS: dict[str, Task] = {
         Task(
             name="keypoints2d",
             channels=1,
-            unit="/ 65535",
+            unit="of full scale",
             resize="area",
             flip="mirror",
             **_affine(50 / 65535, 100 / 65535),
@@ -117,7 +117,7 @@ TASKS: dict[str, Task] = {
         Task(
             name="edge_texture",
             channels=1,
-            unit="/ 65535",
+            unit="of full scale",
             resize="area",
             flip="mirror",
             **_affine(718 / 65535, 1070 / 65535),
@@ -129,7 +129,7 @@ TASKS: dict[str, Task] = {
         Task(
             name="reshading",
             channels=1,
-            unit="of white",
+            unit="of full scale",
             resize="area",
             flip="mirror",
             **_affine(0.4962, 0.2846),

@@ -127,6 +127,35 @@ def test_step_in_depth_stays_sharp() -> None:
     assert error.mean() < 0.05
 
 
+def test_three_pixels_do_not_bridge_a_step() -> None:
+    """Where four of five pixels are missing, many small windows hold three: two sides of a step would pass for a plane."""
+    near, far = unit(0.3, 0.4, -1), unit(-0.2, 0.1, -1)
+    left = np.broadcast_to(np.arange(SHAPE[1]) < 36, SHAPE)
+    depth = np.where(left, plane_depth(near, 1.5), plane_depth(far, 4.0))
+    target = np.where(left, near[:, None, None], far[:, None, None])
+    errors = []
+    for seed in range(20):
+        valid = np.random.default_rng(seed).random(SHAPE) < 0.2
+        prediction, found = normals_from_depth(depth, INTRINSICS, valid)
+        errors.append(angle_deg(prediction, target)[found])
+    assert (np.concatenate(errors) > 1).mean() < 0.004
+
+
+def test_windows_on_a_sphere_count_by_their_nearness() -> None:
+    fx, fy, cx, cy = INTRINSICS
+    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    rays = np.stack([(columns - cx) / fx, (rows - cy) / fy, np.ones(SHAPE)])
+    centre = np.array([0.05, 0.1, 2.0])
+    towards, square = np.tensordot(centre, rays, 1), (rays**2).sum(0)
+    root = towards**2 - square * ((centre**2).sum() - 0.5**2)
+    hit = root > 0
+    depth = np.where(hit, (towards - np.sqrt(np.where(hit, root, 0))) / square, 0)
+    target = (rays * depth - centre[:, None, None]) / 0.5
+    inner = ndimage.binary_erosion(hit, iterations=4)
+    prediction, _ = normals_from_depth(depth, INTRINSICS, hit)
+    assert np.median(angle_deg(prediction, target)[inner]) < 0.65
+
+
 def test_quantised_depth_gets_large_windows() -> None:
     """At 3 m and 1/512 m a step, a centred 5 x 5 window alone has a median error of about 0.85 degrees."""
     intrinsics, shape = (469.0, 469.0, 99.5, 79.5), (160, 200)

@@ -253,6 +253,14 @@ def test_rotate_l1_masks_at_the_target_not_at_the_shifted_prediction() -> None:
     assert rotate_l1(unmasked, target, valid).item() > 0.5
 
 
+def test_rotate_l1_weighs_images_equally_however_few_their_pixels() -> None:
+    output, target = torch.zeros(2, 1, 5, 6), torch.tensor([1.0, 3.0]).view(2, 1, 1, 1).expand(2, 1, 5, 6)
+    valid = torch.ones(2, 1, 5, 6, dtype=torch.bool)
+    valid[1] = False
+    valid[1, 0, 2, 3] = True
+    assert rotate_l1(output, target, valid).item() == 2
+
+
 def test_rotate_l1_ignores_the_border_of_the_target() -> None:
     output, target, _ = make_case("rotate_l1")
     valid = torch.ones(BATCH, 1, HEIGHT, WIDTH, dtype=torch.bool)

@@ -427,6 +427,7 @@ def test_a_nonfinite_normal_shows() -> None:
     assert values["mean"] is not None
     assert math.isnan(values["mean"])
     assert values["within_30"] == 2 / 3
+    assert values["median"] == pytest.approx(3.0)  # the broken one counts as the largest
 
 
 # The trivial baseline
@@ -468,6 +469,14 @@ def test_constants_of_several_channels_are_one_a_channel() -> None:
     constants = Regression.constants(values)
     np.testing.assert_array_equal(constants["l1"], np.sort(values, axis=0)[40])
     np.testing.assert_allclose(constants["rmse"], values.sum(0) / 81)
+
+
+@pytest.mark.parametrize("kind", [Depth, Regression, Normals])
+def test_constants_of_many_float32_pixels_are_summed_in_float64(kind: type[Accumulator]) -> None:
+    values = np.random.default_rng(0).gamma(1.0, 1.0, (300_000, 3 if kind is Normals else 1)).astype(np.float32)
+    exact = kind.constants(values.astype(np.float64))
+    for metric, constant in kind.constants(values).items():
+        np.testing.assert_allclose(constant, exact[metric], rtol=1e-7)
 
 
 def test_constant_normal_is_the_normalised_mean() -> None:

@@ -81,8 +81,7 @@ def _decode_segmentation(pixels: Array, geometry: Mask, path: Path) -> tuple[Arr
     highest = int(pixels.max())
     if highest > len(CLASSES):
         raise ValueError(
-            f"{path}: got label code {highest}; expected 0 (uncertain) to {len(CLASSES)}; "
-            "map the labels to Taskonomy's classes"
+            f"{path}: got label code {highest}; expected 0 (uncertain) to {len(CLASSES)}; map the labels to Taskonomy's classes"
         )
     target = pixels - np.uint8(1)  # wraps code 0 to 255, which is IGNORE
     return target.astype(np.int64), target != IGNORE
@@ -98,9 +97,7 @@ def _decode_normal(pixels: Array, geometry: Mask, path: Path) -> tuple[Array, Ma
     red, green, blue = planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # NumPy is 20 times faster along planes
     valid = geometry & ((red != NO_NORMAL) | (green != NO_NORMAL) | (blue != NO_NORMAL))
     normal = planes * np.float32(2 / 255) - np.float32(1)
-    normal *= valid / np.sqrt(
-        np.einsum("chw,chw->hw", normal, normal)
-    )  # no code is exactly 0, so neither is the length
+    normal *= valid / np.sqrt(np.einsum("chw,chw->hw", normal, normal))  # no code is exactly 0, so neither is the length
     return normal, valid
 
 

@@ -261,9 +261,7 @@ def _tables(
 ) -> tuple[dict[str, Any], NDArray[np.void]]:
     parts = []
     for number, building in enumerate(buildings):
-        present = {
-            name: np.unique(np.concatenate([*folder.views.values()])) for name, folder in found[building].items()
-        }
+        present = {name: np.unique(np.concatenate([*folder.views.values()])) for name, folder in found[building].items()}
         keys = present["rgb"]
         part = np.zeros(len(keys), VIEW)
         part["building"], part["point"], part["view"] = number, keys >> 32, keys & 0xFFFFFFFF

@@ -135,19 +135,21 @@ def visible(solids: Solids, camera: Camera) -> tuple[NDArray[np.int32], Array]:
     return index, depth
 
 
-def gradient(kind: NDArray[np.integer], point: Array) -> tuple[Array, NDArray[np.intp]]:
-    """The outward direction in local units (3, ...) at surface points (3, ...) and the face: the axis of largest |coordinate|;
-    2 on a cylinder's caps and 0 on its side."""
+def faces(kind: NDArray[np.integer], point: Array) -> NDArray[np.intp]:
+    """The face (...) that surface points (3, ...) in local units lie on: the axis across it; 2 on a cylinder's caps, 0 on its side."""
     size = np.abs(point)
-    face = size.argmax(0)
     cap = size[2] > np.hypot(point[0], point[1])
-    face = np.where(kind == CYLINDER, np.where(cap, 2, 0), face)
-    flat = np.zeros_like(point)
-    np.put_along_axis(flat, face[None], np.sign(np.take_along_axis(point, face[None], 0)), 0)
-    side = point * np.array([1, 1, 0]).reshape(3, *[1] * (point.ndim - 1))
-    outward = np.where((kind == CYLINDER) & ~cap, side, flat)
+    return np.where(kind == CYLINDER, np.where(cap, 2, 0), size.argmax(0))
+
+
+def _outward(kind: NDArray[np.integer], point: Array) -> Array:
+    """The direction (3, ...) out of each canonical solid at surface points (3, ...), of any length; inwards for a shell."""
+    face = faces(kind, point)
+    flat = np.stack([np.where(face == axis, np.sign(point[axis]), 0) for axis in range(3)])
+    side = np.stack([point[0], point[1], np.zeros_like(point[2])])
+    outward = np.where((kind == CYLINDER) & (face == 0), side, flat)
     outward = np.where(kind == BALL, point, outward)
-    return np.where(kind == SHELL, -outward, outward), face
+    return np.where(kind == SHELL, -outward, outward)
 
 
 def cast(solids: Solids, camera: Camera) -> Hits:
@@ -161,7 +163,7 @@ def cast(solids: Solids, camera: Camera) -> Hits:
     turn = solids.to_local @ camera.rotation.T
     origin = np.einsum("nij,nj->ni", solids.to_local, camera.position - solids.centre)
     point = np.stack([sum(turn[:, i, j][n] * seen[j] for j in range(3)) + origin[:, i][n] for i in range(3)])
-    outward, _ = gradient(solids.kind[n], point)
+    outward = _outward(solids.kind[n], point)
     normal = np.stack([sum(turn[:, i, j][n] * outward[i] for i in range(3)) for j in range(3)])
     normal *= hit / np.sqrt((normal**2).sum(0))
     return Hits(index, depth, normal, point)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.utils.data import Dataset
 
 from mult.data.encodings import CLASSES, ENCODINGS, GRAY, GRAY_16_BIT, NO_GEOMETRY, Array, Mask, read_pixels, require
 from mult.data.index import Index, write_atomically
@@ -31,7 +32,7 @@ SPLITS = ("train", "val", "test")
 SUBSETS = ("tiny", "medium", "full", "fullplus")
 
 
-class Taskonomy:
+class Taskonomy(Dataset[Sample]):
     """Map-style dataset of a tree in any of Taskonomy's layouts; `dataset[i]` is a `Sample` at the files' own size.
 
     Views are split by building: by `splits.csv` (id,train,val,test) at the root if there is one, else by the
@@ -57,9 +58,7 @@ class Taskonomy:
             _known("tasks", task, ENCODINGS)
         _known("data.split", split, SPLITS)
         if max_depth_m is not None and not max_depth_m > 0:
-            raise ValueError(
-                f"data.max_depth_m: got {max_depth_m}; expected metres above 0; leave it out for no cut-off"
-            )
+            raise ValueError(f"data.max_depth_m: got {max_depth_m}; expected metres above 0; leave it out for no cut-off")
         self.tasks = tuple(task for task in TASKS if task in requested)
         self.classes: dict[str, list[str]] = {task: list(CLASSES) for task in self.tasks if TASKS[task].categorical}
         self.index = Index(root)
@@ -215,8 +214,7 @@ def _read_splits(path: Path) -> dict[str, set[str]]:
         reader = csv.DictReader(file)
         if not {"id", *SPLITS} <= set(reader.fieldnames or ()):
             raise ValueError(
-                f"{path}: got the columns {reader.fieldnames}; expected id,train,val,test; "
-                "write them as the file's first line"
+                f"{path}: got the columns {reader.fieldnames}; expected id,train,val,test; write them as the file's first line"
             )
         return {row["id"]: {split for split in SPLITS if row[split] == "1"} for row in reader}
 
@@ -248,9 +246,7 @@ def write_view(
     """
     height, width = valid.shape
     got = f"{image.dtype} {image.shape}"
-    require(
-        image.dtype == np.uint8 and image.shape == (height, width, 3), "an image", got, f"uint8 {(height, width, 3)}"
-    )
+    require(image.dtype == np.uint8 and image.shape == (height, width, 3), "an image", got, f"uint8 {(height, width, 3)}")
     coded: dict[str, tuple[str, Array]] = {"rgb": ("rgb", image)}
     for task, target in targets.items():
         _known("write_view", task, ENCODINGS)

@@ -48,16 +48,16 @@ class Surface:
 
 @lru_cache(maxsize=1)
 def _noise_table() -> Array:
-    """(256, 256) tileable fractal noise, mean 0, within about [-1, 1]."""
+    """(256, 256) tileable fractal noise, mean 0, in [-1, 1]."""
     rng = np.random.default_rng(7)
     frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)) * 256
     spectrum = np.fft.fft2(rng.standard_normal((256, 256))) * np.where(frequency > 0, 1 / np.maximum(frequency, 3) ** 1.3, 0)
     table = np.fft.ifft2(spectrum).real
-    return (table / table.std() / 2.5).astype(np.float32)
+    return np.clip(table / table.std() / 2.5, -1, 1).astype(np.float32)
 
 
 def noise(x: Array, y: Array) -> Array:
-    """Smooth noise of period 1 in x and y, finest detail 1/256, within about [-1, 1]."""
+    """Smooth noise of period 1 in x and y, finest detail 1/256, in [-1, 1]."""
     table = _noise_table()
     x, y = x * 256, y * 256
     left, top = np.floor(x), np.floor(y)

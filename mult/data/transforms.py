@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from mult.data.sample import Sample
 from mult.tasks import TASKS
@@ -91,7 +92,7 @@ class Views(Protocol):
     def __getitem__(self, i: int, /) -> Sample: ...
 
 
-class Augmented:
+class Augmented(Dataset[Sample]):
     """A dataset's samples transformed: its index is (epoch, index), of which all that is random is a function."""
 
     def __init__(self, dataset: Views, transform: Callable[[Sample, torch.Generator], Sample], seed: int) -> None:

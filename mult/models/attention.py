@@ -123,6 +123,9 @@ class WindowBlock(nn.Module):
         for owner, tasks in self.groups.items():
             normed = {task: self.streams[task].norm1(streams[task]) for task in tasks}
             tokens = context if self.source == "context" else normed[owner]
+            if not windows.masks_padding:
+                # Padding that is attended to has the biases of query, key and value; it is padded before their layers.
+                tokens, normed = windows.pad(tokens), {task: windows.pad(value) for task, value in normed.items()}
             attention, owners_value = self.streams[owner].query_key(tokens, windows, mask)
             values = []
             for task in tasks:

@@ -50,11 +50,14 @@ class Windows:
     def padded(self) -> tuple[int, int]:
         return self.grid[0] * self.window[0], self.grid[1] * self.window[1]
 
+    def pad(self, tokens: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, *padded, C), zeros at the bottom and right; a map of that size already is returned as it is."""
+        lack = self.padded[0] - tokens.shape[1], self.padded[1] - tokens.shape[2]
+        return tokens if lack == (0, 0) else F.pad(tokens, (0, 0, 0, lack[1], 0, lack[0]))
+
     def cut(self, tokens: Tensor, parts: int, heads: int) -> Tensor:
         """(B, H, W, parts * heads * d) -> a view (parts, B, rows, columns, heads, window height, window width, d)."""
-        (height, width), (pad_height, pad_width) = self.size, self.padded
-        if self.size != self.padded:
-            tokens = F.pad(tokens, (0, 0, 0, pad_width - width, 0, pad_height - height))
+        tokens = self.pad(tokens)
         if self.shift != (0, 0):
             tokens = tokens.roll((-self.shift[0], -self.shift[1]), dims=(1, 2))
         return self._partition(tokens, parts, heads)

@@ -178,7 +178,7 @@ def test_refusals(by_task: Any, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="which is no folder; expected the root of a tree"):
         Index(tmp_path / "nothing")
     by_task.touch("normal")
-    with pytest.raises(ValueError, match="got no file rgb/.*; expected a tree in one of Taskonomy's four layouts"):
+    with pytest.raises(ValueError, match=r"got no file rgb/.*; expected a tree in one of Taskonomy's four layouts"):
         Index(by_task.root)
     by_task.touch("rgb")
     twice = by_task.root / "rgb" / "taskonomy" / "hanson"

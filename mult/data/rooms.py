@@ -1,0 +1,194 @@
+"""Rooms: our own rendered indoor scenes, in Taskonomy's layout and encodings, read by the Taskonomy reader.
+
+A building is one furnished room (homes.py), seen by cameras at sitting and standing height (render.py). Depth, normals and classes
+come exactly from the ray caster, the other tasks from labels.py. What lies behind a window has no geometry, and neither it nor
+what is too thin to tell (code 0 of data.md) has a class. Views are rendered on first use and depend on nothing but (seed, building, view, size).
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mult import labels
+from mult.data.encodings import ENCODINGS
+from mult.data.homes import KINDS
+from mult.data.interiors import Scene
+from mult.data.render import view as render
+from mult.data.sample import IGNORE
+from mult.data.taskonomy import Taskonomy, view_complete, write_view
+
+DEFAULTS = {"buildings": 40, "views": 40, "size": 256, "seed": 0}
+LEAST = {"buildings": 3, "views": 1, "size": 32, "seed": 0}
+RENDERER = 1
+"""Goes up when the same parameters give other pictures, so that a root never holds views of two renderers."""
+PARAMETERS = "rooms.json"
+
+
+class Rooms(Taskonomy):
+    """Map-style dataset of rendered rooms; what is missing under `root` is rendered first, by `workers` processes.
+
+    Buildings are split about 80/10/10, with at least one in val and in test. Parameters left out are those of the root, or, for
+    a new root, 40 buildings of 40 views of 256 x 256 pixels from seed 0. An interrupted rendering goes on where it stopped, and
+    several processes may use one root at once. Raises ValueError for a root rendered with other parameters.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        tasks: Iterable[str] = tuple(ENCODINGS),
+        *,
+        buildings: int | None = None,
+        views: int | None = None,
+        size: int | None = None,
+        seed: int | None = None,
+        workers: int | None = None,
+    ) -> None:
+        render_missing(root, buildings=buildings, views=views, size=size, seed=seed, workers=workers)
+        super().__init__(root, split=split, tasks=tasks)
+
+
+def render_missing(root: str | Path, *, workers: int | None = None, **asked: int | None) -> int:
+    """Render the views that `root` lacks (see `Rooms`) by `workers` processes, by default one a processor; returns how many there were."""
+    root = Path(root)
+    if workers is not None and workers < 1:
+        raise ValueError(f"rooms: got workers {workers}; expected at least 1; leave it out for one a processor")
+    chosen = _settle(root, asked)
+    missing = [
+        (building, number)
+        for building in range(chosen["buildings"])
+        for number in range(chosen["views"])
+        if not view_complete(root, _name(building), number, 0)
+    ]
+    if missing:
+        _render_all(root, chosen, missing, min(workers or os.cpu_count() or 1, len(missing)))
+    return len(missing)
+
+
+def _settle(root: Path, asked: dict[str, int | None]) -> dict[str, int]:
+    """The parameters of a root, written to it if it is new, together with the split."""
+    path = root / PARAMETERS
+    given = {name: value for name, value in asked.items() if value is not None}
+    for name, value in given.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < LEAST[name]:
+            raise ValueError(f"rooms: got {name} {value!r}; expected a whole number from {LEAST[name]} on; change {name}")
+    if path.exists():
+        held = _read_parameters(path)
+        wanted = {**held, **given, "renderer": RENDERER}
+        if held != wanted:
+            different = [name for name in wanted if held[name] != wanted[name]]
+            raise ValueError(
+                f"{root}: got {', '.join(f'{name} {wanted[name]}' for name in different)}; expected "
+                f"{', '.join(f'{name} {held[name]}' for name in different)}, with which it was rendered ({PARAMETERS}); "
+                "use those, or another root"
+            )
+    else:
+        if root.exists() and any(root.iterdir()):
+            raise ValueError(f"{root}: got a folder that holds files but no {PARAMETERS}; expected a new folder or one of Rooms; use another root")
+        wanted = {**DEFAULTS, **given, "renderer": RENDERER}
+        root.mkdir(parents=True, exist_ok=True)
+        _write_text(root / "splits.csv", _splits(wanted["buildings"]))
+        _write_text(path, json.dumps(wanted, indent=2) + "\n")
+    return wanted
+
+
+def _read_parameters(path: Path) -> dict[str, int]:
+    try:
+        held = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: got a file that is no JSON ({error}); expected the parameters of a rendering; use another root") from error
+    names = {*DEFAULTS, "renderer"}
+    if not isinstance(held, dict) or set(held) != names or not all(isinstance(value, int) for value in held.values()):
+        raise ValueError(f"{path}: got {held}; expected whole numbers for {', '.join(sorted(names))}; use another root")
+    return held
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _name(building: int) -> str:
+    return f"room_{building:03d}"
+
+
+def _splits(buildings: int) -> str:
+    """splits.csv: of every ten buildings the ninth is for val and the tenth for test, of fewer than ten the last two."""
+    held_out = max(1, buildings // 10)
+    test = {min(10 * i + 9, buildings - 1) for i in range(held_out)}
+    val = {building - 1 for building in test}
+    lines = [f"{_name(b)},{int(b not in test | val)},{int(b in val)},{int(b in test)}" for b in range(buildings)]
+    return "\n".join(["id,train,val,test", *lines]) + "\n"
+
+
+def _generator(seed: int, *key: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+@lru_cache(maxsize=4)
+def _scene(seed: int, building: int) -> Scene:
+    """The room of a building. Kinds come in shuffled rounds, so that every split soon has all of them."""
+    round_, place = divmod(building, len(KINDS))
+    kind = KINDS[_generator(seed, 0, round_).permutation(len(KINDS))[place]]
+    return kind(_generator(seed, 1, building))
+
+
+def render_view(root: Path, seed: int, size: int, building: int, number: int) -> None:
+    """Render and write one view, whatever is there already."""
+    seen = render(_scene(seed, building), _generator(seed, 2, building, number), size)
+    classes = np.where(seen.code == 0, IGNORE, seen.code.astype(np.int64) - 1)
+    write_view(
+        root,
+        _name(building),
+        number,
+        0,
+        image=seen.image,
+        targets={
+            "segment_semantic": classes,
+            "depth_zbuffer": seen.depth_m[None],
+            "normal": seen.normal,
+            "keypoints2d": labels.keypoints2d(seen.image),
+            "edge_texture": labels.edge_texture(seen.image),
+            "reshading": labels.reshading(seen.depth_m, seen.normal, seen.intrinsics, seen.valid),
+        },
+        valid=seen.valid,
+        intrinsics=seen.intrinsics,
+    )
+
+
+def _render_some(work: Callable[..., None], some: list[tuple[int, int]]) -> int:
+    for building, number in some:
+        work(building, number)
+    return len(some)
+
+
+def _render_all(root: Path, chosen: dict[str, int], missing: list[tuple[int, int]], workers: int) -> None:
+    """Render views with a progress bar, in this process if there is one worker."""
+    work: Any = partial(render_view, root, chosen["seed"], chosen["size"])
+    with tqdm(total=len(missing), desc=f"rendering {root.name}", unit="view") as progress:
+        if workers == 1:
+            for view in missing:
+                progress.update(_render_some(work, [view]))
+            return
+        # Consecutive views mostly share their building, which a worker then furnishes once.
+        chunks = [missing[i : i + 8] for i in range(0, len(missing), 8)]
+        # Spawn: forking a process that has torch's threads may hang.
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            futures = [pool.submit(_render_some, work, chunk) for chunk in chunks]
+            try:
+                for done in as_completed(futures):
+                    progress.update(done.result())
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
