@@ -19,14 +19,14 @@ from torch.utils.data import DataLoader
 
 from mult import balance
 from mult.config import Config, DataConfig, OptimConfig
-from mult.data import Augmented, EvalTransform, Taskonomy, TrainTransform
+from mult.data import Augmented, EvalTransform, Rooms, Taskonomy, TrainTransform
 from mult.data.sample import Batch, EvalBatch, Sample, collate_eval, collate_train
 from mult.data.sampler import Shuffled
 from mult.losses import LOSSES, Count, Loss
 from mult.models import MulT
 from mult.tasks import TASKS
 
-DATASETS: dict[str, type[Taskonomy]] = {"taskonomy": Taskonomy}
+DATASETS: dict[str, type[Taskonomy]] = {"taskonomy": Taskonomy, "rooms": Rooms}
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,7 @@ def experiment(config: Config) -> Experiment:
     tasks = task_names(config)
     objectives = {task: _objective(task, config.tasks[task].loss) for task in tasks}
     if config.model.reference is not None and config.model.reference not in tasks:
-        raise ValueError(
-            f"model.reference: got {config.model.reference!r}; expected a task of the config: {', '.join(tasks)}"
-        )
+        raise ValueError(f"model.reference: got {config.model.reference!r}; expected a task of the config: {', '.join(tasks)}")
     train_data = dataset(config.data, tasks, config.data.split)
     eval_data = dataset(config.data, tasks, config.eval.split)
     torch.manual_seed(config.run.seed)
@@ -107,9 +105,7 @@ def dataset(data: DataConfig, tasks: Iterable[str], split: str) -> Taskonomy:
     for name in data.options:
         if name not in taken:
             expected = ", ".join(sorted(taken)) or "none"
-            raise ValueError(
-                f"data.options: got {name!r} for {data.dataset}; expected {expected}{_nearest(name, taken)}"
-            )
+            raise ValueError(f"data.options: got {name!r} for {data.dataset}; expected {expected}{_nearest(name, taken)}")
     for name in ("subset", "max_depth_m"):
         if name in known:
             arguments[name] = getattr(data, name)
@@ -137,9 +133,7 @@ def build_model(config: Config, data: Taskonomy) -> MulT:
 def _objective(task: str, name: str | None) -> Objective:
     name = name or TASKS[task].loss.__name__
     if name not in LOSSES:
-        raise ValueError(
-            f"tasks.{task}.loss: got {name!r}; expected one of {', '.join(LOSSES)}{_nearest(name, LOSSES)}"
-        )
+        raise ValueError(f"tasks.{task}.loss: got {name!r}; expected one of {', '.join(LOSSES)}{_nearest(name, LOSSES)}")
     if (name == "cross_entropy") != TASKS[task].categorical:
         raise ValueError(
             f"tasks.{task}.loss: got {name!r}; expected a loss for {'classes' if TASKS[task].categorical else 'values'}"

@@ -224,6 +224,4 @@ def table(results: Results) -> str:
         unit = f" {entry['unit']}" if entry["unit"] else ""
         rows.append((task, primary, value + unit, trivial + unit, "-" if gain is None else f"{gain:+.1f} %"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

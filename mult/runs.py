@@ -49,15 +49,15 @@ class Run:
         """Raise ValueError, before any work, where `open` would overwrite a run, find none, or mix two configs in one."""
         written = folder / "config.yaml"
         if resume and not written.exists():
-            raise ValueError(
-                f"run folder: got {folder} with --resume; expected a run to go on with; start it without --resume"
-            )
+            raise ValueError(f"run folder: got {folder} with --resume; expected a run to go on with; start it without --resume")
         if resume and written.read_text() != config_yaml:
             lines = difflib.unified_diff(written.read_text().splitlines(), config_yaml.splitlines(), n=0, lineterm="")
             changes = "; ".join(line for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---"))
             raise ValueError(
                 f"--resume: the config differs from {written}: {changes}; expected the same; start another run.name"
             )
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"run folder: got {folder}, a file; expected a new folder; choose another run.name")
         if not resume and folder.exists() and any(folder.iterdir()):
             raise ValueError(
                 f"run folder: {folder} holds {'a run' if written.exists() else 'files'} already; expected a new folder; "
@@ -81,9 +81,7 @@ class Run:
 
     # --- checkpoints ---
 
-    def save(
-        self, step: int, model: Saveable, state: Mapping[str, Any], constants: Mapping[str, Any], best: bool
-    ) -> Path:
+    def save(self, step: int, model: Saveable, state: Mapping[str, Any], constants: Mapping[str, Any], best: bool) -> Path:
         """Write checkpoints/<step>/, then point `last`, and `best` if it is, at it, then remove those none points at.
 
         state: tensors and plain values only, so that `weights_only=True` can read it.
@@ -117,7 +115,16 @@ class Run:
         folder = self.folder / "checkpoints" / "last"
         if not folder.is_dir():
             return None
-        return folder.resolve(), torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+        path = folder.resolve() / "state.pt"
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # of the many that torch raises on damaged files, some cannot be named without pickle
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"{path}: cannot be read ({reason}); expected the state that training saved; it is damaged: start another run "
+                f"with run.init={self.folder}"
+            ) from error
+        return folder.resolve(), state
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -166,8 +173,7 @@ def provenance(seed: int) -> dict[str, Any]:
         "command": sys.argv,
         "seed": seed,
         "commit": _commit(),
-        "versions": {"python": platform.python_version()}
-        | {name: _version(name) for name in ("torch", "timm", "numpy")},
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in ("torch", "timm", "numpy")},
         "hardware": {
             "cpu": _cpu(),
             "cores": os.cpu_count(),
@@ -183,9 +189,7 @@ def _commit() -> str | None:
 
     def git(*arguments: str) -> str:
         command = ("git", *arguments)
-        return subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         commit = git("rev-parse", "--short=12", "HEAD")

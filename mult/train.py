@@ -106,9 +106,7 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
 
         scaler.unscale_(optimizer)
         norm = float(nn.utils.clip_grad_norm_(model.parameters(), optim.clip or math.inf))
-        if (
-            not math.isfinite(norm) and not scaler.is_enabled()
-        ):  # with loss scaling the scaler skips the step and goes on
+        if not math.isfinite(norm) and not scaler.is_enabled():  # with loss scaling the scaler skips the step and goes on
             raise FloatingPointError(_not_finite("the gradient's norm", norm, step))
         rate = schedule.get_last_lr()[0]
         scaler.step(optimizer)
@@ -150,9 +148,7 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
 
 def _counts(micro_batches: list[Batch], objectives: dict[str, build.Objective], device: torch.device) -> Tensor:
     """The denominators of the tasks' losses over all micro-batches of the step and all processes, (tasks,) float64."""
-    counts = [
-        sum(objective.count(batch["valid"][task]) for batch in micro_batches) for task, objective in objectives.items()
-    ]
+    counts = [sum(objective.count(batch["valid"][task]) for batch in micro_batches) for task, objective in objectives.items()]
     return distributed.add(torch.stack([torch.as_tensor(count, dtype=torch.float64) for count in counts]).to(device))
 
 
@@ -188,9 +184,7 @@ def _report(
         chosen = np.unique(np.linspace(0, len(views) - 1, config.eval.images).round().astype(int))
         samples = evaluate.predictions(model, [views[int(i)] for i in chosen], config.data.image_size, device)
         names = next(iter(views.classes.values()), None)
-        draw.gallery(samples, {task: TASKS[task] for task in experiment.objectives}, names).save(
-            run.folder / "gallery.png"
-        )
+        draw.gallery(samples, {task: TASKS[task] for task in experiment.objectives}, names).save(run.folder / "gallery.png")
 
 
 @torch.no_grad()

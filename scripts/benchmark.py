@@ -28,7 +28,9 @@ Step = Callable[[], None]
 def training_step(tasks: list[str], **arguments: str) -> Step:
     """A function that runs one step of a model of these tasks on random data."""
     torch.manual_seed(0)
-    model = MulT({task: TASKS[task].channels or CLASSES for task in tasks}, REFERENCE if REFERENCE in tasks else None, **arguments)  # type: ignore[arg-type]
+    model = MulT(
+        {task: TASKS[task].channels or CLASSES for task in tasks}, REFERENCE if REFERENCE in tasks else None, **arguments
+    )  # type: ignore[arg-type]
     images, valid = torch.rand(BATCH, 3, SIZE, SIZE), torch.ones(BATCH, 1, SIZE, SIZE, dtype=torch.bool)
     targets: dict[str, Tensor] = {}
     for task in tasks:

@@ -38,20 +38,12 @@ def main() -> None:
         results = evaluate.evaluate(
             model.to(device), batches, model.tasks, views.classes, constants, device, PRECISIONS[config.run.precision]
         )
-        out = (
-            Path(arguments.out)
-            if arguments.out
-            else folder.parents[1] / "eval" / f"{data.dataset}-{arguments.split}.json"
-        )
+        out = Path(arguments.out) if arguments.out else folder.parents[1] / "eval" / f"{data.dataset}-{arguments.split}.json"
         write_json(out, evaluate.as_json(results, data.dataset, arguments.split, len(views)))
         print(evaluate.table(results))
         if arguments.baseline:
-            print(
-                json.dumps(evaluate.against(results, [read_json(Path(path)) for path in arguments.baseline]), indent=2)
-            )
-        print(
-            f"checkpoint: {folder}; {len(views)} images of {data.dataset}, {arguments.split} split; all metrics: {out}"
-        )
+            print(json.dumps(evaluate.against(results, [read_json(Path(path)) for path in arguments.baseline]), indent=2))
+        print(f"checkpoint: {folder}; {len(views)} images of {data.dataset}, {arguments.split} split; all metrics: {out}")
 
 
 if __name__ == "__main__":

@@ -40,9 +40,7 @@ def find_images(inputs: list[str]) -> list[tuple[Path, Path]]:
     names = [relative.with_suffix("") for _, relative in found]
     twice = sorted(str(name) for name, times in Counter(names).items() if times > 1)
     if twice:
-        raise ValueError(
-            f"images: got {twice[0]} more than once; expected names that differ; predict them in separate calls"
-        )
+        raise ValueError(f"images: got {twice[0]} more than once; expected names that differ; predict them in separate calls")
     if not found:
         known = ", ".join(sorted(ENDINGS))
         raise ValueError(f"images: got none in {', '.join(inputs)}; expected files ending in {known}; check the folder")

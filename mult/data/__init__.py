@@ -1,6 +1,7 @@
 """Datasets whose items are `Sample`s, and the transforms between a dataset and a batch."""
 
+from mult.data.rooms import Rooms
 from mult.data.taskonomy import Taskonomy
 from mult.data.transforms import Augmented, EvalTransform, TrainTransform
 
-__all__ = ["Augmented", "EvalTransform", "Taskonomy", "TrainTransform"]
+__all__ = ["Augmented", "EvalTransform", "Rooms", "Taskonomy", "TrainTransform"]

@@ -9,23 +9,27 @@ import numpy as np
 from numpy.random import Generator
 
 from mult.data import furniture as f
-from mult.data.furniture import Sketch, Style, Top, pick, shade
 from mult.data.interiors import Room, Scene, furnish
+from mult.data.sketch import ACCENTS, DARK, ENAMEL, METAL, UNCERTAIN, Sketch, Style, Top, pick
 from mult.data.texture import Material, Pattern
 
 
 def _cabinet(style: Style, width: float, depth: float, height: float, doors: int, drawers: bool = False) -> Sketch:
     s = Sketch()
     w = width / 2
-    s.box((-w + 0.03, w - 0.03), (0.03, depth - 0.03), (0, 0.07), f.DARK)
+    s.box((-w + 0.03, w - 0.03), (0.03, depth - 0.03), (0, 0.07), DARK)
     s.box((-w, w), (0, depth - 0.02), (0.07, height), style.paint)
     for i in range(doors):
         x = -w + width * i / doors
-        rows = ((0.08, height * 0.4), (height * 0.42, height * 0.7), (height * 0.72, height - 0.01)) if drawers else ((0.08, height - 0.01),)
+        rows = (
+            ((0.08, height * 0.4), (height * 0.42, height * 0.7), (height * 0.72, height - 0.01))
+            if drawers
+            else ((0.08, height - 0.01),)
+        )
         for z in rows:
             s.box((x + 0.006, x + width / doors - 0.006), (depth - 0.02, depth), z, style.paint)
             middle = x + width / doors / 2
-            s.box((middle - 0.06, middle + 0.06), (depth, depth + 0.02), (z[1] - 0.06, z[1] - 0.045), f.METAL)
+            s.box((middle - 0.06, middle + 0.06), (depth, depth + 0.02), (z[1] - 0.06, z[1] - 0.045), METAL)
     s.tops.append(Top((-w + 0.05, w - 0.05), (0.03, depth - 0.03), height))
     return s
 
@@ -50,9 +54,7 @@ def _bookshelf(rng: Generator, style: Style) -> Sketch:
         if rng.random() < 0.78:
             width = (2 * w - 0.06) * rng.uniform(0.45, 1)
             row = f.books(rng, style, width, flat=False)
-            shift = np.array([rng.uniform(-1, 1) * (w - 0.03 - width / 2), 0.08, z + 0.025])
-            for part in row.parts:
-                s.add(part.solid, part.centre + shift, part.half, part.material, part.code)
+            s.join(row, (rng.uniform(-1, 1) * (w - 0.03 - width / 2), 0.08, z + 0.025))
         else:
             s.tops.append(Top((-w + 0.05, w - 0.05), (0.04, d - 0.01), z + 0.025))
     return s
@@ -60,26 +62,37 @@ def _bookshelf(rng: Generator, style: Style) -> Sketch:
 
 def _bathtub(rng: Generator, style: Style) -> Sketch:
     s, w, d, z, t = Sketch(), rng.uniform(0.75, 0.9), 0.75, 0.56, 0.06
-    s.box((-w, w), (0, d), (0, 0.14), f.ENAMEL)
+    s.box((-w, w), (0, d), (0, 0.14), ENAMEL)
     for x in (-w, w - t):
-        s.box((x, x + t), (0, d), (0.14, z), f.ENAMEL)
+        s.box((x, x + t), (0, d), (0.14, z), ENAMEL)
     for y in (0.0, d - t):
-        s.box((-w + t, w - t), (y, y + t), (0.14, z), f.ENAMEL)
-    s.box((-0.03, 0.03), (0.0, 0.16), (z + 0.1, z + 0.14), f.METAL)
+        s.box((-w + t, w - t), (y, y + t), (0.14, z), ENAMEL)
+    s.box((-0.03, 0.03), (0.0, 0.16), (z + 0.1, z + 0.14), METAL)
     return s
 
 
 def _mirror(rng: Generator) -> Sketch:
     s, w = Sketch(), rng.uniform(0.25, 0.4)
-    s.box((-w, w), (0, 0.025), (-0.38, 0.38), f.METAL)
+    s.box((-w, w), (0, 0.025), (-0.38, 0.38), METAL)
     # What a mirror shows is not where it seems to be: uncertain.
-    s.box((-w + 0.02, w - 0.02), (0.025, 0.027), (-0.36, 0.36), Material((0.62, 0.67, 0.7), (0.82, 0.86, 0.88), Pattern.SCREEN, gloss=0.8), f.UNCERTAIN)
+    s.box(
+        (-w + 0.02, w - 0.02),
+        (0.025, 0.027),
+        (-0.36, 0.36),
+        Material((0.62, 0.67, 0.7), (0.82, 0.86, 0.88), Pattern.SCREEN, gloss=0.8),
+        UNCERTAIN,
+    )
     return s
 
 
 def _rug(room: Room, at: np.ndarray, yaw: float, w: float, d: float) -> None:
     s, rng = Sketch(), room.rng
-    s.box((-w, w), (-d, d), (0, 0.012), Material(pick(rng, f.ACCENTS), pick(rng, ((0.9, 0.86, 0.78), (0.2, 0.2, 0.25))), Pattern.RUG, rng.uniform(0.05, 0.1), 0))
+    s.box(
+        (-w, w),
+        (-d, d),
+        (0, 0.012),
+        Material(pick(rng, ACCENTS), pick(rng, ((0.9, 0.86, 0.78), (0.2, 0.2, 0.25))), Pattern.RUG, rng.uniform(0.05, 0.1), 0),
+    )
     room.add(s, at, yaw, standing=False)
 
 
@@ -138,37 +151,43 @@ def _screen(room: Room) -> None:
     if rng.random() < 0.35 and room.hang(tv, rng.uniform(0.95, 1.15)):
         return
     stand = _cabinet(style, rng.uniform(1.3, 1.7), 0.4, rng.uniform(0.45, 0.6), 3)
-    for part in tv.parts:
-        stand.add(part.solid, part.centre + np.array([0, 0.1, stand.tops[0].z]), part.half, part.material, part.code)
-    stand.tops.clear()
+    top = stand.tops.pop()
+    stand.join(tv, (0, 0.1, top.z))
     room.put(stand, front=0.5, tries=60)
 
 
 def _kitchen(room: Room) -> None:
-    """A row of units at one wall: refrigerator, counter with the sink, oven, counter; cabinets above."""
+    """A row of units at one wall, with as many counters as fit, cabinets above, small appliances on it."""
     rng, style = room.rng, room.style
-    order = ["fridge", "sink", "oven", "counter", "counter"] if rng.random() < 0.6 else ["counter", "oven", "counter", "sink", "fridge"]
-    if room.length(0) < 3.6 and room.length(1) < 3.6:
-        order.remove("counter")
-    row, x = Sketch(), 0.0
-    for unit in order:
-        width = {"fridge": 0.9, "oven": 0.6, "sink": rng.uniform(0.8, 1.0), "counter": rng.uniform(0.6, 0.9)}[unit]
-        piece = {"fridge": f.refrigerator, "oven": f.oven, "sink": _sink_unit, "counter": _counter}[unit]
-        drawn = piece(rng, style) if unit in {"fridge", "oven"} else piece(rng, style, width)
-        shift = np.array([x + width / 2, 0, 0])
-        for part in drawn.parts:
-            row.add(part.solid, part.centre + shift, part.half, part.material, part.code)
-        row.tops += [Top((top.x[0] + shift[0], top.x[1] + shift[0]), top.y, top.z) for top in drawn.tops]
-        if unit in {"counter", "sink"} and rng.random() < 0.7:
-            row.box((x, x + width - 0.006), (0, 0.34), (1.45, 2.1), style.paint)
-            row.box((x + width - 0.1, x + width - 0.085), (0.34, 0.355), (1.5, 1.65), f.METAL)
+    orders = [["fridge", "sink", "counter", "oven", "counter"], ["counter", "oven", "counter", "sink", "fridge"]][
+        rng.integers(2)
+    ]
+    for _ in range(3):
+        if room.put(_kitchen_row(rng, style, orders), front=0.7, tries=120):
+            break
+        orders.remove("counter" if "counter" in orders else "sink")
+    room.lay([f.microwave(rng, style)])
+    room.lay([f.toaster(rng, style), f.toaster(rng, style), *(f.bottle(rng, style) for _ in range(4))])
+
+
+def _kitchen_row(rng: Generator, style: Style, order: list[str]) -> Sketch:
+    widths = [
+        {"fridge": 0.88, "oven": 0.6, "sink": rng.uniform(0.75, 0.95), "counter": rng.uniform(0.66, 0.9)}[unit]
+        for unit in order
+    ]
+    row, x = Sketch(), -sum(widths) / 2
+    for unit, width in zip(order, widths, strict=True):
+        if unit == "fridge":
+            row.join(f.refrigerator(rng, style), (x + width / 2, 0, 0))
+        elif unit == "oven":
+            row.join(f.oven(rng, style), (x + width / 2, 0, 0))
+        else:
+            row.join((_sink_unit if unit == "sink" else _counter)(rng, style, width), (x + width / 2, 0, 0))
+            if rng.random() < 0.7:
+                row.box((x, x + width - 0.006), (0, 0.34), (1.45, 2.1), style.paint)
+                row.box((x + width - 0.1, x + width - 0.085), (0.34, 0.355), (1.5, 1.65), METAL)
         x += width
-    middle = np.array([x / 2, 0, 0])
-    centred = Sketch(parts=[f.Part(p.solid, p.centre - middle, p.half, p.axes, p.material, p.code) for p in row.parts])
-    centred.tops = [Top((top.x[0] - x / 2, top.x[1] - x / 2), top.y, top.z) for top in row.tops]
-    room.put(centred, front=0.7, tries=200)
-    room.lay([f.microwave(rng, style), f.toaster(rng, style), f.toaster(rng, style)])
-    room.lay([f.bottle(rng, style) for _ in range(5)])
+    return row
 
 
 def _counter(rng: Generator, style: Style, width: float) -> Sketch:
@@ -188,7 +207,7 @@ def _sink_unit(rng: Generator, style: Style, width: float) -> Sketch:
     for side in ((0.0, y[0]), (y[1], 0.63)):
         s.box(x, side, z, style.stone)
     s.box((-w, w), (0.57, 0.6), (0.74, 0.88), style.paint)
-    f.basin(s, x, y, z[1], 0.16, f.METAL)
+    f.basin(s, x, y, z[1], 0.16, METAL)
     return s
 
 
@@ -229,10 +248,7 @@ def _bedroom(room: Room) -> None:
     bed = f.bed(rng, style)
     w = bed.parts[0].half[0]
     for side in (-1, 1):
-        stand = _cabinet(style, 0.42, 0.38, 0.5, 1, drawers=True)
-        for part in stand.parts:
-            bed.add(part.solid, part.centre + np.array([side * (w + 0.25), 0, 0]), part.half, part.material, f.BACKGROUND)
-        bed.tops.append(Top((side * (w + 0.25) - 0.18, side * (w + 0.25) + 0.18), (0.03, 0.34), 0.5))
+        bed.join(_cabinet(style, 0.42, 0.38, 0.5, 1, drawers=True), (side * (w + 0.25), 0, 0))
     room.put(bed, front=0.3, tries=100)
     room.put(_cabinet(style, rng.uniform(1.0, 1.6), 0.58, rng.uniform(1.9, 2.15), 2), front=0.3)
     _screen(room)
@@ -251,7 +267,9 @@ def _bathroom(room: Room) -> None:
     room.put(_bathtub(rng, style), tries=60)
     place = room.put(f.washstand(rng, style), front=0.5, tries=60)
     if place:
-        room.add(_mirror(rng), place[0] - 0.02 * np.array([-np.sin(place[1]), np.cos(place[1])]), place[1], 1.5, standing=False)
+        at = _before(place, -0.02)
+        room.add(_mirror(rng), at, place[1], 1.5, standing=False)
+        room.walls.append((at[0] - 0.45, at[1] - 0.45, at[0] + 0.45, at[1] + 0.45))
     room.put(f.toilet(rng, style), front=0.4, tries=60)
     room.put(_cabinet(style, rng.uniform(0.5, 0.8), 0.35, rng.uniform(0.75, 0.9), 2), front=0.2)
     if rng.random() < 0.3:

@@ -151,7 +151,7 @@ class Index:
         """Write the cache and map it, the table that names the array last; without one, the index stays in memory."""
         path = self._folder / self._tables["views"]
         try:
-            for old in self._folder.glob("views-*.npy"):
+            for old in set(self._folder.glob("views-*.npy")) - {path}:  # another process may be mapping that one
                 old.unlink(missing_ok=True)
             write_atomically(path, lambda file: np.save(file, self._views))
             write_atomically(self._folder / "tables.json", lambda file: file.write(json.dumps(self._tables).encode()))

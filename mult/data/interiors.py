@@ -1,7 +1,7 @@
 """A furnished room from a generator: where the furniture of furniture.py stands, hangs and lies.
 
-World coordinates: x and y along the walls, z up, metres, the floor's corner at the origin. Objects at a wall are put by rejection
-against the rectangles already taken; what does not fit is left out, so small rooms hold less.
+World coordinates: x and y along the walls, z up, metres, the floor's corner at the origin. Objects at a wall are put
+by rejection against the rectangles already taken; what does not fit is left out, so small rooms hold less.
 """
 
 from __future__ import annotations
@@ -13,9 +13,25 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from mult.data import furniture as f
-from mult.data.furniture import BACKGROUND, UNCERTAIN, Part, Sketch, Style, Top, pick, shade
-from mult.data.raycast import BOX, SHELL, Solids
+from mult.data.raycast import SHELL, Solids
+from mult.data.sketch import (
+    BACKGROUND,
+    DARK,
+    FABRICS,
+    GLASS,
+    METAL,
+    PAINTS,
+    UNCERTAIN,
+    WOODS,
+    Pair,
+    Part,
+    Sketch,
+    Style,
+    Top,
+    pick,
+    shade,
+    style,
+)
 from mult.data.texture import Material, Pattern
 
 Rectangle = tuple[float, float, float, float]
@@ -55,13 +71,14 @@ class Room:
     """A corner of the bounding rectangle that does not belong to an L-shaped room."""
     parts: list[tuple[int, Part]] = field(default_factory=list)
     taken: list[Rectangle] = field(default_factory=list)
-    kept_low: list[Rectangle] = field(default_factory=list)
+    walls: list[Rectangle] = field(default_factory=list)
+    """Pieces along the walls where nothing else hangs or stands high."""
     footprints: list[Rectangle] = field(default_factory=list)
     tops: list[tuple[Top, NDArray[np.float64], float]] = field(default_factory=list)
     objects: int = 0
 
     def wall(self, side: int, along: float, out: float = 0.0) -> tuple[NDArray[np.float64], float]:
-        """The point of wall 0..3 (front, right, back, left) at `along` metres from its middle, and the yaw that looks inwards."""
+        """The point of wall 0..3 at `along` metres from its middle, `out` metres before it, and the yaw that looks inwards."""
         yaw = side * np.pi / 2
         across, inwards = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
         middle = np.array([self.width, self.depth]) / 2
@@ -81,7 +98,9 @@ class Room:
         if standing:
             self.footprints.append(_rectangle(*_extent(sketch), at, yaw))
 
-    def put(self, sketch: Sketch, *, wall: bool = True, gap: float = 0.02, front: float = 0.0, tries: int = 25) -> tuple[NDArray[np.float64], float] | None:
+    def put(
+        self, sketch: Sketch, *, wall: bool = True, gap: float = 0.02, front: float = 0.0, tries: int = 25
+    ) -> tuple[NDArray[np.float64], float] | None:
         """Stand an object at a wall, or free in the room, where it and `front` metres before it are free; None if nowhere."""
         (x0, x1), (y0, y1) = _extent(sketch)
         tall = max(part.centre[2] + part.half[2] for part in sketch.parts) > SILL_M
@@ -96,13 +115,15 @@ class Room:
             if self.free(_rectangle((x0 - 0.03, x1 + 0.03), (y0, y1 + front), at, yaw), tall):
                 self.add(sketch, at, yaw)
                 self.taken.append(here)
+                if tall:
+                    self.walls.append(here)
                 return at, yaw
         return None
 
     def free(self, rectangle: Rectangle, tall: bool) -> bool:
         x0, y0, x1, y1 = rectangle
         inside = x0 > 0 and y0 > 0 and x1 < self.width and y1 < self.depth
-        others = self.taken + (self.kept_low if tall else []) + ([self.block] if self.block else [])
+        others = self.taken + (self.walls if tall else []) + ([self.block] if self.block else [])
         return inside and not any(_overlap(rectangle, other) for other in others)
 
     def hang(self, sketch: Sketch, z: float, tries: int = 20) -> bool:
@@ -115,9 +136,9 @@ class Room:
                 continue
             at, yaw = self.wall(side, self.rng.uniform(-free - x0, free - x1))
             here = _rectangle((x0 - 0.05, x1 + 0.05), (0.001, 0.1), at, yaw)
-            if not any(_overlap(here, other) for other in self.kept_low + ([self.block] if self.block else [])):
+            if not any(_overlap(here, other) for other in self.walls + ([self.block] if self.block else [])):
                 self.add(sketch, at, yaw, z, standing=False)
-                self.kept_low.append(here)
+                self.walls.append(here)
                 return True
         return False
 
@@ -129,23 +150,24 @@ class Room:
             x = top.x[0]
             while waiting:
                 (x0, x1), (y0, y1) = _extent(waiting[-1])
-                spare = top.y[1] - top.y[0] - (y1 - y0)
-                x += self.rng.uniform(0.0, 0.22)
-                if x + x1 - x0 > top.x[1] or spare < -0.02:
+                room, spare = top.x[1] - x - (x1 - x0), top.y[1] - top.y[0] - (y1 - y0)
+                if room < 0 or spare < 0:
                     break
-                local = np.array([x - x0, top.y[0] - y0 + self.rng.uniform(0, max(spare, 0))])
+                x += self.rng.uniform(0, min(room, 0.25))
+                local = np.array([x - x0, top.y[0] - y0 + self.rng.uniform(0, spare)])
                 turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
                 self.add(waiting.pop(), at + turn @ local, yaw, top.z, standing=False)
                 x += x1 - x0 + 0.03
+            self.tops[n] = replace(top, x=(x, top.x[1])), at, yaw
 
 
-def _extent(sketch: Sketch) -> tuple[f.Pair, f.Pair]:
+def _extent(sketch: Sketch) -> tuple[Pair, Pair]:
     low = np.min([part.centre - np.abs(part.axes.T @ part.half) for part in sketch.parts], axis=0)
     high = np.max([part.centre + np.abs(part.axes.T @ part.half) for part in sketch.parts], axis=0)
     return (float(low[0]), float(high[0])), (float(low[1]), float(high[1]))
 
 
-def _rectangle(x: f.Pair, y: f.Pair, at: NDArray[np.float64], yaw: float) -> Rectangle:
+def _rectangle(x: Pair, y: Pair, at: NDArray[np.float64], yaw: float) -> Rectangle:
     """The axis-parallel hull in the world of a rectangle in an object's frame."""
     turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
     corners = np.array([(a, b) for a in x for b in y]) @ turn.T + at
@@ -163,7 +185,7 @@ def _window(room: Room) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     rng, s, side = room.rng, Sketch(), int(room.rng.integers(4))
     w, low, high = rng.uniform(0.5, min(1.1, room.length(side) / 2 - 0.5)), rng.uniform(0.85, 1.0), rng.uniform(2.0, 2.25)
     frame = Material(pick(rng, ((0.93, 0.93, 0.92), (0.4, 0.26, 0.15), (0.25, 0.26, 0.28))), gloss=0.2)
-    s.box((-w, w), (0, 0.004), (low, high), f.GLASS, UNCERTAIN)
+    s.box((-w, w), (0, 0.004), (low, high), GLASS, UNCERTAIN)
     for x in (-w - 0.06, w):
         s.box((x, x + 0.06), (0, 0.05), (low, high), frame)
     for z in (low - 0.06, high):
@@ -175,34 +197,34 @@ def _window(room: Room) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         s.box((-w, w), (0, 0.035), ((low + high) / 2 - 0.02, (low + high) / 2 + 0.02), frame, UNCERTAIN)
     s.box((-w - 0.1, w + 0.1), (0, 0.16), (low - 0.1, low - 0.06), frame)
     if rng.random() < 0.6:
-        cloth = pick(rng, ((0.85, 0.8, 0.72), *f.FABRICS))
+        cloth = pick(rng, ((0.85, 0.8, 0.72), *FABRICS))
         drape = Material(cloth, shade(cloth, 0.82), Pattern.STRIPES, 0.09)
         for x in (-w - 0.36, w + 0.04):
             for fold in np.arange(0, 0.3, 0.075):
                 s.cylinder((x + fold + 0.04, 0.1), (0.042, 0.05), (0.06, high + 0.14), drape)
-        s.box((-w - 0.45, w + 0.45), (0.09, 0.11), (high + 0.14, high + 0.16), f.DARK, UNCERTAIN)
+        s.box((-w - 0.45, w + 0.45), (0.09, 0.11), (high + 0.14, high + 0.16), DARK, UNCERTAIN)
     # An L-shaped room's block is at the back right; its walls get no window there.
     shift = room.length(side) / 2 - w - 0.45
     along = rng.uniform(-max(shift, 0), 0 if room.block else max(shift, 0)) * (-1 if side == 2 and room.block else 1)
     at, yaw = room.wall(side, along)
     room.add(s, at, yaw, standing=False)
-    room.kept_low.append(_rectangle((-w - 0.4, w + 0.4), (0.0, 0.25), at, yaw))
+    room.walls.append(_rectangle((-w - 0.4, w + 0.4), (0.0, 0.25), at, yaw))
     inwards = np.array([-np.sin(yaw), np.cos(yaw), 0])
     return np.array([*at, (low + high) / 2]) + 0.1 * inwards, inwards
 
 
 def _door(room: Room) -> None:
     rng, s = room.rng, Sketch()
-    leaf = Material(pick(rng, (*f.PAINTS[:3], *f.WOODS[:3])), gloss=0.15)
+    leaf = Material(pick(rng, (*PAINTS[:3], *WOODS[:3])), gloss=0.15)
     panel, trim = Material(shade(leaf.colour, 0.86), gloss=0.15), Material((0.9, 0.89, 0.86), gloss=0.1)
     s.box((-0.42, 0.42), (0, 0.03), (0, 2.03), leaf)
     for z in ((0.15, 0.9), (1.05, 1.9)):
         for x in ((-0.34, -0.04), (0.04, 0.34)):
             s.box(x, (0.03, 0.036), z, panel)
-    for x in (-0.5, 0.42):
-        s.box((x, x + 0.08), (0, 0.05), (0, 2.11), trim)
+    for left in (-0.5, 0.42):
+        s.box((left, left + 0.08), (0, 0.05), (0, 2.11), trim)
     s.box((-0.42, 0.42), (0, 0.05), (2.03, 2.11), trim)
-    s.ball((0.35, 0.07, 1.0), 0.028, f.METAL)
+    s.ball((0.35, 0.07, 1.0), 0.028, METAL)
     for _ in range(20):
         side = int(rng.integers(4))
         free = room.length(side) / 2 - 0.6
@@ -211,7 +233,7 @@ def _door(room: Room) -> None:
         if room.free(swing, tall=True):
             room.add(s, at, yaw, standing=False)
             room.taken.append(swing)
-            room.kept_low.append(_rectangle((-0.5, 0.5), (0.0, 0.2), at, yaw))
+            room.walls.append(_rectangle((-0.5, 0.5), (0.0, 0.2), at, yaw))
             return
 
 
@@ -233,7 +255,11 @@ def _finish(room: Room) -> list[NDArray[np.float64]]:
         picture.box((-w, w), (0, 0.03), (-h, h), frame)
         picture.box((-w + 0.035, w - 0.035), (0.03, 0.032), (-h + 0.035, h - 0.035), Material((0.9, 0.88, 0.82)))
         inner = (w - 0.035) * rng.uniform(0.7, 1), (h - 0.035) * rng.uniform(0.7, 1)
-        canvas = Material(pick(rng, ((0.75, 0.82, 0.9), (0.92, 0.8, 0.6), (0.85, 0.6, 0.5))), pick(rng, ((0.15, 0.3, 0.2), (0.2, 0.2, 0.35), (0.4, 0.2, 0.12))), Pattern.PICTURE)
+        canvas = Material(
+            pick(rng, ((0.75, 0.82, 0.9), (0.92, 0.8, 0.6), (0.85, 0.6, 0.5))),
+            pick(rng, ((0.15, 0.3, 0.2), (0.2, 0.2, 0.35), (0.4, 0.2, 0.12))),
+            Pattern.PICTURE,
+        )
         picture.box((-inner[0], inner[0]), (0.032, 0.034), (-inner[1], inner[1]), canvas)
         room.hang(picture, rng.uniform(1.5, 1.75))
     lamps = []
@@ -246,7 +272,7 @@ def _finish(room: Room) -> list[NDArray[np.float64]]:
             drop = 0.1
             lamp.cylinder((0, 0), 0.2, (-0.1, 0), Material((1, 0.98, 0.93), gloss=0.3))
         else:
-            lamp.cylinder((0, 0), 0.008, (-drop, 0), f.DARK, UNCERTAIN)
+            lamp.cylinder((0, 0), 0.008, (-drop, 0), DARK, UNCERTAIN)
             lamp.ball((0, 0, -drop), (0.19, 0.19, 0.13), Material(tone, gloss=0.3))
         room.add(lamp, at, 0, room.height, standing=False)
         lamps.append(np.array([*at, room.height - drop - 0.2]))
@@ -255,9 +281,24 @@ def _finish(room: Room) -> list[NDArray[np.float64]]:
 
 def _shell(rng: Generator, wet: bool) -> tuple[Material, Material, Material]:
     """Materials of the walls, the floor and the ceiling."""
-    wall = pick(rng, ((0.86, 0.83, 0.77), (0.75, 0.8, 0.82), (0.82, 0.76, 0.66), (0.7, 0.76, 0.68), (0.88, 0.86, 0.85), (0.78, 0.68, 0.62), (0.6, 0.66, 0.72)))
+    wall = pick(
+        rng,
+        (
+            (0.86, 0.83, 0.77),
+            (0.75, 0.8, 0.82),
+            (0.82, 0.76, 0.66),
+            (0.7, 0.76, 0.68),
+            (0.88, 0.86, 0.85),
+            (0.78, 0.68, 0.62),
+            (0.6, 0.66, 0.72),
+        ),
+    )
     walls = Material(wall, shade(wall, 0.93), Pattern.STRIPES if rng.random() < 0.2 else Pattern.PLAIN, rng.uniform(0.12, 0.3))
-    wood, stone, cloth = pick(rng, f.WOODS), pick(rng, ((0.75, 0.72, 0.67), (0.5, 0.5, 0.5), (0.62, 0.5, 0.42), (0.85, 0.84, 0.82))), pick(rng, ((0.6, 0.56, 0.5), (0.45, 0.45, 0.48), (0.5, 0.42, 0.36)))
+    wood, stone, cloth = (
+        pick(rng, WOODS),
+        pick(rng, ((0.75, 0.72, 0.67), (0.5, 0.5, 0.5), (0.62, 0.5, 0.42), (0.85, 0.84, 0.82))),
+        pick(rng, ((0.6, 0.56, 0.5), (0.45, 0.45, 0.48), (0.5, 0.42, 0.36))),
+    )
     floors = (
         Material(stone, shade(stone, 0.62), Pattern.TILES, rng.uniform(0.25, 0.5), 0.25),
         Material(wood, shade(wood, 0.72), Pattern.PLANKS, rng.uniform(0.09, 0.16), 0.2),
@@ -272,7 +313,7 @@ def _shell(rng: Generator, wet: bool) -> tuple[Material, Material, Material]:
 def furnish(rng: Generator, kind: Callable[[Room], None], size: tuple[float, float], l_shaped: bool, wet: bool) -> Scene:
     """A room of about `size` (width, depth in metres), furnished by `kind`."""
     width, depth = size[0] * rng.uniform(0.9, 1.1), size[1] * rng.uniform(0.9, 1.1)
-    room = Room(rng, f.style(rng), width, depth, rng.uniform(2.4, 2.9))
+    room = Room(rng, style(rng), width, depth, rng.uniform(2.4, 2.9))
     if l_shaped:
         room.block = (width * rng.uniform(0.55, 0.65), depth * rng.uniform(0.55, 0.65), width + 0.1, depth + 0.1)
     shell = _shell(rng, wet)

@@ -1,9 +1,10 @@
 """Analytic ray casting in NumPy: boxes, cylinders, ellipsoids and the inside of a room, exact depth and normals.
 
-Every solid is an affine image of a canonical convex one (the cube [-1, 1]^3, the cylinder of radius 1 about z with |z| <= 1, the
-unit ball), so a ray meets it in one interval [near, far] of its parameter, in closed form. Rays are (x, y, 1) in the camera frame
-of data.md (x right, y down, z forward): their parameter *is* the depth along z. A shell is a box seen from inside (near root
-dropped, normal inwards). Solids are culled by the pixel rectangle of their projected corners.
+Every solid is an affine image of a canonical convex one (the cube [-1, 1]^3, the cylinder of radius 1 about z with
+|z| <= 1, the unit ball), so a ray meets it in one interval [near, far] of its parameter, in closed form. Rays are (x,
+y, 1) in the camera frame of data.md (x right, y down, z forward): their parameter *is* the depth along z. A shell is
+a box seen from inside (near root dropped, normal inwards). Solids are culled by the pixel rectangle of their
+projected corners.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ class Solids:
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole: position in the world (m), rotation (3, 3) with the camera's axes as rows, (fx, fy, cx, cy) in pixel indices."""
+    """A pinhole: position in the world (m), rotation (3, 3) with the camera's axes as rows.
+
+    intrinsics (fx, fy, cx, cy) in pixel indices, size (height, width).
+    """
 
     position: Array
     rotation: Array
@@ -81,9 +85,9 @@ def _round(origin: Array, direction: Sequence[Array]) -> tuple[Array, Array]:
 
 
 def interval(kind: int, origin: Array, direction: Sequence[Array]) -> tuple[Array, Array]:
-    """Where lines origin + t direction, in local units, are inside the canonical solid: t from near to far, near >= far if nowhere.
+    """Where lines origin + t direction, in local units, are inside the canonical solid: t in [near, far].
 
-    `direction` is three arrays of one shape, which is the shape of the result.
+    near >= far where they miss it. `direction` is three arrays of one shape, which is the shape of the result.
     """
     if kind == BALL:
         return _round(origin, direction)
@@ -136,7 +140,7 @@ def visible(solids: Solids, camera: Camera) -> tuple[NDArray[np.int32], Array]:
 
 
 def faces(kind: NDArray[np.integer], point: Array) -> NDArray[np.intp]:
-    """The face (...) that surface points (3, ...) in local units lie on: the axis across it; 2 on a cylinder's caps, 0 on its side."""
+    """The axis (...) across the face that surface points (3, ...) in local units lie on; of a cylinder, 2 or (side) 0."""
     size = np.abs(point)
     cap = size[2] > np.hypot(point[0], point[1])
     return np.where(kind == CYLINDER, np.where(cap, 2, 0), size.argmax(0))
@@ -175,26 +179,65 @@ def lit(solids: Solids, casters: NDArray[np.integer], light: Array, points: Arra
     The edge of a shadow is soft: a solid darkens by the length of the light's way through it, fully from its own thickness
     (at most 0.25 m) on. A point on the lit side of a solid is not shadowed by it.
     """
-    way = points - light[:, None]
-    distance = np.sqrt((way * way).sum(0)) + 1e-9
-    towards = way / distance
-    free = np.ones(points.shape[1], points.dtype)
+    way = points - light.astype(points.dtype)[:, None]
+    bundles = _Bundles.of(way)
+    way, distance = way[:, bundles.order], bundles.distance
+    free = np.ones(len(distance), points.dtype)
     to_local = solids.to_local
-    for n in casters:
-        offset = solids.centre[n] - light
-        far_off, radius = np.linalg.norm(offset), np.linalg.norm(solids.half[n])
-        if far_off <= radius:
-            continue
-        axis = (offset / far_off).astype(points.dtype)
-        cosine = np.sqrt(1 - (radius / far_off) ** 2)
-        cone = axis[0] * towards[0] + axis[1] * towards[1] + axis[2] * towards[2]
-        rows = np.flatnonzero((cone > cosine) & (distance > far_off - radius))
-        if rows.size:
+    offset = solids.centre[casters] - light
+    away, radius = np.sqrt((offset**2).sum(1)), np.sqrt((solids.half[casters] ** 2).sum(1))
+    for row in np.flatnonzero(away > radius):
+        some = bundles.towards(offset[row] / away[row], np.arcsin(radius[row] / away[row]), away[row] - radius[row])
+        if some.size:
+            n = casters[row]
             matrix = to_local[n].astype(points.dtype)
-            some = way[:, rows]
-            direction = [m[0] * some[0] + m[1] * some[1] + m[2] * some[2] for m in matrix]
-            near, far = interval(int(solids.kind[n]), -(to_local[n] @ offset).astype(points.dtype), direction)
-            inside = np.maximum(np.minimum(far, 1) - np.maximum(near, 0), 0) * distance[rows]
-            soft = np.clip(inside / min(0.25, 2 * float(solids.half[n].min())), 0, 1)
-            free[rows] *= 1 - soft * soft * (3 - 2 * soft)
-    return free
+            x, y, z = way[:, some]
+            direction = [m[0] * x + m[1] * y + m[2] * z for m in matrix]
+            origin = -np.einsum("ij,j->i", to_local[n], offset[row]).astype(points.dtype)
+            near, far = interval(int(solids.kind[n]), origin, direction)
+            inside = np.maximum(np.minimum(far, 1) - np.maximum(near, 0), 0) * distance[some]
+            soft = np.minimum(inside / min(0.25, 2 * float(solids.half[n].min())), 1)
+            free[some] *= 1 - soft * soft * (3 - 2 * soft)
+    result = np.empty_like(free)
+    result[bundles.order] = free
+    return result
+
+
+@dataclass(frozen=True)
+class _Bundles:
+    """P rays from one origin, sorted into bundles of similar direction, so that most are passed over together."""
+
+    order: NDArray[np.intp]
+    distance: Array
+    start: NDArray[np.intp]
+    count: NDArray[np.intp]
+    axis: Array
+    spread: Array
+    reach: Array
+
+    @classmethod
+    def of(cls, way: Array) -> _Bundles:
+        distance = np.sqrt((way * way).sum(0)) + 1e-9
+        unit = way / distance
+        turn = np.floor(np.arctan2(unit[1], unit[0]) * (24 / np.pi)).astype(np.int16)
+        cell = (turn + 32) * 32 + np.floor(unit[2] * 12).astype(np.int16)
+        order = np.argsort(cell, kind="stable")
+        start = np.flatnonzero(np.diff(cell[order], prepend=-1))
+        count = np.diff(start, append=len(order))
+        if not start.size:
+            return cls(order, distance, start, count, np.empty((3, 0)), np.empty(0), np.empty(0))
+        unit, distance = unit[:, order], distance[order]
+        axis = np.add.reduceat(unit, start, axis=1)
+        axis /= np.sqrt((axis * axis).sum(0))
+        cosine = np.minimum.reduceat((np.repeat(axis, count, axis=1) * unit).sum(0), start)
+        # float32 cosines near 1 lose small angles: the margin keeps the bundle conservative.
+        spread = np.arccos(np.clip(cosine, -1, 1)) + 1e-3
+        return cls(order, distance, start, count, axis, spread, np.maximum.reduceat(distance, start))
+
+    def towards(self, axis: Array, angle: float, nearest: float) -> NDArray[np.intp]:
+        """Positions in `order` of the rays whose bundle meets a cone and reaches farther than `nearest`."""
+        between = np.arccos(np.clip(axis[0] * self.axis[0] + axis[1] * self.axis[1] + axis[2] * self.axis[2], -1, 1))
+        met = np.flatnonzero((between < angle + self.spread) & (self.reach > nearest))
+        start, count = self.start[met], self.count[met]
+        first = np.cumsum(count) - count
+        return np.repeat(start - first, count) + np.arange(count.sum())

@@ -1,7 +1,7 @@
 """From a furnished room to a view: where the camera stands, what light falls on what it sees, and the picture it takes.
 
-Light is an ambient term darkened in the room's corners and around whatever stands on the floor, soft lamps under the ceiling and
-the window, both with shadows. Geometry and codes are exact; only the colours are made up.
+Light is an ambient term darkened in the room's corners and around whatever stands on the floor, soft lamps under the
+ceiling and the window, both with shadows. Geometry and codes are exact; only the colours are made up.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from mult.data.furniture import BACKGROUND, UNCERTAIN
 from mult.data.interiors import Scene
 from mult.data.raycast import BALL, CYLINDER, SHELL, Camera, Hits, Solids, cast, faces, lit, visible
+from mult.data.sketch import BACKGROUND, UNCERTAIN
 from mult.data.texture import PATTERNS, Pattern, Surface, noise
 
 Float = NDArray[np.float32]
@@ -30,7 +30,10 @@ CLEAR_M = 0.3
 
 @dataclass(frozen=True)
 class View:
-    """image uint8 (H, W, 3); depth_m (H, W); normal (3, H, W) in the camera frame; code uint8 (H, W) of data.md; valid bool (H, W)."""
+    """image (H, W, 3) sRGB; depth_m (H, W) along z; normal (3, H, W) in the camera frame; code (H, W) of data.md.
+
+    Where valid (H, W) is False, there is no geometry, and depth and normal mean nothing.
+    """
 
     image: NDArray[np.uint8]
     depth_m: NDArray[np.float32]
@@ -57,7 +60,7 @@ def view(scene: Scene, rng: Generator, size: int) -> View:
 
 
 def look(position: NDArray[np.float64], target: NDArray[np.float64], roll: float) -> NDArray[np.float64]:
-    """The rotation (3, 3) of a camera, its axes as rows, that looks from a position at a target, turned about its axis by roll."""
+    """The rotation (3, 3), axes as rows, of a camera that looks at a target, turned by `roll` about the line of sight."""
     forward = target - position
     forward = forward / np.linalg.norm(forward)
     right = np.cross(forward, [0.0, 0.0, 1.0])
@@ -68,37 +71,33 @@ def look(position: NDArray[np.float64], target: NDArray[np.float64], roll: float
 
 
 def choose_camera(scene: Scene, rng: Generator, size: int) -> Camera:
-    """The first of 40 random cameras that stands clear of things and sees enough of them; failing that the best of these.
+    """The first of 40 random cameras clear of everything that sees enough; failing that the best of them.
 
-    It looks at a thing of a class drawn uniformly from those in the room, so that rare and small classes are seen as well.
+    Each looks at a thing of a class drawn uniformly from those in the room, so that rare and small classes are seen as well.
     """
     solids, code = scene.solids, scene.code
     things = np.unique(code[code > BACKGROUND])
-    best: tuple[float, Camera] | None = None
-    for _ in range(40):
-        chosen = np.flatnonzero(code == rng.choice(things))
-        target = solids.centre[rng.choice(chosen)] + rng.normal(0, (0.3, 0.3, 0.2))
-        height = rng.uniform(*CAMERA_HEIGHTS_M[int(rng.integers(2))])
-        position = np.array([*rng.uniform(CLEAR_M, scene.size[:2] - CLEAR_M), height])
-        reach = rng.uniform(*((0.8, 2.2) if rng.random() < 0.35 else (1.6, 6.0)))
+    judged: list[tuple[float, Camera]] = []
+    for _ in range(1000):
+        target = solids.centre[rng.choice(np.flatnonzero(code == rng.choice(things)))] + rng.normal(0, (0.3, 0.3, 0.2))
+        height_m = rng.uniform(*CAMERA_HEIGHTS_M[int(rng.integers(len(CAMERA_HEIGHTS_M)))])
+        reach_m = rng.uniform(0.8, 2.2) if rng.random() < 0.35 else rng.uniform(1.6, 6.0)
+        offset = rng.uniform(CLEAR_M, scene.size[:2] - CLEAR_M) - target[:2]
+        away_m = float(np.hypot(*offset))
+        offset *= min(reach_m / away_m, 1)
+        away_m = min(reach_m, away_m)
+        pitch = np.clip(np.arctan2(target[2] - height_m, away_m), -0.65, 0.3) + np.radians(rng.normal(0, 4))
         roll, half_fov = np.radians(rng.normal(0, 3)), np.radians(rng.uniform(23, 42))
-        offset = position[:2] - target[:2]
-        flat = np.linalg.norm(offset)
-        if flat > reach:
-            position[:2] = target[:2] + offset / flat * reach
-        pitch = np.clip(np.arctan2(target[2] - height, max(np.linalg.norm(position[:2] - target[:2]), 0.5)), -0.65, 0.3)
-        target[2] = height + np.tan(pitch + np.radians(rng.normal(0, 4))) * max(np.linalg.norm(position[:2] - target[:2]), 0.5)
-        if flat < 0.4 or not _is_clear(solids, position):
+        position = np.array([*(target[:2] + offset), height_m])
+        if away_m < 0.5 or not _is_clear(solids, position):
             continue
-        rotation = look(position, target, roll)
-        probe = Camera(position, rotation, _intrinsics(PROBE, half_fov), (PROBE, PROBE))
-        merit = _merit(scene, probe)
-        if best is None or merit > best[0]:
-            best = merit, Camera(position, rotation, _intrinsics(size, half_fov), (size, size))
-        if merit >= 1:
+        rotation = look(position, np.array([*target[:2], height_m + np.tan(pitch) * away_m]), roll)
+        merit = _merit(scene, Camera(position, rotation, _intrinsics(PROBE, half_fov), (PROBE, PROBE)))
+        judged.append((merit, Camera(position, rotation, _intrinsics(size, half_fov), (size, size))))
+        if merit >= 1 or len(judged) == 40:
             break
-    assert best is not None, "every room has a free place to stand"
-    return best[1]
+    assert judged, "every room has a free place to stand"
+    return max(judged, key=lambda pair: pair[0])[1]
 
 
 def _intrinsics(size: int, half_fov: float) -> tuple[float, float, float, float]:
@@ -133,7 +132,8 @@ def shade(scene: Scene, camera: Camera, hits: Hits, glass: NDArray[np.bool_], rn
     towards = (-way / np.sqrt((way * way).sum(0))).astype(np.float32)
     normal = _turn(camera.rotation.T, hits.normal.reshape(3, -1)).astype(np.float32)
     facing = np.clip((towards * normal).sum(0), 0, 1)
-    albedo, gloss = _albedo(scene, hits, normal, hits.depth.ravel() / camera.intrinsics[0] / np.maximum(facing, 0.15))
+    pixel = hits.depth.ravel() / camera.intrinsics[0] / np.maximum(facing, 0.15)
+    albedo, gloss = _albedo(scene, hits, normal, pixel.astype(np.float32))
 
     light = _ambient(scene, point, normal)
     shine = np.zeros_like(light)
@@ -165,7 +165,7 @@ def shade(scene: Scene, camera: Camera, hits: Hits, glass: NDArray[np.bool_], rn
     return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
 
 
-def _turn(rotation: NDArray[np.float64], vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+def _turn(rotation: NDArray[np.float64], vectors: NDArray[np.floating]) -> NDArray[np.float64]:
     """rotation @ vectors, without BLAS: its bits may depend on the number of threads."""
     return np.stack([row[0] * vectors[0] + row[1] * vectors[1] + row[2] * vectors[2] for row in rotation])
 
@@ -181,8 +181,8 @@ def _sources(scene: Scene, rng: Generator) -> Iterator[tuple[NDArray[np.float64]
 
 def _casters(scene: Scene) -> NDArray[np.intp]:
     """The solids that cast shadows: not the shell, not what lies flat on it and not what is too small to see."""
-    half = scene.solids.half
-    return np.flatnonzero((scene.solids.kind != SHELL) & (half.min(1) > 0.006) & (half.max(1) > 0.04))
+    thin, middling, long = np.sort(scene.solids.half, axis=1).T
+    return np.flatnonzero((scene.solids.kind != SHELL) & (thin > 0.006) & (middling > 0.018) & (long > 0.06))
 
 
 def _ambient(scene: Scene, point: Float, normal: Float) -> Float:
@@ -201,11 +201,11 @@ def _ambient(scene: Scene, point: Float, normal: Float) -> Float:
     return light * np.array([[0.42], [0.43], [0.45]], np.float32)
 
 
-def _albedo(scene: Scene, hits: Hits, normal: Float, pixel: NDArray[np.float64]) -> tuple[Float, Float]:
-    """Linear colour (3, P) and gloss (P,) of what every pixel sees; `pixel` is the width of a pixel on the surface in metres."""
+def _albedo(scene: Scene, hits: Hits, normal: Float, pixel: Float) -> tuple[Float, Float]:
+    """Linear colour (3, P) and gloss (P,) of what every pixel sees; `pixel` (P,) is its width on the surface in metres."""
     index, solids = hits.index.ravel(), scene.solids
-    point = hits.point.reshape(3, -1)
-    kind, half = solids.kind[index], solids.half[index].T
+    point = hits.point.reshape(3, -1).astype(np.float32)
+    kind, half = solids.kind[index], solids.half[index].T.astype(np.float32)
     face = faces(kind, point)
     # The face's two axes: the upright one last. A round side unrolls to (arc, height).
     first, second = np.array([1, 0, 0])[face], np.array([2, 2, 1])[face]
@@ -231,8 +231,8 @@ def _albedo(scene: Scene, hits: Hits, normal: Float, pixel: NDArray[np.float64])
     for kind_of_pattern in np.unique(pattern):
         some = np.flatnonzero(pattern == kind_of_pattern)
         which = surface[some]
-        coordinates = (values[some].astype(np.float32) for values in (u, v, across, up, pixel))
-        mix, factor = PATTERNS[Pattern(kind_of_pattern)](Surface(*coordinates, scale=numbers[which, 0], seed=seeds[which]))
+        surfaces = Surface(u[some], v[some], across[some], up[some], pixel[some], numbers[which, 0], seeds[which])
+        mix, factor = PATTERNS[Pattern(kind_of_pattern)](surfaces)
         first_colour, second_colour = np.moveaxis(colours[which], 1, 0)
         albedo[:, some] = ((first_colour * (1 - mix[:, None]) + second_colour * mix[:, None]) * factor[:, None]).T
     return albedo, numbers[surface, 1]
@@ -245,7 +245,7 @@ def _outdoors(sight: Float, rng: Generator) -> Float:
     clouds = np.clip(0.5 + 1.2 * noise(azimuth * 2 + turn, height * 0.8), 0, 1)
     blue, white = np.array([[0.42], [0.62], [0.95]], np.float32), np.array([[1.0], [1.0], [1.0]], np.float32)
     sky = (blue * (1 - clouds) + white * clouds) * (0.8 + 0.4 * np.clip(1 - 2 * height, 0, 1))
-    trees = np.array([[0.12], [0.2], [0.08]], np.float32) * (1 + 0.9 * noise(azimuth * 8 + turn, height * 5))
+    trees = np.array([[0.16], [0.23], [0.14]], np.float32) * (1 + 0.6 * noise(azimuth * 8 + turn, height * 5))
     line = -0.02 + 0.09 * noise(azimuth * 1.5 + turn, np.zeros_like(azimuth))
     return (np.where(height < line, trees, sky) * bright).astype(np.float32)
 

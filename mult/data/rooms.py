@@ -1,8 +1,9 @@
 """Rooms: our own rendered indoor scenes, in Taskonomy's layout and encodings, read by the Taskonomy reader.
 
-A building is one furnished room (homes.py), seen by cameras at sitting and standing height (render.py). Depth, normals and classes
-come exactly from the ray caster, the other tasks from labels.py. What lies behind a window has no geometry, and neither it nor
-what is too thin to tell (code 0 of data.md) has a class. Views are rendered on first use and depend on nothing but (seed, building, view, size).
+A building is one furnished room (homes.py), seen by cameras at sitting and standing height (render.py). Depth,
+normals and classes come exactly from the ray caster, the other tasks from labels.py. What lies behind a window has no
+geometry, and neither it nor what is too thin to tell (code 0 of data.md) has a class. Views are rendered on first use
+and depend on nothing but (seed, building, view, size).
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Rooms(Taskonomy):
 
 
 def render_missing(root: str | Path, *, workers: int | None = None, **asked: int | None) -> int:
-    """Render the views that `root` lacks (see `Rooms`) by `workers` processes, by default one a processor; returns how many there were."""
+    """Render the views that `root` lacks (see `Rooms`) by `workers` processes; returns how many there were."""
     root = Path(root)
     if workers is not None and workers < 1:
         raise ValueError(f"rooms: got workers {workers}; expected at least 1; leave it out for one a processor")
@@ -94,7 +95,7 @@ def _settle(root: Path, asked: dict[str, int | None]) -> dict[str, int]:
             )
     else:
         if root.exists() and any(root.iterdir()):
-            raise ValueError(f"{root}: got a folder that holds files but no {PARAMETERS}; expected a new folder or one of Rooms; use another root")
+            raise ValueError(f"{root}: got files but no {PARAMETERS}; expected a new folder or one of Rooms; use another root")
         wanted = {**DEFAULTS, **given, "renderer": RENDERER}
         root.mkdir(parents=True, exist_ok=True)
         _write_text(root / "splits.csv", _splits(wanted["buildings"]))
@@ -106,7 +107,9 @@ def _read_parameters(path: Path) -> dict[str, int]:
     try:
         held = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path}: got a file that is no JSON ({error}); expected the parameters of a rendering; use another root") from error
+        raise ValueError(
+            f"{path}: got a file that is no JSON ({error}); expected the parameters of a rendering; use another root"
+        ) from error
     names = {*DEFAULTS, "renderer"}
     if not isinstance(held, dict) or set(held) != names or not all(isinstance(value, int) for value in held.values()):
         raise ValueError(f"{path}: got {held}; expected whole numbers for {', '.join(sorted(names))}; use another root")

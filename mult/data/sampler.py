@@ -15,9 +15,7 @@ class Shuffled(Sampler[list[tuple[int, int]]]):
     share them: concatenated in the order of ranks, the parts are the batch that one process would see.
     """
 
-    def __init__(
-        self, length: int, batch_size: int, seed: int, start: int, stop: int, rank: int = 0, world: int = 1
-    ) -> None:
+    def __init__(self, length: int, batch_size: int, seed: int, start: int, stop: int, rank: int = 0, world: int = 1) -> None:
         if batch_size % world:
             raise ValueError(
                 f"data.batch_size: got {batch_size} for {world} processes; expected a multiple of {world}; "

@@ -1,7 +1,7 @@
 """Procedural surfaces: a material is two colours, a pattern that mixes them, and a gloss.
 
-Patterns are functions of surface coordinates in metres, vectorised over pixels. Details finer than a pixel's footprint on the surface
-fade to their mean, so that floors far away do not flicker.
+Patterns are functions of surface coordinates in metres, vectorised over pixels. Details finer than a pixel's
+footprint on the surface fade to their mean, so that floors far away do not flicker.
 """
 
 from __future__ import annotations
@@ -14,16 +14,34 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 
 
 class Pattern(IntEnum):
-    PLAIN, FABRIC, WOOD, PLANKS, TILES, STRIPES, CHECKS, RUG, PICTURE, SCREEN, LEAVES, DIAL, MARBLE, SPINE, RINGS, BRUSHED, SKY = range(17)
+    (
+        PLAIN,
+        FABRIC,
+        WOOD,
+        PLANKS,
+        TILES,
+        STRIPES,
+        CHECKS,
+        RUG,
+        PICTURE,
+        SCREEN,
+        LEAVES,
+        DIAL,
+        MARBLE,
+        SPINE,
+        RINGS,
+        BRUSHED,
+        SKY,
+    ) = range(17)
 
 
 @dataclass(frozen=True)
 class Material:
-    """`colour` and `second` are sRGB in [0, 1]; `scale` is the pattern's period in metres; `gloss` the strength of highlights."""
+    """Colours are sRGB in [0, 1]; `scale` is the pattern's period in metres; `gloss` the strength of highlights."""
 
     colour: tuple[float, float, float]
     second: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -81,7 +99,7 @@ def _fade(s: Surface, detail_m: float) -> Array:
     return np.clip(detail_m / s.pixel, 0, 1)
 
 
-def _line(distance: Array, width_m: float | Array, s: Surface) -> Array:
+def _line(distance: Array, width_m: float, s: Surface) -> Array:
     """How much of a pixel a line of this width covers whose middle is at `distance` in metres."""
     return np.clip((width_m / 2 + s.pixel / 2 - np.abs(distance)) / s.pixel, 0, np.minimum(1, width_m / s.pixel))
 

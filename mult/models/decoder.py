@@ -121,8 +121,7 @@ class Decoder(nn.Module):
             for i, dim in enumerate(dims)
         )
         self.upsamples = nn.ModuleList(
-            nn.ModuleDict({task: Upsample(dim, finer) for task in tasks})
-            for dim, finer in pairwise(dims)
+            nn.ModuleDict({task: Upsample(dim, finer) for task in tasks}) for dim, finer in pairwise(dims)
         )
         self.heads = nn.ModuleDict({task: Head(dims[-1], channels, dropout) for task, channels in tasks.items()})
         self.apply(_initialise)

@@ -85,9 +85,7 @@ def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any]) -> n
     overlay: dict[str, Any] = {}
     if isinstance(pretrained, str):
         if not Path(pretrained).is_file():
-            raise ValueError(
-                f"model.pretrained: got {pretrained!r}; expected true, false or a weights file; no such file"
-            )
+            raise ValueError(f"model.pretrained: got {pretrained!r}; expected true, false or a weights file; no such file")
         overlay = {"pretrained_cfg_overlay": {"file": pretrained}}
     try:
         body = timm.create_model(backbone, pretrained=bool(pretrained), features_only=True, **overlay, **args)
@@ -108,9 +106,7 @@ def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any]) -> n
 
 def _check_loaded(body: nn.Module, path: str, backbone: str) -> None:
     """timm loads features loosely, so a file of another architecture would pass unseen: every weight matrix must be from it."""
-    given = {
-        (v.numel(), float(v.double().sum())) for v in timm.models.load_state_dict(path, weights_only=True).values()
-    }
+    given = {(v.numel(), float(v.double().sum())) for v in timm.models.load_state_dict(path, weights_only=True).values()}
     weights = {name: p for name, p in body.named_parameters() if p.ndim >= 2 and "position" not in name}
     missing = [name for name, p in weights.items() if (p.numel(), float(p.detach().double().sum())) not in given]
     if missing:

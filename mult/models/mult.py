@@ -103,11 +103,7 @@ class MulT(
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that decay would harm: norms, biases and position tables (timm's convention)."""
-        return {
-            name
-            for name, p in self.named_parameters()
-            if p.ndim <= 1 or "position_bias" in name or "logit_scale" in name
-        }
+        return {name for name, p in self.named_parameters() if p.ndim <= 1 or "position_bias" in name or "logit_scale" in name}
 
     def _save_pretrained(self, save_directory: Path) -> None:
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
@@ -172,9 +168,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: cannot be read ({error}); {remedy}") from error
     version = config.get("format_version") if isinstance(config, dict) else None
     if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{path}: got format_version {version}; expected {FORMAT_VERSION}; {remedy} of this version of mult"
-        )
+        raise ValueError(f"{path}: got format_version {version}; expected {FORMAT_VERSION}; {remedy} of this version of mult")
     return config
 
 
@@ -186,9 +180,7 @@ def _reference(tasks: Mapping[str, int], reference: str | None, attention: str, 
         if value not in get_args(choices):
             raise ValueError(f"model.{name}: got {value!r}; expected one of {', '.join(get_args(choices))}")
     if decoder == "released" and attention == "self":
-        raise ValueError(
-            "model.attention: got 'self' with decoder 'released'; expected 'shared' or 'independent' there"
-        )
+        raise ValueError("model.attention: got 'self' with decoder 'released'; expected 'shared' or 'independent' there")
     if reference is not None and reference not in tasks:
         raise ValueError(f"model.reference: got {reference!r}; expected a task of the model: {', '.join(tasks)}")
     if reference is None and attention == "shared" and len(tasks) > 1:

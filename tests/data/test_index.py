@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mult.data.index import Index
+from mult.data.index import _TICK_NS, Index, _list
 
 
 def everything(index: Index, domain: str = "rgb") -> list[Any]:
@@ -124,6 +125,13 @@ def test_a_changed_tree_is_scanned_again(tree: Any, change: str) -> None:
         normal.unlink()
         normal.parent.rmdir()
         assert Index(tree.root).domains("hanson") == {"rgb"}
+
+
+def test_a_folder_is_listed_no_sooner_than_its_next_change_can_be_told(by_task: Any) -> None:
+    by_task.touch("rgb")
+    stamp, names = _list(by_task.root)
+    assert names == ["rgb"]
+    assert time.time_ns() - stamp >= _TICK_NS
 
 
 def test_a_change_right_after_the_scan_is_noticed(by_task: Any) -> None:

@@ -26,6 +26,8 @@ HOLES = (X * 7 + Y * 3) % 11 == 0  # no geometry
 DEPTH = np.where(HOLES, 65535, 300 + 601 * X + 6007 * Y).astype(np.uint16)  # beyond 32767, where int16 turns negative
 NORMAL = np.stack([10 + 20 * X, 240 - 30 * Y, 3 * X + 7 * Y], axis=2).astype(np.uint8)
 NORMAL[HOLES] = 128
+NORMAL[[1, 2, 3], [1, 4, 2]] = [[128, 128, 0], [128, 30, 128], [0, 128, 128]]  # but for one, components of no normal
+DEPTH[0, 1] = 8192  # 16 m, for the cut-off
 KEYPOINTS = (17 + 3 * X + 6000 * Y).astype(np.uint16)
 EDGES = (65535 - 2000 * X - 31 * Y).astype(np.uint16)
 RESHADING = (5 + 9 * X + 25 * Y).astype(np.uint8)
@@ -160,6 +162,13 @@ def test_a_mask_overrules_depth(by_task: Any) -> None:
         assert (sample["targets"][task][:, torch.from_numpy(mask == 0)] == 0).all()
 
 
+def test_depth_without_geometry_is_invalid_whatever_the_mask_says(by_task: Any) -> None:
+    fill(by_task, "mask_valid")
+    by_task.write("mask_valid", "mask_valid.png", np.full_like(MASK, 255))
+    split_of(by_task)
+    agree(Taskonomy(by_task.root)[0], "depth_zbuffer")
+
+
 @pytest.mark.parametrize("mode", ["1", "I;16"])
 def test_masks_of_one_and_sixteen_bits(by_task: Any, mode: str) -> None:
     fill(by_task, "mask_valid", "depth_zbuffer")
@@ -180,7 +189,7 @@ def test_far_cut_off(by_task: Any) -> None:
     split_of(by_task)
     sample = Taskonomy(by_task.root, max_depth_m=16)[0]
     near = ~HOLES & (DEPTH <= 8192)
-    assert near.any()
+    assert near[0, 1]
     assert np.array_equal(sample["valid"]["depth_zbuffer"][0].numpy(), near)
     np.testing.assert_allclose(sample["targets"]["depth_zbuffer"][0].numpy(), np.where(near, DEPTH / 512, 0), rtol=1e-6)
     agree(sample, "normal")  # the cut-off is on depth alone

@@ -272,9 +272,14 @@ def test_randomness_is_a_function_of_seed_epoch_and_index() -> None:
     assert first["id"] == "view 2"
     assert not same(views[1, 2], first)
     assert not same(Augmented(Views(), TrainTransform((8, 10)), seed=4)[0, 2], first)
-    # (seed, epoch, index) is hashed, not added up: neighbours do not share their draws.
-    images = [views[epoch, 0]["image"].mean().item() for epoch in range(20)]
-    assert len(set(images)) == 20
+
+
+def test_neighbouring_seeds_epochs_and_indices_share_no_draws() -> None:
+    def draw(sample: Sample, generator: torch.Generator) -> Sample:
+        return {**sample, "id": str(torch.rand(1, generator=generator).item())}
+
+    keys = [(seed, epoch, index) for seed in range(3) for epoch in range(3) for index in range(4)]
+    assert len({Augmented(Views(), draw, seed)[epoch, index]["id"] for seed, epoch, index in keys}) == len(keys)
 
 
 def test_workers_do_not_matter() -> None:

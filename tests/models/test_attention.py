@@ -55,7 +55,9 @@ def norm(x: Tensor, module: nn.LayerNorm) -> Tensor:
     return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * module.weight + module.bias
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, table: Tensor, size: tuple[int, int], window: int, layout: str, shift: int) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, size: tuple[int, int], window: int, layout: str, shift: int
+) -> Tensor:
     """q, k, v (H, W, C) of one image, padded to whole windows -> (H, W, C): softmax(q k / sqrt(d) + B) v, token by token."""
     height, width = q.shape[:2]
     depth = DIM // HEADS
@@ -106,7 +108,10 @@ def by_loops(
             value = stream @ own.value.weight.T + own.value.bias
         table = maker.position_bias.table
         attended = torch.stack(
-            [attend(*qkv, table, size, window, layout, window // 2 if shifted else 0) for qkv in zip(query, key, value, strict=True)]
+            [
+                attend(*qkv, table, size, window, layout, window // 2 if shifted else 0)
+                for qkv in zip(query, key, value, strict=True)
+            ]
         )[:, : size[0], : size[1]]
         x = streams[task] + attended @ own.proj.weight.T + own.proj.bias
         hidden = norm(x, own.norm2) @ own.mlp.fc1.weight.T + own.mlp.fc1.bias
@@ -170,7 +175,7 @@ def test_equals_scaled_dot_product_attention() -> None:
             close({task: updated[task]}, {task: x + own.mlp(own.norm2(x))})
 
 
-@pytest.mark.parametrize(("size", "shifted"), [((14, 21), False), ((14, 21), True), ((10, 17), False), ((3, 8), False)])
+@pytest.mark.parametrize(("size", "shifted"), [((14, 21), False), ((14, 21), True), ((10, 17), False), ((7, 8), False)])
 def test_self_attention_with_full_windows_equals_timms_swin_block(size: tuple[int, int], shifted: bool) -> None:
     """timm pads after the norm and before q, k, v, and attends to the padding, as the released code does.
 

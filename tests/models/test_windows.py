@@ -21,21 +21,14 @@ def coordinates(windows: Windows) -> torch.Tensor:
     places = []
     for top, left in product(range(0, height, window_height), range(0, width, window_width)):
         offsets = product(range(window_height), range(window_width))
-        places.append(
-            [
-                ((top + i + windows.shift[0]) % height, (left + j + windows.shift[1]) % width)
-                for i, j in offsets
-            ]
-        )
+        places.append([((top + i + windows.shift[0]) % height, (left + j + windows.shift[1]) % width) for i, j in offsets])
     return torch.tensor(places)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_cut_takes_the_tokens_of_each_window_and_join_puts_them_back(
-    layout: str, shifted: bool, size: tuple[int, int]
-) -> None:
+def test_cut_takes_the_tokens_of_each_window_and_join_puts_them_back(layout: str, shifted: bool, size: tuple[int, int]) -> None:
     windows = LAYOUTS[layout](size, 7, shifted)
     batch, parts, heads, depth = 2, 3, 4, 5
     tokens = torch.randn(batch, *size, parts * heads * depth)
