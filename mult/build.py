@@ -53,7 +53,7 @@ class Experiment:
     def batches(self, start: int, rank: int, world: int) -> Iterable[Batch]:
         """This rank's micro-batches from number `start` to the end of training."""
         data, optim = self.config.data, self.config.optim
-        transform = TrainTransform(data.image_size, augment=data.augment)
+        transform = TrainTransform(data.image_size, data.augment, data.jitter)
         stop = optim.steps * optim.accumulate
         seed = self.config.run.seed
         return DataLoader(

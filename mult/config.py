@@ -68,6 +68,9 @@ class DataConfig:
     """Over all processes, a micro-step."""
     workers: CountOrZero = 2
     augment: bool = True
+    """Training views are cropped and mirrored at random, their colours varied."""
+    jitter: Fraction = 0.2
+    """How far brightness, contrast and saturation vary: by factors of 1 - jitter to 1 + jitter."""
     max_depth_m: Positive | None = None
     """Depth beyond it is invalid; None: no cut-off."""
     options: dict[str, Any] = field(default_factory=dict)

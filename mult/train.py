@@ -102,12 +102,12 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
         values = dict(zip(tasks, distributed.add(losses).tolist(), strict=True))
         for task, value in values.items():
             if not math.isfinite(value):
-                raise FloatingPointError(_not_finite(f"the loss of {task}", value, step))
+                raise FloatingPointError(_not_finite(f"the loss of {task}", value, step + 1))
 
         scaler.unscale_(optimizer)
         norm = float(nn.utils.clip_grad_norm_(model.parameters(), optim.clip or math.inf))
         if not math.isfinite(norm) and not scaler.is_enabled():  # with loss scaling the scaler skips the step and goes on
-            raise FloatingPointError(_not_finite("the gradient's norm", norm, step))
+            raise FloatingPointError(_not_finite("the gradient's norm", norm, step + 1))
         rate = schedule.get_last_lr()[0]
         scaler.step(optimizer)
         scaler.update()
@@ -189,9 +189,11 @@ def _report(
 
 @torch.no_grad()
 def _average(average: MulT, model: MulT, decay: float) -> None:
-    """average <- decay * average + (1 - decay) * model."""
+    """average <- decay * average + (1 - decay) * model; statistics of the data (batch norm's) are taken as they are."""
     for kept, new in zip(average.parameters(), model.parameters(), strict=True):
         kept.lerp_(new, 1 - decay)
+    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(new)
 
 
 def _load_weights(model: MulT, path: Any) -> None:

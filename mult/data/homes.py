@@ -30,7 +30,8 @@ def _cabinet(style: Style, width: float, depth: float, height: float, doors: int
             s.box((x + 0.006, x + width / doors - 0.006), (depth - 0.02, depth), z, style.paint)
             middle = x + width / doors / 2
             s.box((middle - 0.06, middle + 0.06), (depth, depth + 0.02), (z[1] - 0.06, z[1] - 0.045), METAL)
-    s.tops.append(Top((-w + 0.05, w - 0.05), (0.03, depth - 0.03), height))
+    if height < 1.3:
+        s.tops.append(Top((-w + 0.05, w - 0.05), (0.03, depth - 0.03), height))
     return s
 
 

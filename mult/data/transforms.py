@@ -28,6 +28,7 @@ Resize = Callable[[Tensor, Tensor, Size], tuple[Tensor, Tensor]]
 T = TypeVar("T")
 
 ENOUGH = 0.5  # the part of an output pixel's weight that must come from valid pixels
+JITTER = 0.2  # brightness, contrast and saturation are scaled by 1 - JITTER to 1 + JITTER
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -56,12 +57,12 @@ def flip(sample: Sample) -> Sample:
 class TrainTransform:
     """A view for training: crop of `size` after scaling until the image covers it, and, with `augment`, at random.
 
-    Random are the crop's place, the mirror, and the image's brightness, contrast and saturation. Without `augment`
-    the crop is central and nothing else is changed.
+    Random are the crop's place, the mirror, and factors of the image's brightness, contrast and saturation, each from
+    1 - jitter to 1 + jitter. Without `augment` the crop is central and nothing else is changed.
     """
 
-    def __init__(self, size: Size, augment: bool = True) -> None:
-        self.size, self.augment = size, augment
+    def __init__(self, size: Size, augment: bool = True, jitter: float = 0.2) -> None:
+        self.size, self.augment, self.jitter = size, augment, jitter
 
     def __call__(self, sample: Sample, generator: torch.Generator) -> Sample:
         draws = torch.rand(6, generator=generator).tolist() if self.augment else [0.5] * 6
@@ -69,7 +70,7 @@ class TrainTransform:
         if self.augment:
             if draws[2] < 0.5:
                 sample = flip(sample)
-            brightness, contrast, saturation = (1 + JITTER * (2 * draw - 1) for draw in draws[3:])
+            brightness, contrast, saturation = (1 + self.jitter * (2 * draw - 1) for draw in draws[3:])
             sample["image"] = _jitter(sample["image"], brightness, contrast, saturation)
         return sample
 

@@ -80,7 +80,7 @@ def test_depth_and_solid_are_those_of_ray_marching(marched: Array) -> None:
     # Marching steps over what a ray only grazes.
     same = np.isfinite(depth) == np.isfinite(hits.depth)
     assert same.mean() > 0.99
-    both = np.isfinite(depth) & np.isfinite(hits.depth) & (np.abs(depth - hits.depth) < 0.05)
+    both = np.isclose(depth, hits.depth, atol=0.05) & np.isfinite(depth)
     np.testing.assert_allclose(hits.depth[both], depth[both], atol=1e-9)
     np.testing.assert_array_equal(hits.index[both], marched.argmin(0)[both])
     assert set(np.unique(hits.index)) == {-1, 0, 1, 2, 3, 5}

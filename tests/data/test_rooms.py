@@ -123,7 +123,8 @@ def test_views_look_at_things_and_every_class_is_seen() -> None:
             counts += np.bincount(seen.code.ravel(), minlength=18)
             things.append(len(np.unique(seen.code[seen.code > 1])))
             depth = seen.depth_m[seen.valid]
-            assert depth.min() > 0.25 and depth.max() < 12
+            assert depth.min() > 0.25
+            assert depth.max() < 12
             assert seen.image.std() > 15, "a picture with contrast"
     assert (counts[2:] > 0).all(), np.flatnonzero(counts == 0)
     assert 0.5 < counts[1] / counts.sum() < 0.9
@@ -185,5 +186,6 @@ def test_the_script_renders_and_refuses(root: Path, tmp_path: Path, script: Call
     assert contents(done) == contents(root)
     status, _, err = script("make_rooms", "--out", done, "--seed", 6)
     assert status == 2
-    assert err.startswith("error: ") and "got seed 6; expected seed 5" in err
+    assert err.startswith("error: ")
+    assert "got seed 6; expected seed 5" in err
     assert script("make_rooms", "--out", path.parent.parent.parent / "rooms.json")[0] == 2

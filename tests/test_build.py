@@ -1,0 +1,198 @@
+"""From a config to what trains: names are checked, the schedule and what decays are as they say, batches follow the seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mult import TASKS, build
+from mult.config import Config
+
+Configured = Callable[..., Config]
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
+
+
+def rates(experiment: build.Experiment, steps: int) -> list[float]:
+    found = []
+    for _ in range(steps):
+        found.append(experiment.schedule.get_last_lr()[0])
+        experiment.optimizer.step()
+        experiment.schedule.step()
+    return found
+
+
+def test_the_rate_warms_up_and_falls_as_a_cosine(configured: Configured) -> None:
+    experiment = build.experiment(configured("optim.lr=2e-3", "optim.steps=12", "optim.warmup=4"))
+    warm = [2e-3 * step / 4 for step in (1, 2, 3, 4)]
+    falling = [2e-3 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
+    assert rates(experiment, 12) == pytest.approx(warm + falling, rel=1e-6)
+
+
+def test_a_constant_rate_stays(configured: Configured) -> None:
+    experiment = build.experiment(configured("optim.lr=2e-3", "optim.steps=5", "optim.schedule=constant", "optim.warmup=2"))
+    assert rates(experiment, 5) == pytest.approx([1e-3, 2e-3, 2e-3, 2e-3, 2e-3])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("model.attention=shared",),
+        ("model.decoder=released",),
+        ("model.backbone=swinv2_tiny_window8_256",),
+        ("model.backbone=convnext_atto", "model.backbone_args={}", "model.num_heads=1"),
+    ],
+    ids=["swin", "released", "swinv2", "convnext"],
+)
+def test_norms_biases_and_position_tables_do_not_decay(configured: Configured, overrides: tuple[str, ...]) -> None:
+    experiment = build.experiment(configured("optim.weight_decay=0.3", *overrides))
+    decays = {id(p): group["weight_decay"] for group in experiment.optimizer.param_groups for p in group["params"]}
+    assert len(decays) == sum(len(group["params"]) for group in experiment.optimizer.param_groups)
+    assert set(decays) == {id(p) for p in experiment.model.parameters()}
+    seen = {"norm": 0, "bias": 0, "table": 0, "weight": 0}
+    for module in experiment.model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            is_norm = isinstance(module, NORMS)
+            kind = "norm" if is_norm else "bias" if "bias" in name and parameter.ndim == 1 else "weight"
+            kind = "table" if name in {"table", "relative_position_bias_table", "pos_embed"} else kind
+            if kind == "weight" and isinstance(module, nn.Linear | nn.Conv2d):
+                assert decays[id(parameter)] == 0.3, name
+            elif kind != "weight":
+                assert decays[id(parameter)] == 0.0, name
+            seen[kind] += 1
+    assert min(seen["norm"], seen["bias"], seen["table"], seen["weight"]) > 0  # the decoders always have tables
+
+
+def test_the_optimiser_is_what_the_config_says(configured: Configured) -> None:
+    experiment = build.experiment(configured("optim.lr=5e-4", "optim.betas=[0.8, 0.95]", "optim.warmup=0"))
+    for group in experiment.optimizer.param_groups:
+        assert (group["lr"], tuple(group["betas"])) == (5e-4, (0.8, 0.95))
+
+
+def test_tasks_come_in_their_order_with_the_datasets_classes(configured: Configured) -> None:
+    experiment = build.experiment(configured("tasks={reshading: 1, depth_zbuffer: 2, segment_semantic: 1, normal: 1}"))
+    order = [task for task in TASKS if task in {"reshading", "depth_zbuffer", "segment_semantic", "normal"}]
+    assert experiment.model.tasks == list(experiment.objectives) == order
+    classes = experiment.model.classes["segment_semantic"]
+    assert (len(classes), classes[0], classes[-1]) == (17, "background", "vase")
+    outputs = experiment.model(torch.rand(1, 3, 32, 32))
+    assert {task: output.shape[1] for task, output in outputs.items()} == {
+        "segment_semantic": 17,
+        "depth_zbuffer": 1,
+        "normal": 3,
+        "reshading": 1,
+    }
+
+
+def test_weights_scale_each_task_s_loss(configured: Configured) -> None:
+    experiment = build.experiment(configured("tasks={normal: 0.25, depth_zbuffer: 3}"))
+    losses = {"depth_zbuffer": torch.tensor(5.0, requires_grad=True), "normal": torch.tensor(7.0, requires_grad=True)}
+    total = experiment.balance(losses)
+    total.backward()
+    assert total.item() == 3 * 5 + 0.25 * 7
+    assert [float(losses[task].grad or 0) for task in losses] == [3.0, 0.25]
+
+
+def test_a_loss_can_be_chosen(configured: Configured) -> None:
+    experiment = build.experiment(configured("tasks.depth_zbuffer.loss=l1"))
+    output, target = torch.zeros(1, 1, 4, 5), torch.arange(20.0).view(1, 1, 4, 5)
+    valid = target > 3
+    chosen = experiment.objectives["depth_zbuffer"]
+    assert chosen.loss(output, target, valid).item() == pytest.approx(np.arange(4, 20).mean())
+    assert int(chosen.count(valid)) == 16
+    default = build.experiment(configured()).objectives["depth_zbuffer"]
+    assert int(default.count(valid)) == 1  # rotate_l1 counts images
+    # Rotate loss: the best of nine shifts of a constant is the mean over the interior.
+    assert default.loss(output, target, valid).item() == pytest.approx(target[0, 0, 1:-1, 1:-1].mean().item())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["tasks={norml: 1}"], r"tasks: got 'norml'; expected some of .*normal.*; did you mean 'normal'\?"),
+        (["model.reference=keypoints3d"], r"model\.reference: got 'keypoints3d'; expected a task of the config: segment"),
+        (["tasks={depth_zbuffer: 1, reshading: 1}"], r"model\.reference: got 'normal'; expected a task of the config: depth"),
+        (["model.reference=null"], r"model\.reference: got none; expected one of .*; name one"),
+        (["tasks.normal.loss=l2"], r"tasks\.normal\.loss: got 'l2'; expected one of cross_entropy, l1, rotate_l1"),
+        (["tasks.normal.loss=cross_entropy"], r"tasks\.normal\.loss: got 'cross_entropy'; expected a loss for values"),
+        (["tasks.segment_semantic.loss=l1"], r"tasks\.segment_semantic\.loss: got 'l1'; expected a loss for classes"),
+        (["data.options={view: 3}"], r"data\.options: got 'view' for taskonomy; expected none"),
+        (["data.options={root: x}"], r"data\.options: got 'root' for taskonomy; expected none"),
+        (["data.root=nowhere/at/all"], r"data\.root: got 'nowhere/at/all', which is no folder; expected .*; correct the path"),
+        (["data.split=trian"], r"data\.split: got 'trian'; expected one of .*; did you mean 'train'\?"),
+        (["eval.split=vall"], r"split: got 'vall'; expected one of .*; did you mean 'val'\?"),
+        (["model.backbone=swin_teeny"], r"model\.backbone: got 'swin_teeny'; expected a model of timm"),
+        (["model.backbone=vit_tiny_patch16_224", "model.backbone_args={}"], r"model\.backbone: .* strides .*; expected one each"),
+        (["model.backbone_args={width: 3}"], r"model\.backbone_args: .* does not take .*width"),
+        (["model.num_heads=7"], r"model\.num_heads: got \[7, 7, 7, 7\] for channels .*; expected 4 divisors"),
+        (["model.pretrained=weights.pth"], r"model\.pretrained: got 'weights\.pth'; expected .*; no such file"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_names_that_mean_nothing_are_refused(configured: Configured, overrides: list[str], message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        build.experiment(configured(*overrides))
+
+
+def test_a_task_that_the_data_do_not_label_is_refused(configured: Configured, own_tree: Path) -> None:
+    for path in (own_tree / "reshading" / "cedar").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match=r"got task reshading, of which split 'val' has no file; expected some of .*; leave"):
+        build.experiment(configured(f"data.root={own_tree}"))
+
+
+def collect(experiment: build.Experiment, start: int = 0, rank: int = 0, world: int = 1) -> list[Any]:
+    return list(experiment.batches(start, rank, world))
+
+
+def same(one: Any, other: Any) -> bool:
+    return bool(
+        one["id"] == other["id"]
+        and torch.equal(one["image"], other["image"])
+        and all(torch.equal(one[key][task], other[key][task]) for key in ("targets", "valid") for task in one[key])
+    )
+
+
+def test_batches_depend_on_the_seed_and_the_position_alone(configured: Configured) -> None:
+    overrides = ["optim.steps=4", "optim.accumulate=2", "data.image_size=[32, 40]"]
+    whole = collect(build.experiment(configured(*overrides)))
+    assert len(whole) == 8
+    assert whole[0]["image"].shape == (2, 3, 32, 40)
+    late = collect(build.experiment(configured(*overrides)), start=5)
+    assert [same(one, other) for one, other in zip(whole[5:], late, strict=True)] == [True] * 3
+    in_workers = collect(build.experiment(configured(*overrides, "data.workers=2")))
+    assert [same(one, other) for one, other in zip(whole, in_workers, strict=True)] == [True] * 8
+    halves = [collect(build.experiment(configured(*overrides)), rank=rank, world=2) for rank in (0, 1)]
+    for batch, first, second in zip(whole, *halves, strict=True):
+        assert batch["id"] == first["id"] + second["id"]
+        assert torch.equal(batch["image"], torch.cat([first["image"], second["image"]]))
+    other_seed = collect(build.experiment(configured(*overrides, "run.seed=1")))
+    assert [batch["id"] for batch in other_seed] != [batch["id"] for batch in whole]
+    # Six views, so the fourth batch begins the second epoch: a view comes back in another crop.
+    again = next(batch for batch in whole[3:] if whole[0]["id"][0] in batch["id"])
+    assert not torch.equal(again["image"][again["id"].index(whole[0]["id"][0])], whole[0]["image"][0])
+
+
+def test_evaluation_batches_keep_the_targets_as_they_are(configured: Configured) -> None:
+    experiment = build.experiment(configured())
+    views: Any = experiment.eval_data
+    (batch,) = build.eval_batches(views, (32, 40), batch_size=8, workers=0)
+    assert batch["image"].shape == (3, 3, 32, 40)
+    for position in range(3):
+        sample = views[position]
+        assert batch["id"][position] == sample["id"]
+        for task, target in sample["targets"].items():
+            assert torch.equal(batch["targets"][task][position], target)
+            assert torch.equal(batch["valid"][task][position], sample["valid"][task])
+
+
+def test_the_same_seed_builds_the_same_model(configured: Configured) -> None:
+    states = [build.experiment(configured(f"run.seed={seed}")).model.state_dict() for seed in (4, 4, 5)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(states[0]["decoder.heads.normal.linear.weight"], states[2]["decoder.heads.normal.linear.weight"])
