@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +18,16 @@ def exit_on_user_error() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         sys.exit(2)
     except FloatingPointError as error:
         print(f"stopped: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _message(error: Exception) -> str:
+    """What an error says; of one that a worker of a DataLoader raised, which holds the worker's traceback as text, the end."""
+    text = str(error)
+    if not text.startswith("Caught "):
+        return text
+    return re.split(rf"\n(?:\w+\.)*{type(error).__name__}: ", text)[-1].strip()

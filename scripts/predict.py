@@ -7,18 +7,19 @@ Writes, for every image, <relative path>.npz with all maps in physical units at 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
 from mult import distributed
 from mult.cli import exit_on_user_error
+from mult.data.index import write_atomically
 from mult.draw import picture
 from mult.predict import Predictor
 
@@ -51,13 +52,11 @@ def write(predictor: Predictor, image: Image.Image, stem: Path) -> None:
     """<stem>_<task>.png and then <stem>.npz: an .npz says that the pictures are there too."""
     maps: dict[str, Any] = predictor(image)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    temporary = stem.with_name(f".{stem.name}.{os.getpid()}.tmp.npz")
-    np.savez_compressed(temporary, **maps)
     shown = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1) / 255
     for task, values in maps.items():
         drawn = picture(predictor.tasks[task], values, shown, predictor.classes.get(task))
-        drawn.save(stem.with_name(f"{stem.name}_{task}.png"))
-    os.replace(temporary, stem.with_name(f"{stem.name}.npz"))
+        write_atomically(stem.with_name(f"{stem.name}_{task}.png"), partial(drawn.save, format="PNG"))
+    write_atomically(stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **maps))
 
 
 def main() -> None:
@@ -74,7 +73,7 @@ def main() -> None:
             try:
                 with Image.open(file) as image:
                     image.load()
-            except (UnidentifiedImageError, OSError) as error:
+            except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
                 failed.append(f"{file} ({error})")
                 continue
             write(predictor, image, out / relative.with_suffix(""))

@@ -46,7 +46,7 @@ UNLABELLED = {
 
 CONFIG = """
 run: {name: tiny, output: OUTPUT, device: cpu}
-data: {dataset: taskonomy, root: ROOT, image_size: 32, batch_size: 2, workers: 0}
+data: {dataset: taskonomy, root: ROOT, image_size: [48, 40], batch_size: 2, workers: 0}
 model:
   reference: normal
   window_size: 4

@@ -68,6 +68,7 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
             "batch_size": 4,
             "workers": 2,
             "augment": True,
+            "jitter": 0.2,
             "max_depth_m": None,
             "options": {},
         },

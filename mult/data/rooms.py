@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache, partial
@@ -176,6 +177,18 @@ def _render_some(work: Callable[..., None], some: list[tuple[int, int]]) -> int:
     return len(some)
 
 
+def _end_with_parent() -> None:
+    """In a worker: a killed main process takes it along, which a pool alone does not see to."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _render_all(root: Path, chosen: dict[str, int], missing: list[tuple[int, int]], workers: int) -> None:
     """Render views with a progress bar, in this process if there is one worker."""
     work: Any = partial(render_view, root, chosen["seed"], chosen["size"])
@@ -187,7 +200,7 @@ def _render_all(root: Path, chosen: dict[str, int], missing: list[tuple[int, int
         # Consecutive views mostly share their building, which a worker then furnishes once.
         chunks = [missing[i : i + 8] for i in range(0, len(missing), 8)]
         # Spawn: forking a process that has torch's threads may hang.
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
             futures = [pool.submit(_render_some, work, chunk) for chunk in chunks]
             try:
                 for done in as_completed(futures):

@@ -28,7 +28,6 @@ Resize = Callable[[Tensor, Tensor, Size], tuple[Tensor, Tensor]]
 T = TypeVar("T")
 
 ENOUGH = 0.5  # the part of an output pixel's weight that must come from valid pixels
-JITTER = 0.2  # brightness, contrast and saturation are scaled by 1 - JITTER to 1 + JITTER
 LUMA = (0.299, 0.587, 0.114)
 
 

@@ -143,6 +143,6 @@ class Decoder(nn.Module):
 def _initialise(module: nn.Module) -> None:
     """Swin's: normal of deviation 0.02, cut at 2, and zero biases."""
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

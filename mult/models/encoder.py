@@ -47,7 +47,7 @@ class Encoder(nn.Module):
             )
         self.stages = [reductions.index(stride) for stride in STRIDES]
         self.channels = [info.channels()[stage] for stage in self.stages]
-        self.channels_last = Format(self.body.output_fmt) == Format.NHWC
+        self.channels_last = Format(getattr(self.body, "output_fmt", "NCHW")) == Format.NHWC
         self.multiple = STRIDES[0] if any_size else STRIDES[-1]
         config: Any = self.body.default_cfg
         fixed = config.get("fixed_input_size", False) and not any_size
@@ -57,6 +57,8 @@ class Encoder(nn.Module):
             self.register_buffer(name, torch.tensor(config[name]).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+            raise ValueError(f"images: got shape {tuple(images.shape)}; expected (B, 3, H, W); add the batch dimension")
         height, width = images.shape[-2:]
         if self.fixed_size is not None and (height, width) != self.fixed_size:
             raise ValueError(
@@ -71,6 +73,11 @@ class Encoder(nn.Module):
         features = []
         for stage, stride in zip(self.stages, STRIDES, strict=True):
             feature = maps[stage].permute(0, 3, 1, 2) if self.channels_last else maps[stage]
+            if feature.shape[2] * stride < height or feature.shape[3] * stride < width:
+                raise ValueError(
+                    f"model.backbone: the map of {self.name} at stride {stride} is {tuple(feature.shape[2:])} for images of "
+                    f"{(height, width)}; expected one that covers them; take a backbone that pads its convolutions"
+                )
             # Tokens that stand for padding alone go: nothing after the encoder sees them.
             features.append(feature[:, :, : -(-height // stride), : -(-width // stride)])
         return features
@@ -83,9 +90,11 @@ def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any]) -> n
             f"timm.list_models('*swin*') lists them"
         )
     overlay: dict[str, Any] = {}
+    given: dict[str, Tensor] = {}
     if isinstance(pretrained, str):
         if not Path(pretrained).is_file():
             raise ValueError(f"model.pretrained: got {pretrained!r}; expected true, false or a weights file; no such file")
+        given = _read_weights(pretrained)
         overlay = {"pretrained_cfg_overlay": {"file": pretrained}}
     try:
         body = timm.create_model(backbone, pretrained=bool(pretrained), features_only=True, **overlay, **args)
@@ -100,13 +109,24 @@ def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any]) -> n
         # timm has no narrower type: no features_only for this model, an unknown tag, or weights of another architecture
         raise ValueError(f"model.backbone: timm cannot build {backbone} with {dict(args)}: {error}") from error
     if isinstance(pretrained, str):
-        _check_loaded(body, pretrained, backbone)
+        _check_loaded(body, given, pretrained, backbone)
     return body
 
 
-def _check_loaded(body: nn.Module, path: str, backbone: str) -> None:
+def _read_weights(path: str) -> dict[str, Tensor]:
+    try:
+        weights = timm.models.load_state_dict(path, weights_only=True)
+        return {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+    except Exception as error:  # for a file that holds no weights, torch raises nearly anything, KeyError and EOFError included
+        raise ValueError(
+            f"model.pretrained: {path} cannot be read ({type(error).__name__}: {error}); expected a state dict, .safetensors "
+            "or .pth; it is damaged or another kind of file"
+        ) from error
+
+
+def _check_loaded(body: nn.Module, file: Mapping[str, Tensor], path: str, backbone: str) -> None:
     """timm loads features loosely, so a file of another architecture would pass unseen: every weight matrix must be from it."""
-    given = {(v.numel(), float(v.double().sum())) for v in timm.models.load_state_dict(path, weights_only=True).values()}
+    given = {(value.numel(), float(value.double().sum())) for value in file.values()}
     weights = {name: p for name, p in body.named_parameters() if p.ndim >= 2 and "position" not in name}
     missing = [name for name, p in weights.items() if (p.numel(), float(p.detach().double().sum())) not in given]
     if missing:

@@ -10,6 +10,9 @@ from mult.data.raycast import BALL, BOX, CYLINDER, SHELL, Camera, Solids, cast, 
 from mult.data.render import look
 
 Array = NDArray[np.float64]
+Triple = tuple[float, float, float]
+Body = tuple[int, Triple, Triple, float]
+"""kind, centre, half extents, yaw."""
 
 CAMERA = Camera(
     position=np.array([0.3, -2.6, 1.5]),
@@ -17,8 +20,7 @@ CAMERA = Camera(
     intrinsics=(29.0, 26.0, 16.2, 11.1),
     size=(26, 34),
 )
-# kind, centre, half extents, yaw
-BODIES = [
+BODIES: list[Body] = [
     (BOX, (0.2, 0.3, 0.7), (0.6, 0.35, 0.5), 0.7),
     (CYLINDER, (-0.9, 0.1, 1.0), (0.3, 0.5, 0.45), -0.4),
     (BALL, (1.1, 0.4, 1.2), (0.5, 0.3, 0.4), 0.5),
@@ -28,13 +30,13 @@ BODIES = [
 ]
 
 
-def solids_of(bodies: list[tuple[int, tuple[float, ...], tuple[float, ...], float]]) -> Solids:
+def solids_of(bodies: list[Body]) -> Solids:
     axes = [[[np.cos(yaw), np.sin(yaw), 0], [-np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]] for *_, yaw in bodies]
     kind, centre, half, _ = zip(*bodies, strict=True)
     return Solids(np.array(kind), np.array(centre, float), np.array(half, float), np.array(axes))
 
 
-def implicit(body: tuple[int, tuple[float, ...], tuple[float, ...], float], point: Array) -> Array:
+def implicit(body: Body, point: Array) -> Array:
     """Below 0 inside the body, above 0 outside; point (..., 3) in the world."""
     kind, centre, half, yaw = body
     x, y, z = np.moveaxis(point - np.array(centre), -1, 0)
@@ -55,7 +57,7 @@ def rays(camera: Camera) -> Array:
     return seen @ camera.rotation
 
 
-def march(body: tuple[int, tuple[float, ...], tuple[float, ...], float], camera: Camera) -> Array:
+def march(body: Body, camera: Camera) -> Array:
     """The depth where each ray enters a body, inf where it does not, by steps of 4 mm and bisection."""
     way = rays(camera)
     steps = np.arange(0.004, 5, 0.004)
@@ -128,7 +130,7 @@ def test_shadow_is_the_length_of_the_way_through_the_solids() -> None:
     light = np.array([0.5, 0.9, 2.4])
     points = np.random.default_rng(3).uniform((-2, -2, 0), (2, 2, 1.9), (900, 3))
     points = points[[min(implicit(body, p) for body in bodies[:3]) > 0 for p in points]]
-    expected = np.ones(len(points))
+    expected: Array = np.ones(len(points))
     samples = (np.arange(4000) + 0.5) / 4000
     for body in bodies[:3]:
         way = points[:, None] + samples[:, None] * (light - points)[:, None]

@@ -146,7 +146,7 @@ def test_other_parameters_than_the_root_has_are_refused(root: Path, name: str) -
     before = contents(root)
     other = SMALL[name] + 1
     with pytest.raises(ValueError, match=rf"got {name} {other}; expected {name} {SMALL[name]}, with which it was rendered"):
-        Rooms(root, **{name: other})
+        render_missing(root, **{name: other})
     assert contents(root) == before
 
 

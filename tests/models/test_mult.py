@@ -1,0 +1,195 @@
+"""The whole network: any size, batches, what is saved and loaded, which arguments fit together."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mult.models import MulT
+from mult.models.decoder import Decoder
+
+TINY: dict[str, Any] = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
+SIX = {"segment_semantic": 17, "depth_zbuffer": 1, "normal": 3, "keypoints2d": 1, "edge_texture": 1, "reshading": 1}
+VARIANTS = [(a, d) for d in ("paper", "released") for a in ("shared", "independent", "self") if (a, d) != ("self", "released")]
+
+
+def mult(**arguments: Any) -> MulT:
+    torch.manual_seed(4)
+    model = MulT(**{"tasks": SIX, "reference": "normal", "backbone_args": TINY} | arguments)
+    for name, value in model.decoder.named_parameters():
+        if value.ndim > 1 and "table" not in name:
+            torch.nn.init.normal_(value, std=value.shape[1] ** -0.5)
+    return model.eval()
+
+
+def close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize("size", [(33, 47), (36, 60), (100, 132), (1, 3)])
+@pytest.mark.parametrize(("attention", "decoder"), VARIANTS)
+def test_any_size_and_an_image_alone_equals_the_image_in_a_batch(
+    attention: str, decoder: str, size: tuple[int, int]
+) -> None:
+    model = mult(attention=attention, decoder=decoder)
+    images = torch.rand(3, 3, *size)
+    with torch.no_grad():
+        outputs = model(images)
+        assert list(outputs) == model.tasks == list(SIX)
+        for index in range(3):
+            for task, value in model(images[index : index + 1]).items():
+                assert outputs[task].shape == (3, SIX[task], *size)
+                close(outputs[task][index], value[0], 1e-5)
+        halves = model.decode(model.encode(images), size)
+    assert all(torch.equal(halves[task], outputs[task]) for task in SIX)
+
+
+@pytest.mark.parametrize("backbone", ["swinv2_cr_tiny_224", "convnext_atto", "pvt_v2_b0", "tf_mobilenetv3_small_minimal_100"])
+def test_other_backbones_run_and_pass_gradients_to_every_parameter(backbone: str) -> None:
+    args = TINY if backbone.startswith("swin") else None
+    heads = None if backbone != "tf_mobilenetv3_small_minimal_100" else 4
+    model = mult(backbone=backbone, backbone_args=args, tasks={"a": 2, "b": 1}, reference="b", num_heads=heads)
+    outputs = model.train()(torch.rand(2, 3, 65, 90))
+    torch.stack([value.square().mean() for value in outputs.values()]).sum().backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None]
+    assert not without
+
+
+def test_every_parameter_of_encoder_and_decoder_gets_a_gradient() -> None:
+    for attention, decoder in VARIANTS:
+        model = mult(attention=attention, decoder=decoder)
+        sum(value.square().mean() for value in model(torch.rand(1, 3, 64, 80)).values()).backward()  # type: ignore[union-attr]
+        assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+def test_bfloat16_autocast_is_close() -> None:
+    for decoder in ("paper", "released"):
+        model = mult(decoder=decoder)
+        images = torch.rand(1, 3, 100, 132)
+        with torch.no_grad():
+            exact = model(images)
+            with torch.autocast("cpu", torch.bfloat16):
+                rounded = model(images)
+        for task, value in exact.items():
+            assert (rounded[task].float() - value).std() < 0.05 * value.std(), task
+
+
+def test_single_task_is_its_own_reference() -> None:
+    alone, named = mult(tasks={"normal": 3}, reference=None), mult(tasks={"normal": 3}, reference="normal")
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(alone(images)["normal"], named(images)["normal"])
+    assert list(alone.state_dict()) == list(named.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"reference": "colour"}, "model.reference: got 'colour'; expected a task of the model: segment_semantic, depth"),
+        ({"reference": None}, "model.reference: got none; expected one of segment_semantic, .*shared.*independent"),
+        ({"tasks": {}, "reference": None}, "tasks: got none; expected at least one task"),
+        ({"attention": "both"}, "model.attention: got 'both'; expected one of shared, independent, self"),
+        ({"decoder": "new"}, "model.decoder: got 'new'; expected one of paper, released"),
+        ({"decoder": "released", "attention": "self"}, "model.attention: got 'self' with decoder 'released'; expected"),
+    ],
+)
+def test_refuses_arguments_that_do_not_fit_together(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mult(**arguments)
+    for attention in ("independent", "self"):
+        assert isinstance(mult(reference=None, attention=attention).decoder, Decoder)
+
+
+def saved(folder: Path, **arguments: Any) -> MulT:
+    model = mult(**{"tasks": {"normal": 3, "depth_zbuffer": 1}, "num_heads": (2, 2, 4, 4)} | arguments)
+    model.classes = {"normal": ["x", "y", "z"]}
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize(("attention", "decoder"), VARIANTS)
+def test_saved_and_loaded_bit_for_bit(
+    attention: str, decoder: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = saved(tmp_path / "model", attention=attention, decoder=decoder, drop_path=0.1, dropout=0.2)
+    capfd.readouterr()
+    loaded = MulT.from_pretrained(tmp_path / "model")
+    assert capfd.readouterr() == ("", "")
+    assert not loaded.training
+    assert loaded.classes == model.classes
+    assert list(loaded.state_dict()) == list(model.state_dict())
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    images = torch.rand(1, 3, 50, 70)
+    with torch.no_grad():
+        first, second = model(images), loaded(images)
+    assert list(first) == list(second) == ["normal", "depth_zbuffer"], "the order of the tasks is kept"
+    assert all(torch.equal(first[task], second[task]) for task in first)
+
+
+def test_config_json_says_how_to_build_it_again(tmp_path: Path) -> None:
+    saved(tmp_path, drop_path=0.1)
+    config = json.loads((tmp_path / "config.json").read_text())
+    expected = {
+        "format_version": 1, "reference": "normal", "backbone": "swin_tiny_patch4_window7_224", "pretrained": False,
+        "attention": "shared", "decoder": "paper", "window_size": 7, "num_heads": [2, 2, 4, 4], "drop_path": 0.1,
+        "dropout": 0.0, "classes": {"normal": ["x", "y", "z"]},
+        "backbone_args": {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8]},
+    }  # fmt: skip
+    assert {key: config[key] for key in expected} == expected
+    assert list(config["tasks"].items()) == [("normal", 3), ("depth_zbuffer", 1)]
+    assert config["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    assert config["std"] == pytest.approx([0.229, 0.224, 0.225])
+    assert set(config) == set(expected) | {"tasks", "mean", "std"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_pretrained_is_saved_as_false_so_that_loading_needs_no_other_file(tmp_path: Path) -> None:
+    torch.save(mult().encoder.body.state_dict(), tmp_path / "swin.pth")
+    model = saved(tmp_path / "model", pretrained=str(tmp_path / "swin.pth"))
+    (tmp_path / "swin.pth").unlink()
+    loaded = MulT.from_pretrained(tmp_path / "model")
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
+def test_refuses_a_damaged_folder_another_version_and_another_architecture(tmp_path: Path) -> None:
+    good = tmp_path / "good"
+    saved(good)
+    weights, config = (good / "model.safetensors").read_bytes(), (good / "config.json").read_text()
+
+    def with_content(weights: bytes, config: str) -> Path:
+        shutil.rmtree(tmp_path / "bad", ignore_errors=True)
+        shutil.copytree(good, tmp_path / "bad")
+        (tmp_path / "bad" / "model.safetensors").write_bytes(weights)
+        (tmp_path / "bad" / "config.json").write_text(config)
+        return tmp_path / "bad"
+
+    for broken in (weights[: len(weights) // 2], b"", b"no weights"):
+        with pytest.raises(ValueError, match=r"model.safetensors: not the weights .*expected a folder written by save_pretr"):
+            MulT.from_pretrained(with_content(broken, config))
+    other = config.replace('"depth_zbuffer": 1', '"depth_zbuffer": 2')
+    assert other != config
+    with pytest.raises(ValueError, match=r"model.safetensors: not the weights of the model in config.json.*architecture"):
+        MulT.from_pretrained(with_content(weights, other))
+    with pytest.raises(ValueError, match=r"config.json: got format_version 99; expected 1; "):
+        MulT.from_pretrained(with_content(weights, config.replace('"format_version": 1', '"format_version": 99')))
+    with pytest.raises(ValueError, match=r"config.json: cannot be read .*expected the config.json that save_pretrained"):
+        MulT.from_pretrained(with_content(weights, config[:40]))
+    (with_content(weights, config) / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="model.safetensors: not the weights"):
+        MulT.from_pretrained(tmp_path / "bad")
+
+
+def test_no_weight_decay_for_norms_biases_and_position_tables() -> None:
+    model = mult()
+    spared = model.no_weight_decay()
+    for name, value in model.named_parameters():
+        expected = name.endswith("bias") or "norm" in name or "bias_table" in name or "position_bias.table" in name
+        assert (name in spared) == expected, (name, value.shape)
