@@ -150,6 +150,7 @@ def _optimizer(optim: OptimConfig, model: MulT) -> Optimizer:
         [{"params": groups[True], "weight_decay": optim.weight_decay}, {"params": groups[False], "weight_decay": 0.0}],
         lr=optim.lr,
         betas=optim.betas,
+        fused=True,
     )
 
 

@@ -7,21 +7,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tqdm import tqdm
+
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """Turn a ValueError, OSError or ImportError from the body into `error: message` on stderr and exit status 2.
 
     By the rules of the library these three say what was got, what was expected and what to do. A FloatingPointError, training
-    that diverged, ends with status 1. Anything else is a bug of ours.
+    that diverged, ends with status 1. Anything else is a bug of ours. (`tqdm.write` clears the progress bars first.)
     """
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {_message(error)}", file=sys.stderr)
+        tqdm.write(f"error: {_message(error)}", file=sys.stderr)
         sys.exit(2)
     except FloatingPointError as error:
-        print(f"stopped: {error}", file=sys.stderr)
+        tqdm.write(f"stopped: {error}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mult.config import Config, load_config
 from mult.data import EvalTransform
+from mult.data.sample import Sample
 from mult.models import MulT
 from mult.runs import find_checkpoint
 from mult.tasks import TASKS
@@ -36,11 +37,18 @@ class Predictor:
     @torch.inference_mode()
     def __call__(self, image: Image.Image) -> dict[str, NDArray[Any]]:
         """An image of any mode -> {task: map}: class ids (H, W) int64, all else (C, H, W) float32 in the task's unit."""
-        pixels = np.array(image.convert("RGB"), np.float32) / 255
-        sample = {"image": torch.from_numpy(pixels).permute(2, 0, 1), "targets": {}, "valid": {}, "id": ""}
+        pixels = np.array(as_rgb(image), np.float32) / 255
+        sample: Sample = {"image": torch.from_numpy(pixels).permute(2, 0, 1), "targets": {}, "valid": {}, "id": ""}
         outputs = self.model(self.transform(sample)["image"][None].to(self.device))
         size = (image.height, image.width)
         return {task: self.tasks[task].predict(output, size)[0].cpu().numpy() for task, output in outputs.items()}
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode in RGB; 16-bit gray is scaled, where Pillow's `convert` alone would cut it at 255."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def load_checkpoint(path: str | Path) -> tuple[MulT, Config]:

@@ -46,7 +46,8 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
 
     # --- what learns, and the average of it that is evaluated ---
     model = experiment.model.to(device)
-    if config.run.init is not None:
+    saved = run.last_state()
+    if saved is None and config.run.init is not None:
         _load_weights(model, config.run.init)
     average = copy.deepcopy(model) if optim.ema is not None else None
     evaluated = average or model
@@ -55,7 +56,6 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
 
     # --- where to start ---
     step, best = 0, -math.inf
-    saved = run.last_state()
     if saved is None:
         constants = evaluate.learn_constants(experiment.train_data, tasks, seed)
     else:
@@ -192,8 +192,8 @@ def _average(average: MulT, model: MulT, decay: float) -> None:
     """average <- decay * average + (1 - decay) * model; statistics of the data (batch norm's) are taken as they are."""
     for kept, new in zip(average.parameters(), model.parameters(), strict=True):
         kept.lerp_(new, 1 - decay)
-    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
-        kept.copy_(new)
+    for statistic, newest in zip(average.buffers(), model.buffers(), strict=True):
+        statistic.copy_(newest)
 
 
 def _load_weights(model: MulT, path: Any) -> None:

@@ -21,7 +21,7 @@ from mult import distributed
 from mult.cli import exit_on_user_error
 from mult.data.index import write_atomically
 from mult.draw import picture
-from mult.predict import Predictor
+from mult.predict import Predictor, as_rgb
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 
@@ -52,7 +52,7 @@ def write(predictor: Predictor, image: Image.Image, stem: Path) -> None:
     """<stem>_<task>.png and then <stem>.npz: an .npz says that the pictures are there too."""
     maps: dict[str, Any] = predictor(image)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    shown = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1) / 255
+    shown = np.asarray(as_rgb(image), np.float32).transpose(2, 0, 1) / 255
     for task, values in maps.items():
         drawn = picture(predictor.tasks[task], values, shown, predictor.classes.get(task))
         write_atomically(stem.with_name(f"{stem.name}_{task}.png"), partial(drawn.save, format="PNG"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from mult import build, distributed
 from mult.cli import exit_on_user_error
 from mult.config import load_config, to_yaml
-from mult.runs import Run
+from mult.runs import Run, find_checkpoint
 from mult.train import train
 
 
@@ -23,14 +23,16 @@ def main() -> None:
         device = distributed.pick_device(config.run.device)
         folder, resolved = Path(config.run.output) / config.run.name, to_yaml(config)
         Run.check(folder, resolved, arguments.resume)
+        if config.run.init is not None:
+            find_checkpoint(config.run.init)  # before there is a folder
         experiment = build.experiment(config)
         distributed.start(device)
         if distributed.is_main():
             Run.open(folder, resolved, config.run.seed, arguments.resume)
         train(experiment, Run(folder, resolved), device)
-        distributed.stop()
         if distributed.is_main():
             print(f"look at {folder}/gallery.png; all metrics: {folder}/eval/; checkpoints: {folder}/checkpoints/")
+        distributed.stop()
 
 
 if __name__ == "__main__":

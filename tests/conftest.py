@@ -50,7 +50,7 @@ data: {dataset: taskonomy, root: ROOT, image_size: [48, 40], batch_size: 2, work
 model:
   reference: normal
   window_size: 4
-  backbone_args: {embed_dim: 16, depths: [1, 1, 1, 1], num_heads: [1, 2, 4, 8], drop_path_rate: 0}  # timm's Swin drops by default
+  backbone_args: {embed_dim: 16, depths: [1, 1, 1, 1], num_heads: [1, 2, 4, 8], drop_path_rate: 0}  # timm's default: 0.1
 tasks: {segment_semantic: 1, depth_zbuffer: 1, normal: 1, keypoints2d: 1, edge_texture: 1, reshading: 1}
 optim: {lr: 1e-3, steps: 4, warmup: 2}
 eval: {every: 2, images: 1}

@@ -22,7 +22,7 @@ NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
 def rates(experiment: build.Experiment, steps: int) -> list[float]:
     found = []
     for _ in range(steps):
-        found.append(experiment.schedule.get_last_lr()[0])
+        found.append(float(experiment.schedule.get_last_lr()[0]))
         experiment.optimizer.step()
         experiment.schedule.step()
     return found
@@ -128,7 +128,10 @@ def test_a_loss_can_be_chosen(configured: Configured) -> None:
         (["data.split=trian"], r"data\.split: got 'trian'; expected one of .*; did you mean 'train'\?"),
         (["eval.split=vall"], r"split: got 'vall'; expected one of .*; did you mean 'val'\?"),
         (["model.backbone=swin_teeny"], r"model\.backbone: got 'swin_teeny'; expected a model of timm"),
-        (["model.backbone=vit_tiny_patch16_224", "model.backbone_args={}"], r"model\.backbone: .* strides .*; expected one each"),
+        (
+            ["model.backbone=vit_tiny_patch16_224", "model.backbone_args={}"],
+            r"model\.backbone: .* strides .*; expected one each",
+        ),
         (["model.backbone_args={width: 3}"], r"model\.backbone_args: .* does not take .*width"),
         (["model.num_heads=7"], r"model\.num_heads: got \[7, 7, 7, 7\] for channels .*; expected 4 divisors"),
         (["model.pretrained=weights.pth"], r"model\.pretrained: got 'weights\.pth'; expected .*; no such file"),

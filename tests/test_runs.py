@@ -111,7 +111,7 @@ def test_a_failing_save_leaves_all_as_it_was(run: Run) -> None:
         run.save(6, CannotBeSaved(), {"step": 6}, {}, best=True)
     assert snapshot(run.folder) == before
     with pytest.raises(Exception, match="pickle"):
-        save(run, 6, best=True, state={"cannot": (value for value in ())})
+        save(run, 6, best=True, state={"cannot": lambda: 0})
     assert snapshot(run.folder) == before
     with pytest.raises(OSError, match="No space left"):  # the step that is there already
         run.save(4, CannotBeSaved(), {"step": 4}, {}, best=True)
@@ -179,7 +179,9 @@ def test_resuming_needs_the_same_run(run: Run, tmp_path: Path) -> None:
         Run.open(tmp_path / "nothing", YAML, seed=3, resume=True)
     assert not (tmp_path / "nothing").exists()
     changed = YAML.replace("lr: 0.001", "lr: 0.002")
-    with pytest.raises(ValueError, match=r"config differs .*lr: 0\.001.*lr: 0\.002.*; expected the same; .*run\.name") as caught:
+    with pytest.raises(
+        ValueError, match=r"config differs .*lr: 0\.001.*lr: 0\.002.*; expected the same; .*run\.name"
+    ) as caught:
         Run.open(run.folder, changed, seed=3, resume=True)
     assert "steps" not in str(caught.value)
     before = snapshot(run.folder)

@@ -118,6 +118,17 @@ class MulT(
         (save_directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> MulT:
+        """A model from a folder that `save_pretrained` wrote, or from the Hugging Face hub; in evaluation mode.
+
+        Raises ValueError for a damaged folder, one of another format version and weights that do not fit.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        if folder.is_dir():
+            _read_config(folder / "config.json")  # first: the mixin's error on a damaged file does not name it
+        return super().from_pretrained(pretrained_model_name_or_path, **options)
+
+    @classmethod
     def _from_pretrained(
         cls,
         *,
@@ -153,8 +164,9 @@ class MulT(
         try:
             model.load_state_dict(load_file(weights_path))
         except (SafetensorError, RuntimeError, FileNotFoundError) as error:
+            reason = " ".join(str(error).split("\n")[:2])  # torch lists every weight, a line each
             raise ValueError(
-                f"{weights_path}: not the weights of the model in config.json beside it ({error}); expected a folder "
+                f"{weights_path}: not the weights of the model in config.json beside it ({reason}); expected a folder "
                 "written by save_pretrained; it is damaged or of another architecture"
             ) from error
         return model.eval()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def randomise(module: nn.Module) -> None:
 
 def block_of(
     owners: Mapping[str, str], source: Source, layout: str, shifted: bool, window: int = 7, context_norm: bool = True
-) -> WindowBlock:
+) -> Any:
     torch.manual_seed(3)
     block = WindowBlock(owners, source, DIM, HEADS, window, LAYOUTS[layout], shifted, context_norm, drop_path=0.0)
     randomise(block)
@@ -50,7 +51,7 @@ def maps(tasks: Sequence[str], size: tuple[int, int], batch: int = 2) -> tuple[d
     )
 
 
-def norm(x: Tensor, module: nn.LayerNorm) -> Tensor:
+def norm(x: Tensor, module: Any) -> Tensor:
     centred = x - x.mean(-1, keepdim=True)
     return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * module.weight + module.bias
 
@@ -86,7 +87,7 @@ def attend(
 
 
 def by_loops(
-    block: WindowBlock, owners: Mapping[str, str], source: Source, layout: str, shifted: bool, window: int,
+    block: Any, owners: Mapping[str, str], source: Source, layout: str, shifted: bool, window: int,
     streams: Mapping[str, Tensor], context: Tensor, context_norm: bool = True,
 ) -> dict[str, Tensor]:  # fmt: skip
     size = (context.shape[1], context.shape[2])
@@ -169,8 +170,8 @@ def test_equals_scaled_dot_product_attention() -> None:
         for task, x in streams.items():
             own = block.streams[task]
             value = own.value(own.norm1(x)).flatten(1, 2)
-            heads = [part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in (query, key, value)]
-            attended = F.scaled_dot_product_attention(*heads, attn_mask=bias).transpose(1, 2).reshape(x.shape)
+            q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in (query, key, value))
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).reshape(x.shape)
             x = x + own.proj(attended)
             close({task: updated[task]}, {task: x + own.mlp(own.norm2(x))})
 
@@ -277,7 +278,7 @@ def test_what_stands_in_the_padding_changes_nothing(monkeypatch: pytest.MonkeyPa
 
 def test_paths_are_dropped_per_stream_and_branch_and_image() -> None:
     torch.manual_seed(0)
-    block = WindowBlock(SHARED, "context", DIM, HEADS, 7, Windows.paper, False, True, drop_path=0.5)
+    block: Any = WindowBlock(SHARED, "context", DIM, HEADS, 7, Windows.paper, False, True, drop_path=0.5)
     for stream in block.streams.values():
         nn.init.zeros_(stream.proj.weight)
         nn.init.constant_(stream.proj.bias, 1.0)

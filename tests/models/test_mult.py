@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor
 
@@ -29,14 +30,13 @@ def mult(**arguments: Any) -> MulT:
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
-    assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
+    """Relative to the scale of the activations, which is 1: one output of a tiny image may cancel to nearly 0."""
+    assert (actual - expected).abs().max() <= tolerance * max(1.0, float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("size", [(33, 47), (36, 60), (100, 132), (1, 3)])
 @pytest.mark.parametrize(("attention", "decoder"), VARIANTS)
-def test_any_size_and_an_image_alone_equals_the_image_in_a_batch(
-    attention: str, decoder: str, size: tuple[int, int]
-) -> None:
+def test_any_size_and_an_image_alone_equals_the_image_in_a_batch(attention: str, decoder: str, size: tuple[int, int]) -> None:
     model = mult(attention=attention, decoder=decoder)
     images = torch.rand(3, 3, *size)
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_other_backbones_run_and_pass_gradients_to_every_parameter(backbone: str
 def test_every_parameter_of_encoder_and_decoder_gets_a_gradient() -> None:
     for attention, decoder in VARIANTS:
         model = mult(attention=attention, decoder=decoder)
-        sum(value.square().mean() for value in model(torch.rand(1, 3, 64, 80)).values()).backward()  # type: ignore[union-attr]
+        sum(value.square().mean() for value in model(torch.rand(1, 3, 64, 80)).values()).backward()
         assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
 
 
@@ -77,7 +77,8 @@ def test_bfloat16_autocast_is_close() -> None:
             with torch.autocast("cpu", torch.bfloat16):
                 rounded = model(images)
         for task, value in exact.items():
-            assert (rounded[task].float() - value).std() < 0.05 * value.std(), task
+            error = (rounded[task].float() - value).square().mean().sqrt()
+            assert 0 < error < 0.05 * value.square().mean().sqrt(), task
 
 
 def test_single_task_is_its_own_reference() -> None:
@@ -114,9 +115,7 @@ def saved(folder: Path, **arguments: Any) -> MulT:
 
 
 @pytest.mark.parametrize(("attention", "decoder"), VARIANTS)
-def test_saved_and_loaded_bit_for_bit(
-    attention: str, decoder: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_saved_and_loaded_bit_for_bit(attention: str, decoder: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model = saved(tmp_path / "model", attention=attention, decoder=decoder, drop_path=0.1, dropout=0.2)
     capfd.readouterr()
     loaded = MulT.from_pretrained(tmp_path / "model")
@@ -151,7 +150,7 @@ def test_config_json_says_how_to_build_it_again(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_pretrained_is_saved_as_false_so_that_loading_needs_no_other_file(tmp_path: Path) -> None:
-    torch.save(mult().encoder.body.state_dict(), tmp_path / "swin.pth")
+    torch.save(timm.create_model("swin_tiny_patch4_window7_224", **TINY).state_dict(), tmp_path / "swin.pth")
     model = saved(tmp_path / "model", pretrained=str(tmp_path / "swin.pth"))
     (tmp_path / "swin.pth").unlink()
     loaded = MulT.from_pretrained(tmp_path / "model")
@@ -172,18 +171,18 @@ def test_refuses_a_damaged_folder_another_version_and_another_architecture(tmp_p
         return tmp_path / "bad"
 
     for broken in (weights[: len(weights) // 2], b"", b"no weights"):
-        with pytest.raises(ValueError, match=r"model.safetensors: not the weights .*expected a folder written by save_pretr"):
+        with pytest.raises(ValueError, match=r"(?s)model.safetensors: not the weights .*expected a folder"):
             MulT.from_pretrained(with_content(broken, config))
     other = config.replace('"depth_zbuffer": 1', '"depth_zbuffer": 2')
     assert other != config
-    with pytest.raises(ValueError, match=r"model.safetensors: not the weights of the model in config.json.*architecture"):
+    with pytest.raises(ValueError, match=r"(?s)model.safetensors: not the weights .*of another architecture"):
         MulT.from_pretrained(with_content(weights, other))
     with pytest.raises(ValueError, match=r"config.json: got format_version 99; expected 1; "):
         MulT.from_pretrained(with_content(weights, config.replace('"format_version": 1', '"format_version": 99')))
     with pytest.raises(ValueError, match=r"config.json: cannot be read .*expected the config.json that save_pretrained"):
         MulT.from_pretrained(with_content(weights, config[:40]))
     (with_content(weights, config) / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="model.safetensors: not the weights"):
+    with pytest.raises(ValueError, match=r"model.safetensors: not the weights"):
         MulT.from_pretrained(tmp_path / "bad")
 
 
@@ -191,5 +190,6 @@ def test_no_weight_decay_for_norms_biases_and_position_tables() -> None:
     model = mult()
     spared = model.no_weight_decay()
     for name, value in model.named_parameters():
-        expected = name.endswith("bias") or "norm" in name or "bias_table" in name or "position_bias.table" in name
+        parts = set(name.split("."))
+        expected = "bias" in parts or bool(parts & {"norm", "norm1", "norm2"}) or "position_bias" in name
         assert (name in spared) == expected, (name, value.shape)

@@ -1,0 +1,244 @@
+"""What a user gets wrong ends with exit status 2 and one message that says got, expected and remedy; nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mult.cli import exit_on_user_error
+
+Script = Callable[..., Any]
+
+
+def refused(ended: Any, message: str, status: int = 2) -> None:
+    """The end of a script that was refused: the message, once, and no traceback."""
+    assert ended.status == status, ended.err
+    said = [line for line in ended.err.splitlines() if line.startswith(("error:", "stopped:"))]
+    assert len(said) == 1, ended.err
+    assert re.search(message, said[0]), said[0]
+    assert "Traceback" not in ended.err
+    assert "DataLoader worker" not in ended.err
+
+
+def is_whole(folder: Path) -> bool:
+    """No temporary file or folder was left."""
+    return not [path for path in folder.rglob("*") if path.name.endswith(".tmp") or ".tmp." in path.name]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optim.learning_rate=1"], r"optim\.learning_rate.*expected"),
+        (["modle.reference=normal"], r"modle.*did you mean.*model"),
+        (["optim.lr"], r"expected section\.key=value; write e\.g\."),
+        (["optim.steps=many"], r"optim\.steps: got 'many' .*; expected an integer"),
+        (["optim.lr=-1"], r"optim\.lr: got -1.*; expected a number above 0"),
+        (["data.image_size=[10, 20, 30]"], r"data\.image_size: got \[10, 20, 30\] .*; expected one number of pixels or"),
+        (["tasks={normale: 1}"], r"tasks: got 'normale'; expected .*did you mean 'normal'\?"),
+        (["model.reference=normals"], r"model\.reference: got 'normals'; expected a task of the config"),
+        (["model.backbone=resnet_five"], r"model\.backbone: got 'resnet_five'; expected a model of timm"),
+        (
+            ["model.backbone=vit_tiny_patch16_224", "model.backbone_args={}"],
+            r"strides \[16, .*; expected one each at \[4, 8, 16, 32\]",
+        ),
+        (
+            ["model.pretrained=true", "model.backbone_args={}"],
+            r"model\.pretrained: .*expected a network or a file; .*model\.pretrained=PATH",
+        ),
+        (["data.root=no/such/folder"], r"data\.root: got 'no/such/folder', which is no folder; expected .*; correct the path"),
+        (["run.device=cuda:77"], r"run\.device: got 'cuda:77'.*; expected auto, cpu or a device"),
+        (["run.init=no/such/run"], r"checkpoint: got no/such/run; expected a run's folder .*no such folder"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_the_config_gets_wrong(
+    script: Script, config_file: Path, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    refused(script("train", "--config", config_file, f"run.output={tmp_path}/runs", *overrides), message)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_config_that_is_not_there(script: Script, tmp_path: Path) -> None:
+    refused(script("train", "--config", tmp_path / "none.yaml"), r"got .*none\.yaml; expected a YAML file; .*check the path")
+
+
+def train(script: Script, config_file: Path, root: Path, *overrides: str) -> Any:
+    settings = [f"data.root={root}", f"run.output={root.parent}/runs", *overrides]
+    return script("train", "--config", config_file, *settings)
+
+
+def test_an_empty_split(script: Script, config_file: Path, own_tree: Path) -> None:
+    (own_tree / "splits.csv").write_text("id,train,val,test\nalder,1,0,0\n")
+    refused(train(script, config_file, own_tree), r"got no view of split 'val'; expected at least one of .*; .*splits\.csv")
+    assert not (own_tree.parent / "runs").exists()
+
+
+def test_a_task_without_labels(script: Script, config_file: Path, own_tree: Path) -> None:
+    shutil.rmtree(own_tree / "edge_texture")
+    refused(
+        train(script, config_file, own_tree), r"got task edge_texture, of which split 'train' has no file; expected .*; leave"
+    )
+    assert not (own_tree.parent / "runs").exists()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def write_wrong_mode(path: Path) -> None:
+    Image.new("RGB", (64, 64), (3, 4, 5)).save(path)
+
+
+def write_unknown_class(path: Path) -> None:
+    Image.fromarray(np.full((64, 64), 18, np.uint8)).save(path)
+
+
+DAMAGES = [
+    (
+        "rgb",
+        "rgb",
+        truncate,
+        r"point_2_view_0_domain_rgb\.png: got a file that cannot be read .*; expected a whole image; fetch",
+    ),
+    (
+        "depth_zbuffer",
+        "depth_zbuffer",
+        write_wrong_mode,
+        r"depth_zbuffer\.png: got an image of mode RGB; expected I;16.*; store",
+    ),
+    (
+        "segment_semantic",
+        "segmentsemantic",
+        write_unknown_class,
+        r"segmentsemantic\.png: got label code 18; expected 0 .* to 17; map",
+    ),
+]
+
+
+@pytest.mark.parametrize(("folder", "ending", "damage", "message"), DAMAGES, ids=[case[0] for case in DAMAGES])
+def test_a_damaged_file_is_named(
+    script: Script, config_file: Path, own_tree: Path, folder: str, ending: str, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(own_tree / folder / "alder" / f"point_2_view_0_domain_{ending}.png")
+    ended = train(script, config_file, own_tree)
+    refused(ended, message)
+    assert "alder" in ended.err
+    assert is_whole(own_tree.parent)
+    assert not list((own_tree.parent / "runs").rglob("metrics.jsonl"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_that_a_worker_cannot_read(script: Script, config_file: Path, own_tree: Path, workers: int) -> None:
+    """In the validation split, which is first read in the middle of training; the second evaluation would be step 4."""
+    write_unknown_class(own_tree / "segment_semantic" / "cedar" / "point_2_view_0_domain_segmentsemantic.png")
+    ended = train(script, config_file, own_tree, f"data.workers={workers}")
+    refused(
+        ended, r"^error: \S*cedar/point_2_view_0_domain_segmentsemantic\.png: got label code 18; expected .*; map the labels"
+    )
+    folder = own_tree.parent / "runs" / "tiny"
+    assert is_whole(folder)
+    assert not (folder / "checkpoints").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_with_status_1(script: Script, config_file: Path, tmp_path: Path) -> None:
+    overrides = [f"run.output={tmp_path}/runs", "optim.lr=1e30", "optim.warmup=0", "eval.every=1", "eval.images=0"]
+    ended = script("train", "--config", config_file, *overrides)
+    refused(ended, r"stopped: the loss of \w+ is (nan|inf) at step 2; .*; try a lower optim\.lr", status=1)
+    assert os.readlink(tmp_path / "runs" / "tiny" / "checkpoints" / "last") == "1"
+
+
+def test_a_folder_that_holds_a_run(script: Script, config_file: Path, trained: Path) -> None:
+    before = sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*"))
+    message = r"tiny holds a run already; expected a new folder; go on with --resume, choose another run\.name or delete it"
+    refused(script("train", "--config", config_file), message)
+    refused(
+        script("train", "--config", config_file, "--resume", "optim.lr=0.5"),
+        r"config differs .*lr: 0\.001.*lr: 0\.5.*; expected the same",
+    )
+    refused(
+        script("train", "--config", config_file, "--resume", "run.name=new"),
+        r"with --resume; expected a run to go on with; start it",
+    )
+    assert sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*")) == before
+    assert not trained.with_name("new").exists()
+
+
+# --- Checkpoints ---
+
+
+def damaged_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def other_weights(folder: Path) -> None:
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace('"embed_dim": 16', '"embed_dim": 24'))
+
+
+def damaged_config(folder: Path) -> None:
+    (folder / "config.json").write_text('{"tasks": ')
+
+
+def other_config(folder: Path) -> None:
+    (folder / "config.json").write_text('{"architectures": ["Bert"], "hidden_size": 768}')
+
+
+def no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def no_yaml(folder: Path) -> None:
+    (folder / "config.yaml").unlink()
+
+
+CHECKPOINTS: dict[Callable[[Path], None], str] = {
+    damaged_weights: r"model\.safetensors: not the weights of .*; expected a folder written by save_pretrained; it is damaged",
+    other_weights: r"model\.safetensors: not the weights of .*; expected .*; it is damaged or of another architecture",
+    damaged_config: r"config\.json: .*; expected the config\.json that save_pretrained writes",
+    other_config: r"config\.json: got format_version None; expected 1",
+    no_config: r"config\.json: cannot be read .*; expected the config\.json",
+    no_yaml: r"config\.yaml; expected a YAML file",
+}
+
+
+@pytest.mark.parametrize("spoil", CHECKPOINTS, ids=lambda spoil: spoil.__name__)
+def test_a_checkpoint_that_is_none(script: Script, trained: Path, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree((trained / "checkpoints" / "last").resolve(), folder)
+    spoil(folder)
+    image, out = tmp_path / "x.png", tmp_path / "out"
+    Image.new("RGB", (40, 30)).save(image)
+    refused(script("predict", "--ckpt", folder, image, "--out", out), CHECKPOINTS[spoil])
+    refused(script("eval", "--ckpt", folder, "--out", out / "x.json"), CHECKPOINTS[spoil])
+    assert not out.exists()
+
+
+def test_a_checkpoint_that_is_not_there(script: Script, tmp_path: Path) -> None:
+    for name, reason in (("none", "there is no such folder"), (".", "no checkpoint was written there yet")):
+        ended = script("eval", "--ckpt", tmp_path / name)
+        refused(ended, rf"checkpoint: got .*; expected a run's folder or a checkpoint's .*; {reason}")
+
+
+# --- The door itself ---
+
+
+def test_a_programming_error_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), exit_on_user_error():
+        print(1 // 0)
+
+
+def test_a_user_error_ends_with_its_message(capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in (ValueError, FileNotFoundError, ImportError):
+        with pytest.raises(SystemExit) as ended, exit_on_user_error():
+            raise kind("x: got 1; expected 2; add one")
+        assert ended.value.code == 2
+        assert capsys.readouterr().err == "error: x: got 1; expected 2; add one\n"

@@ -1,0 +1,158 @@
+"""Images of any kind and size -> typed maps, the same numbers as an evaluation's; the script around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from mult import TASKS, Predictor, evaluate
+from mult.data import Taskonomy
+from mult.predict import load_checkpoint
+
+Script = Callable[..., Any]
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (53, 37)) -> Image.Image:
+    """An asymmetric picture, (width, height)."""
+    width, height = size
+    y, x = np.mgrid[0:height, 0:width]
+    rgb = np.stack([x * 255 // width, y * 255 // height, (x > 20) * 200 + 20], axis=-1).astype(np.uint8)
+    return Image.fromarray(rgb).convert(mode)
+
+
+@pytest.fixture(scope="module")
+def predictor(trained: Path) -> Predictor:
+    return Predictor.from_checkpoint(trained)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1", "LA", "CMYK"])
+@pytest.mark.parametrize("size", [(53, 37), (9, 71), (200, 160)])
+def test_maps_are_as_the_contract_says(predictor: Predictor, mode: str, size: tuple[int, int]) -> None:
+    image = picture(mode, size)
+    maps = predictor(image)
+    assert list(maps) == list(TASKS)
+    for task, values in maps.items():
+        channels = TASKS[task].channels
+        assert values.shape == (size[::-1] if channels is None else (channels, *size[::-1]))
+        assert values.dtype == (np.int64 if channels is None else np.float32)
+        assert np.isfinite(values).all()
+    assert 0 <= maps["segment_semantic"].min() <= maps["segment_semantic"].max() <= 16
+    np.testing.assert_allclose(np.linalg.norm(maps["normal"], axis=0), 1, atol=1e-5)
+    for task, values in predictor(image.convert("RGB")).items():  # every mode means its colours
+        assert np.array_equal(values, maps[task])
+
+
+def test_sixteen_bit_gray_is_not_cut_at_255(predictor: Predictor) -> None:
+    gray = np.asarray(picture("L"))
+    deep = Image.fromarray(gray.astype(np.uint16) * 257)
+    assert deep.mode == "I;16"
+    for task, values in predictor(deep).items():
+        assert np.array_equal(values, predictor(Image.fromarray(gray))[task])
+
+
+def test_values_are_the_decoded_outputs_at_the_image_s_size(predictor: Predictor) -> None:
+    """data.md's and Task Grouping's numbers, written out again."""
+    image = picture()
+    pixels = torch.from_numpy(np.asarray(image).astype(np.float32) / 255).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        outputs = predictor.model(F.interpolate(pixels, (48, 40), mode="bilinear", antialias=True))
+    native = {task: F.interpolate(output, (37, 53), mode="bilinear")[0].numpy() for task, output in outputs.items()}
+    expected = {
+        "segment_semantic": native["segment_semantic"].argmax(0),
+        "depth_zbuffer": native["depth_zbuffer"] * 1000 / 512 + 1500 / 512,
+        "normal": native["normal"] / np.linalg.norm(native["normal"], axis=0),
+        "keypoints2d": native["keypoints2d"] * 100 / 65535 + 50 / 65535,
+        "edge_texture": native["edge_texture"] * 1070 / 65535 + 718 / 65535,
+        "reshading": native["reshading"] * 0.2846 + 0.4962,
+    }
+    maps = predictor(image)
+    for task, values in expected.items():
+        np.testing.assert_allclose(maps[task], values, rtol=1e-5, atol=1e-5)
+
+
+def test_predictions_are_the_evaluation_s(predictor: Predictor, tree_root: Path) -> None:
+    view = Taskonomy(tree_root, split="val")[1]
+    (shown,) = evaluate.predictions(predictor.model, [view], (48, 40), torch.device("cpu"))
+    image = Image.fromarray((view["image"].permute(1, 2, 0) * 255).round().byte().numpy())
+    for task, values in predictor(image).items():
+        np.testing.assert_allclose(values, shown["predictions"][task], atol=1e-6)
+
+
+def test_a_checkpoint_brings_its_config_and_classes(trained: Path) -> None:
+    model, config = load_checkpoint(trained / "checkpoints" / "last")
+    assert config.data.image_size == (48, 40)
+    assert not model.training
+    assert model.classes["segment_semantic"][16] == "vase"
+
+
+def test_the_script_writes_arrays_and_pictures(script: Script, trained: Path, predictor: Predictor, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    (folder / "deep" / "er").mkdir(parents=True)
+    picture().save(folder / "a.b.png")
+    picture("L", (20, 30)).save(folder / "deep" / "er" / "c.jpg")
+    (folder / "notes.txt").write_text("no image")
+    alone = tmp_path / "alone.bmp"
+    picture(size=(31, 33)).save(alone)
+    ended = script("predict", "--ckpt", trained, folder, alone, "--out", out)
+    assert ended.status == 0, ended.err
+    assert "3 of 3 images predicted" in ended.out
+    stems = ["a.b", "deep/er/c", "alone"]
+    names = {f"{stem}.npz" for stem in stems} | {f"{stem}_{task}.png" for stem in stems for task in TASKS}
+    assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == names
+    with np.load(out / "a.b.npz") as stored:
+        assert set(stored.files) == set(TASKS)
+        for task, values in predictor(picture()).items():
+            assert np.array_equal(stored[task], values)
+            assert stored[task].dtype == values.dtype
+    with Image.open(out / "deep" / "er" / "c_depth_zbuffer.png") as drawn:
+        assert drawn.width >= 20
+        assert len(np.unique(np.asarray(drawn.convert("RGB")).reshape(-1, 3), axis=0)) > 1
+
+
+def test_an_unreadable_image_is_listed_and_the_others_are_done(script: Script, trained: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.png", "z.png"):
+        picture().save(folder / name)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "m.png")
+    (folder / "m.png").write_bytes((folder / "m.png").read_bytes()[:1500])
+    (folder / "n.jpg").write_text("not an image")
+    ended = script("predict", "--ckpt", trained, folder, "--out", out)
+    assert ended.status == 2
+    assert "2 of 4 images predicted" in ended.out
+    assert str(folder / "m.png") in ended.err
+    assert str(folder / "n.jpg") in ended.err
+    assert str(folder / "a.png") not in ended.err
+    assert "Traceback" not in ended.err
+    assert {path.name for path in out.glob("*.npz")} == {"a.npz", "z.npz"}
+    assert not [path for path in out.iterdir() if path.name.startswith(("m", "n", "."))]
+
+
+def test_images_of_one_name_are_refused(script: Script, trained: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        picture().save(tmp_path / name / "x.png")
+    picture().save(tmp_path / "one" / "x.jpg")
+    for inputs in ([tmp_path / "one"], [tmp_path / "one" / "x.png", tmp_path / "two" / "x.png"]):
+        ended = script("predict", "--ckpt", trained, *inputs, "--out", tmp_path / "out")
+        assert ended.status == 2
+        assert "got x more than once; expected names that differ; predict them in separate calls" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_predict_is_said(script: Script, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    ended = script("predict", "--ckpt", trained, tmp_path / "empty", "--out", tmp_path / "out")
+    assert (ended.status, ended.err.count("error:")) == (2, 1)
+    assert "got none in" in ended.err
+    ended = script("predict", "--ckpt", trained, tmp_path / "none.png", "--out", tmp_path / "out")
+    assert ended.status == 2
+    assert "expected an image or a folder of images; no such file" in ended.err
