@@ -12,10 +12,11 @@ from, and that is all in which the variants differ:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from timm.layers import DropPath, Mlp
+from timm.layers.drop import DropPath
+from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from mult.models.windows import Windows
@@ -110,7 +111,7 @@ class WindowBlock(nn.Module):
         self.source, self.heads, self.window, self.layout, self.shifted = source, heads, window, layout, shifted
         self.groups = {owner: [task for task in owners if owners[task] == owner] for owner in owners.values()}
         norm = source == "context" and context_norm
-        self.streams = nn.ModuleDict()
+        self.streams: Any = nn.ModuleDict()  # of Stream, whose methods nn.Module does not declare
         for task in owners:
             query_key = QueryKey(dim, heads, window, norm, source == "stream") if task in self.groups else None
             self.streams[task] = Stream(dim, drop_path, query_key)

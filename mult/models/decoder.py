@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -116,11 +116,11 @@ class Decoder(nn.Module):
         super().__init__()
         dims, heads = list(dims)[::-1], list(heads)[::-1]
         rates = [drop_path * block / (2 * len(dims) - 1) for block in range(2 * len(dims))]
-        self.stages = nn.ModuleList(
+        self.stages: Any = nn.ModuleList(
             Stage(list(tasks), reference, attention, wiring, dim, heads[i], window, rates[2 * i : 2 * i + 2])
             for i, dim in enumerate(dims)
         )
-        self.upsamples = nn.ModuleList(
+        self.upsamples: Any = nn.ModuleList(
             nn.ModuleDict({task: Upsample(dim, finer) for task in tasks}) for dim, finer in pairwise(dims)
         )
         self.heads = nn.ModuleDict({task: Head(dims[-1], channels, dropout) for task, channels in tasks.items()})
