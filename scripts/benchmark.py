@@ -58,7 +58,8 @@ def seconds(run: Step) -> float:
 
 def compare(ours: Step, theirs: Step, pairs: int, name: str) -> str:
     """The median over `pairs` of time(ours) / time(theirs), with the range, after one uncounted run of each."""
-    ours(), theirs()
+    ours()
+    theirs()
     ratios = [seconds(ours) / seconds(theirs) for _ in tqdm(range(pairs), desc=name, leave=False)]
     return f"{statistics.median(ratios):6.3f}   ({min(ratios):.3f} to {max(ratios):.3f})"
 
