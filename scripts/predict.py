@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from mult import distributed
@@ -72,11 +72,11 @@ def main() -> None:
         for file, relative in tqdm(images, desc="predict"):
             try:
                 with Image.open(file) as image:
-                    image.load()
+                    upright = ImageOps.exif_transpose(image)  # loads it, and turns it as viewers show it
             except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
                 failed.append(f"{file} ({error})")
                 continue
-            write(predictor, image, out / relative.with_suffix(""))
+            write(predictor, upright, out / relative.with_suffix(""))
         print(f"{len(images) - len(failed)} of {len(images)} images predicted; maps and pictures: {out}/")
         if failed:
             print("error: not readable as images:", *failed, sep="\n  ", file=sys.stderr)
