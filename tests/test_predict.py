@@ -136,6 +136,19 @@ def test_an_unreadable_image_is_listed_and_the_others_are_done(script: Script, t
     assert not [path for path in out.iterdir() if path.name.startswith(("m", "n", "."))]
 
 
+def test_a_photograph_on_its_side_is_turned_upright(
+    script: Script, trained: Path, predictor: Predictor, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: the first row is the right side
+    picture().save(tmp_path / "side.png", exif=exif)
+    assert script("predict", "--ckpt", trained, tmp_path / "side.png", "--out", tmp_path / "out").status == 0
+    expected = predictor(picture().transpose(Image.Transpose.ROTATE_270))
+    with np.load(tmp_path / "out" / "side.npz") as stored:
+        for task, values in expected.items():
+            assert np.array_equal(stored[task], values)
+
+
 def test_images_of_one_name_are_refused(script: Script, trained: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
