@@ -41,8 +41,6 @@ class Head(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout2d(dropout)
         self.linear = nn.Linear(dim, channels)
-        nn.init.trunc_normal_(self.linear.weight, std=0.02)  # small: training starts near a constant, not with large errors
-        nn.init.zeros_(self.linear.bias)
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, H/4, W/4, dim) -> (B, channels, H, W); tokens stand for 4 x 4 pixels, the last ones possibly for fewer."""
@@ -126,8 +124,7 @@ class Decoder(nn.Module):
             nn.ModuleDict({task: Upsample(dim, finer) for task in tasks}) for dim, finer in pairwise(dims)
         )
         self.heads = nn.ModuleDict({task: Head(dims[-1], channels, dropout) for task, channels in tasks.items()})
-        self.stages.apply(_initialise)
-        self.upsamples.apply(_initialise)
+        self.apply(_initialise)
 
     def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
         """Four maps (B, C_s, H_s, W_s), fine to coarse, and the image's size -> task -> (B, channels, *size)."""
