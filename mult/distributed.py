@@ -29,7 +29,10 @@ def pick_device(name: str) -> torch.device:
 def start(device: torch.device) -> None:
     """Join the process group that torchrun announces in the environment, if it does."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        # Gradients are on the GPU and metrics on the CPU, where nccl does not reach.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
 
 
 def stop() -> None:
