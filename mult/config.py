@@ -185,6 +185,22 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return Config.from_dict(tree, str(path))
 
 
+def load_data_config(path: str | Path, usual: DataConfig) -> DataConfig:
+    """The `data` section of a YAML that may hold nothing else; what a network is fed with (`image_size`, `batch_size`,
+    `workers`) is as `usual` where the section does not say.
+
+    Raises FileNotFoundError for a missing file and ValueError for anything else that is wrong in it, in any section.
+    """
+    tree = _load_file(Path(path), chain=())
+    if "data" not in tree:
+        found = ", ".join(tree) or "nothing"
+        raise ValueError(f"{path}: got {found}; expected a data section; say what to read in data.dataset and data.root")
+    unsaid = {name: getattr(usual, name) for name in ("image_size", "batch_size", "workers")}
+    data = schema.read(DataConfig, unsaid | tree["data"], f"{path}: data")
+    assert isinstance(data, DataConfig)
+    return data
+
+
 def to_yaml(config: Config) -> str:
     """Write out every value of a config; loading the text gives an equal Config."""
     return schema.write_yaml(config)

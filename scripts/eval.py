@@ -1,6 +1,6 @@
 """Evaluate a checkpoint: python scripts/eval.py --ckpt RUN_OR_CHECKPOINT [--config DATA.yaml] [--split test] [--out FILE].
 
-The data are the checkpoint's own unless a YAML with another `data` section is given.
+The data are the checkpoint's own unless a YAML with another `data` section is given: a whole config, or that section alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mult import build, distributed, evaluate
 from mult.cli import exit_on_user_error
-from mult.config import load_config
+from mult.config import load_data_config
 from mult.predict import load_checkpoint
 from mult.runs import find_checkpoint, read_json, write_json
 from mult.train import PRECISIONS
@@ -30,7 +30,7 @@ def main() -> None:
     with exit_on_user_error():
         folder = find_checkpoint(arguments.ckpt)
         model, config = load_checkpoint(folder)
-        data = (load_config(arguments.config) if arguments.config else config).data
+        data = load_data_config(arguments.config, usual=config.data) if arguments.config else config.data
         device = distributed.pick_device(config.run.device)
         views = build.dataset(data, model.tasks, arguments.split)
         batches = build.eval_batches(views, data.image_size, config.eval.batch_size or data.batch_size, data.workers)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mult.config import Config, TaskConfig, load_config, to_yaml
+from mult.config import Config, TaskConfig, load_config, load_data_config, to_yaml
 
 MINIMAL = """
 run: {name: trial}
@@ -485,3 +485,37 @@ def test_missing_file(tmp_path: Path, name: str) -> None:
 def test_bad_override(minimal: Path, override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_config(minimal, [override])
+
+
+# --- A data section alone ---
+
+
+def test_data_section_alone_is_fed_as_usual_where_it_does_not_say(tmp_path: Path, minimal: Path) -> None:
+    usual = dataclasses.replace(load_config(minimal).data, workers=5, subset="full", max_depth_m=3.0)
+    alone = write(tmp_path / "alone.yaml", "data: {dataset: taskonomy, root: data/homes, batch_size: 3}")
+    data = load_data_config(alone, usual)
+    assert (data.dataset, data.root, data.batch_size) == ("taskonomy", "data/homes", 3)
+    assert (data.image_size, data.workers) == ((96, 96), 5)
+    assert (data.subset, data.max_depth_m) == ("tiny", None)  # what is read is never the other dataset's
+    sized = write(tmp_path / "sized.yaml", "base: alone.yaml\ndata: {image_size: [64, 96]}")
+    assert load_data_config(sized, usual) == dataclasses.replace(data, image_size=(64, 96))
+
+
+def test_data_section_of_a_whole_config(minimal: Path) -> None:
+    config = load_config(minimal)
+    assert load_data_config(minimal, dataclasses.replace(config.data, root="elsewhere", batch_size=9)).root == "data/rooms"
+    assert load_data_config(minimal, dataclasses.replace(config.data, batch_size=9)).batch_size == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("run: {name: a}", r"data\.yaml: got run; expected a data section; say what to read"),
+        ("data: {dataset: rooms}", r"data\.yaml: data: root: got nothing; expected a string; add this required key"),
+        ("data: {dataset: rooms, root: a, wrokers: 1}", r"data\.yaml: data: got unknown key 'wrokers'; .*'workers'"),
+        ("data: {dataset: rooms, root: a}\noptim: {lr: -1}", r"data\.yaml: optim\.lr: got -1"),
+    ],
+)
+def test_bad_data_section(tmp_path: Path, minimal: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_data_config(write(tmp_path / "data.yaml", text), load_config(minimal).data)

@@ -210,6 +210,16 @@ def test_evaluating_leaves_the_mode_and_the_weights(trained: Path, tree_root: Pa
 # --- The script ---
 
 
+def test_the_script_takes_a_yaml_of_a_data_section_alone(script: Script, trained: Path, own_tree: Path, tmp_path: Path) -> None:
+    (own_tree / "splits.csv").write_text("id,train,val,test\nalder,0,0,1\n")
+    config, out = tmp_path / "mine.yaml", tmp_path / "mine.json"
+    config.write_text(f"data: {{dataset: taskonomy, root: {own_tree}}}")
+    ended = script("eval", "--ckpt", trained, "--config", config, "--split", "test", "--out", out)
+    assert ended.status == 0, ended.err
+    assert read_json(out)["images"] == 4  # alder's, and not the two of the checkpoint's own root
+    assert read_json(out)["tasks"]["normal"]["mean"]["value"] > 0
+
+
 def test_the_script_repeats_the_training_s_evaluation(script: Script, trained: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(trained, moved, symlinks=True)
