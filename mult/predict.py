@@ -1,47 +1,84 @@
-"""Predictor: an image of any size -> typed maps in physical units, at the image's own size."""
+"""Predictor: images of any size -> typed maps in physical units, each at its image's own size."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from mult.config import Config, load_config
 from mult.data import EvalTransform
 from mult.data.sample import Sample
+from mult.data.transforms import mirror
 from mult.models import MulT
 from mult.runs import find_checkpoint
 from mult.tasks import TASKS
 
+Averaging = Literal["none", "flip"]
+Maps = dict[str, NDArray[Any]]
+"""{task: map}: class ids (H, W) int64, all else (C, H, W) float32 in the task's unit."""
+
 
 class Predictor:
-    """A trained model and the size it looks at images: images are resized to it, maps back to the image's own size."""
+    """A trained model and the size it looks at images: images are resized to it, maps back to the image's own size.
 
-    def __init__(self, model: MulT, image_size: tuple[int, int], device: str | torch.device = "cpu") -> None:
+    tta "flip" averages the raw outputs (of classes the logits) for the image and, mirrored back, for its mirror image.
+    """
+
+    def __init__(
+        self, model: MulT, image_size: tuple[int, int], device: str | torch.device = "cpu", tta: Averaging = "none"
+    ) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self.classes = model.classes
         self.tasks = {task: TASKS[task] for task in model.tasks}
         self.transform = EvalTransform(image_size)
+        self.tta = tta
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu") -> Predictor:
+    def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu", tta: Averaging = "none") -> Predictor:
         """From a run's folder (its best checkpoint) or a checkpoint's; ValueError where it cannot be read."""
         model, config = load_checkpoint(path)
-        return cls(model, config.data.image_size, device)
+        return cls(model, config.data.image_size, device, tta)
+
+    def __call__(self, image: Image.Image) -> Maps:
+        """The maps of one image, of any mode."""
+        return next(self.batch([image]))
 
     @torch.inference_mode()
-    def __call__(self, image: Image.Image) -> dict[str, NDArray[Any]]:
-        """An image of any mode -> {task: map}: class ids (H, W) int64, all else (C, H, W) float32 in the task's unit."""
+    def batch(self, images: Sequence[Image.Image]) -> Iterator[Maps]:
+        """The maps of each image, of any mode and size, from one pass through the network.
+
+        Images become maps at their own size one at a time, as they are asked for: a batch of photographs does not fill the
+        memory with maps.
+        """
+        outputs = self._outputs(torch.stack([self._resized(image) for image in images]).to(self.device))
+        for index, image in enumerate(images):
+            size = (image.height, image.width)
+            yield {
+                task: self.tasks[task].predict(output[index : index + 1], size)[0].cpu().numpy()
+                for task, output in outputs.items()
+            }
+
+    def _resized(self, image: Image.Image) -> Tensor:
+        """An image as the network takes it, (3, *image_size) in [0, 1]."""
         pixels = np.array(as_rgb(image), np.float32) / 255
         sample: Sample = {"image": torch.from_numpy(pixels).permute(2, 0, 1), "targets": {}, "valid": {}, "id": ""}
-        outputs = self.model(self.transform(sample)["image"][None].to(self.device))
-        size = (image.height, image.width)
-        return {task: self.tasks[task].predict(output, size)[0].cpu().numpy() for task, output in outputs.items()}
+        return self.transform(sample)["image"]
+
+    def _outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """Raw outputs of a batch (B, 3, H, W)."""
+        outputs: dict[str, Tensor] = self.model(images)
+        if self.tta == "flip":
+            mirrored = self.model(images.flip(-1))
+            outputs = {task: (output + mirror(task, mirrored[task])) / 2 for task, output in outputs.items()}
+        return outputs
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from PIL import Image
 
 from mult import TASKS, Predictor, evaluate
 from mult.data import Taskonomy
+from mult.models import MulT
 from mult.predict import load_checkpoint
 
 Script = Callable[..., Any]
@@ -77,6 +81,39 @@ def test_values_are_the_decoded_outputs_at_the_image_s_size(predictor: Predictor
         np.testing.assert_allclose(maps[task], values, rtol=1e-5, atol=1e-5)
 
 
+def test_images_of_any_sizes_in_a_batch_are_as_alone(predictor: Predictor) -> None:
+    images = [picture(), picture("L", (9, 71)), picture(size=(120, 64)), picture("P", (40, 48))]
+    for image, maps in zip(images, predictor.batch(images), strict=True):
+        for task, values in predictor(image).items():
+            assert maps[task].dtype == values.dtype
+            np.testing.assert_allclose(maps[task], values, atol=1e-5, err_msg=task)
+
+
+def test_flip_averaging_is_the_mean_with_the_mirror_image_s_outputs(predictor: Predictor) -> None:
+    """Written out: the mirror image's raw outputs turned back, x of the normals negated, the mean decoded."""
+    image = picture(size=(40, 48))
+    mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    pixels = [torch.from_numpy(np.array(one, np.float32) / 255).permute(2, 0, 1)[None] for one in (image, mirrored)]
+    with torch.no_grad():
+        plain, other = ({task: out[0].numpy() for task, out in predictor.model(one).items()} for one in pixels)
+    mean = {task: (plain[task] + other[task][..., ::-1]) / 2 for task in plain}
+    mean["normal"][0] = (plain["normal"][0] - other["normal"][0][:, ::-1]) / 2
+    averaged = Predictor(predictor.model, (48, 40), tta="flip")(image)
+    normal = mean["normal"] / np.linalg.norm(mean["normal"], axis=0)
+    np.testing.assert_allclose(averaged["normal"], normal, atol=1e-5)
+    np.testing.assert_allclose(averaged["depth_zbuffer"], mean["depth_zbuffer"] * 1000 / 512 + 1500 / 512, atol=1e-5)
+    assert np.array_equal(averaged["segment_semantic"], mean["segment_semantic"].argmax(0))
+    assert any(not np.allclose(averaged[task], values, atol=1e-3) for task, values in predictor(image).items())
+
+
+def test_flip_averaging_cannot_tell_left_from_right(predictor: Predictor) -> None:
+    averaging = Predictor(predictor.model, (48, 40), tta="flip")
+    maps, mirrored = (averaging(one) for one in (picture(), picture().transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
+    for task, values in maps.items():
+        sign = np.array([-1, 1, 1])[:, None, None] if task == "normal" else 1
+        np.testing.assert_allclose(mirrored[task][..., ::-1] * sign, values, atol=1e-5, err_msg=task)
+
+
 def test_predictions_are_the_evaluation_s(predictor: Predictor, tree_root: Path) -> None:
     view = Taskonomy(tree_root, split="val")[1]
     (shown,) = evaluate.predictions(predictor.model, [view], (48, 40), torch.device("cpu"))
@@ -109,7 +146,7 @@ def test_the_script_writes_arrays_and_pictures(script: Script, trained: Path, pr
     with np.load(out / "a.b.npz") as stored:
         assert set(stored.files) == set(TASKS)
         for task, values in predictor(picture()).items():
-            assert np.array_equal(stored[task], values)
+            np.testing.assert_allclose(stored[task], values, atol=1e-5)
             assert stored[task].dtype == values.dtype
     with Image.open(out / "deep" / "er" / "c_depth_zbuffer.png") as drawn:
         assert drawn.width >= 20
@@ -169,3 +206,79 @@ def test_nothing_to_predict_is_said(script: Script, trained: Path, tmp_path: Pat
     ended = script("predict", "--ckpt", trained, tmp_path / "none.png", "--out", tmp_path / "out")
     assert ended.status == 2
     assert "expected an image or a folder of images; no such file" in ended.err
+
+
+def test_taskonomy_s_files_are_read_back_as_the_maps(
+    script: Script, trained: Path, predictor: Predictor, tree_root: Path, tmp_path: Path
+) -> None:
+    """Predicting a tree's rgb folder gives a tree: the reader finds, view for view, what was predicted."""
+    out = tmp_path / "out"
+    shutil.copytree(tree_root / "rgb", out / "rgb")
+    shutil.copy(tree_root / "splits.csv", out)
+    ended = script("predict", "--ckpt", trained, tree_root / "rgb", "--out", out, "--format", "taskonomy", "--batch-size", 3)
+    assert ended.status == 0, ended.err
+    files = len(list(tree_root.joinpath("rgb").rglob("*.png")))
+    assert f"{files} of {files} images predicted" in ended.out
+    steps = {"depth_zbuffer": 1 / 512, "keypoints2d": 1 / 65535, "edge_texture": 1 / 65535, "reshading": 1 / 255}
+    ranges = {"depth_zbuffer": (1 / 512, 65534 / 512)}
+    clipped, total = dict.fromkeys(steps, 0), dict.fromkeys(steps, 0)
+    for split in ("train", "val", "test"):
+        views = Taskonomy(out, split=split)
+        for index in range(len(views)):
+            sample = views[index]
+            image = Image.fromarray((sample["image"].permute(1, 2, 0) * 255).round().byte().numpy())
+            maps = predictor(image)
+            stored = {task: target.numpy() for task, target in sample["targets"].items()}
+            assert all(valid.all() for valid in sample["valid"].values())
+            assert (stored["segment_semantic"] != maps["segment_semantic"]).mean() < 1e-3
+            assert (1 - (stored["normal"] * maps["normal"]).sum(0)).max() < 1e-4
+            for task, step in steps.items():
+                held = maps[task].clip(*ranges.get(task, (0, 1)))
+                np.testing.assert_allclose(stored[task], held, atol=0.51 * step, err_msg=task)
+                clipped[task] += int((held != maps[task]).sum())
+                total[task] += held.size
+    assert sum(clipped.values()) > 0
+    for task, count in clipped.items():
+        said = re.search(rf"{task}: (\d+) of (\d+) values clipped to what the files hold, ", ended.out)
+        assert (said is not None) == (count > 0)
+        assert said is None or (abs(int(said[1]) - count) <= 2 and int(said[2]) == total[task])
+    assert not list(out.rglob("*.npz"))
+
+
+def test_classes_that_are_not_taskonomy_s_are_left_out_and_said(script: Script, trained: Path, tmp_path: Path) -> None:
+    checkpoint, photo = tmp_path / "checkpoint", tmp_path / "photo.png"
+    shutil.copytree(trained / "checkpoints" / "best", checkpoint)
+    arguments = json.loads((checkpoint / "config.json").read_text())
+    arguments["classes"]["segment_semantic"][3] = "hovercraft"
+    (checkpoint / "config.json").write_text(json.dumps(arguments))
+    picture().save(photo)
+    ended = script("predict", "--ckpt", checkpoint, photo, "--out", tmp_path / "out", "--format", "taskonomy")
+    assert ended.status == 0, ended.err
+    assert "segment_semantic: not written, the model's classes are not Taskonomy's 17" in ended.out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(TASKS) - {"segment_semantic"}
+
+    backbone_args = {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8]}
+    model = MulT({"segment_semantic": 2}, backbone_args=backbone_args)
+    model.classes = {"segment_semantic": ["floor", "ball"]}
+    model.save_pretrained(tmp_path / "alone")
+    shutil.copy(checkpoint / "config.yaml", tmp_path / "alone")
+    ended = script("predict", "--ckpt", tmp_path / "alone", photo, "--out", tmp_path / "none", "--format", "taskonomy")
+    assert ended.status == 2
+    assert "error: --format taskonomy: got a model of {'segment_semantic': \"the model's classes are not" in ended.err
+    assert "expected a task it can hold; take --format npz" in ended.err
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_option_that_means_nothing_is_refused(script: Script, trained: Path, tmp_path: Path) -> None:
+    picture().save(tmp_path / "x.png")
+    call = ("predict", "--ckpt", trained, tmp_path / "x.png", "--out", tmp_path / "out")
+    ended = script(*call, "--batch-size", 0)
+    assert (ended.status, ended.err.strip()) == (
+        2,
+        "error: --batch-size: got 0; expected a whole number above 0; 1 takes least memory",
+    )
+    for option in ("--tta", "--format"):
+        ended = script(*call, option, "twice")
+        assert ended.status == 2
+        assert f"argument {option}: invalid choice: 'twice'" in ended.err
+    assert not (tmp_path / "out").exists()

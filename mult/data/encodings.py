@@ -156,20 +156,40 @@ def _encode_reshading(target: Array, geometry: Mask) -> Array:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a task's files are coded: `ending` of those we write; whether what is valid depends on the geometry."""
+    """How a task's files are coded: `ending` of those we write; whether what is valid depends on the geometry; the lowest and
+    the highest value that a file holds, None where the values are no quantity (ids, unit vectors)."""
 
     ending: str
     modes: tuple[str, ...]
     needs_geometry: bool
     decode: Callable[[Array, Mask, Path], tuple[Array, Mask]]
     encode: Callable[[Array, Mask], Array]
+    limits: tuple[float, float] | None = None
 
+
+DEPTHS_M = (1 / DEPTH_UNITS_PER_M, (NO_GEOMETRY - 1) / DEPTH_UNITS_PER_M)
 
 ENCODINGS: dict[str, Encoding] = {
     "segment_semantic": Encoding("segmentsemantic", ("L",), False, _decode_segmentation, _encode_segmentation),
-    "depth_zbuffer": Encoding("depth_zbuffer", GRAY_16_BIT, True, _decode_depth, _encode_depth),
+    "depth_zbuffer": Encoding("depth_zbuffer", GRAY_16_BIT, True, _decode_depth, _encode_depth, DEPTHS_M),
     "normal": Encoding("normal", ("RGB",), True, _decode_normal, _encode_normal),
-    "keypoints2d": Encoding("keypoints2d", GRAY_16_BIT, False, _decode_16bit, _encode_16bit),
-    "edge_texture": Encoding("edge_texture", GRAY_16_BIT, False, _decode_16bit, _encode_16bit),
-    "reshading": Encoding("reshading", ("L", "RGB"), True, _decode_reshading, _encode_reshading),
+    "keypoints2d": Encoding("keypoints2d", GRAY_16_BIT, False, _decode_16bit, _encode_16bit, (0, 1)),
+    "edge_texture": Encoding("edge_texture", GRAY_16_BIT, False, _decode_16bit, _encode_16bit, (0, 1)),
+    "reshading": Encoding("reshading", ("L", "RGB"), True, _decode_reshading, _encode_reshading, (0, 1)),
 }
+
+
+def encode_prediction(task: str, prediction: Array) -> tuple[Array, int]:
+    """The pixels of the file that holds a prediction, valid everywhere, and how many of its values were clipped to fit in it.
+
+    prediction: class ids (H, W) or (C, H, W) in the task's unit. ValueError for values that are not finite.
+    """
+    if not np.isfinite(prediction).all():
+        raise ValueError(
+            f"{task}: got a prediction that is not finite; expected numbers; the checkpoint is of a diverged model"
+        )
+    encoding, fitting = ENCODINGS[task], prediction
+    if encoding.limits is not None:
+        fitting = np.clip(prediction, *encoding.limits)
+    pixels = encoding.encode(fitting, np.ones(prediction.shape[-2:], np.bool_))
+    return pixels, int((fitting != prediction).sum())

@@ -47,10 +47,15 @@ def flip(sample: Sample) -> Sample:
     """The view in a mirror, left and right exchanged, x of vectors negated; KeyError for a task without a rule."""
     return {
         "image": sample["image"].flip(-1),
-        "targets": {task: _rule(_FLIP, TASKS[task].flip, task)(target) for task, target in sample["targets"].items()},
+        "targets": {task: mirror(task, target) for task, target in sample["targets"].items()},
         "valid": {task: valid.flip(-1) for task, valid in sample["valid"].items()},
         "id": sample["id"],
     }
+
+
+def mirror(task: str, values: Tensor) -> Tensor:
+    """One task's maps (..., H, W) in a mirror; raw outputs too, since each `Task.encode` commutes with its `flip`."""
+    return _rule(_FLIP, TASKS[task].flip, task)(values)
 
 
 class TrainTransform:
@@ -200,7 +205,7 @@ def _mirror(target: Tensor) -> Tensor:
 
 def _mirror_negate_x(target: Tensor) -> Tensor:
     target = target.flip(-1)  # a copy, so that the sign may change in place
-    target[0].neg_()
+    target.select(-3, 0).neg_()
     return target
 
 

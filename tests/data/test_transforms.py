@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as oracle
 
 from mult import TASKS
 from mult.data.sample import Sample, collate_train
-from mult.data.transforms import Augmented, EvalTransform, TrainTransform, _jitter, flip, resize
+from mult.data.transforms import Augmented, EvalTransform, TrainTransform, _jitter, flip, mirror, resize
 from mult.labels import normals_from_depth
 
 SIZES = [(12, 20), (7, 9), (24, 40), (31, 11), (6, 10)]
@@ -139,6 +139,16 @@ def test_flip_is_an_involution() -> None:
         assert torch.equal(twice["targets"][task], sample["targets"][task])
         assert torch.equal(twice["valid"][task], sample["valid"][task])
     assert torch.equal(sample["targets"]["normal"], view()["targets"]["normal"])  # nothing was changed in place
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_raw_outputs_are_mirrored_as_targets_are(task: str) -> None:
+    """What averaging over mirror images stands on: encode commutes with the mirror, for batches too."""
+    record, values = TASKS[task], torch.rand(2, 5 if TASKS[task].categorical else TASKS[task].channels or 0, 6, 7) - 0.5
+    torch.testing.assert_close(mirror(task, record.encode(values)), record.encode(mirror(task, values)))
+    assert torch.equal(mirror(task, values)[1], mirror(task, values[1]))
+    sign = torch.tensor([-1.0, 1, 1])[:, None, None] if task == "normal" else 1
+    assert torch.equal(mirror(task, values)[..., 2], (values * sign)[..., 4])
 
 
 def test_flipped_normals_are_those_of_the_flipped_scene() -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mult import TASKS
 from mult.data import Taskonomy
+from mult.data.encodings import ENCODINGS, encode_prediction
 from mult.data.taskonomy import view_complete, write_view
 
 
@@ -122,3 +123,34 @@ def test_shapes_and_tasks_are_checked(by_task: Any) -> None:
         write_view(by_task.root, "hanson", 4, 0, **view(targets={"depth_zbuffer": np.ones((17, 23))}))
     with pytest.raises(ValueError, match="got 'depth'; expected one of"):
         write_view(by_task.root, "hanson", 4, 0, **view(targets={"depth": np.ones((1, 17, 23))}))
+
+
+@pytest.mark.parametrize(
+    ("task", "values", "codes", "clipped"),
+    [
+        ("depth_zbuffer", [-3, 0, 1 / 512, 2, 127.998, 500], [1, 1, 1, 1024, 65534, 65534], 4),
+        ("edge_texture", [-0.1, 0, 0.25, 1, 1.5], [0, 0, 16384, 65535, 65535], 2),
+        ("keypoints2d", [-1e-9, 0.5, 1.0], [0, 32768, 65535], 1),
+        ("reshading", [-2, 0.4, 1.01], [0, 102, 255], 2),
+    ],
+)
+def test_predictions_are_clipped_to_what_files_hold_and_counted(
+    task: str, values: list[float], codes: list[int], clipped: int
+) -> None:
+    pixels, count = encode_prediction(task, np.array(values, np.float32)[None, None])
+    assert (pixels if pixels.ndim == 2 else pixels[..., 0]).tolist() == [codes]
+    assert count == clipped
+    assert Image.fromarray(pixels).mode in ENCODINGS[task].modes
+
+
+def test_predicted_classes_and_normals_have_their_codes() -> None:
+    pixels, clipped = encode_prediction("segment_semantic", np.array([[0, 16, 5]]))
+    assert (pixels.tolist(), clipped) == ([[1, 17, 6]], 0)
+    pixels, clipped = encode_prediction("normal", np.array([[0.28, 0], [0, -1], [-0.96, 0]], np.float32)[:, None])
+    assert (pixels.tolist(), clipped) == ([[[163, 128, 5], [128, 0, 128]]], 0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_prediction_that_is_not_finite_has_no_code(bad: float) -> None:
+    with pytest.raises(ValueError, match=r"^depth_zbuffer: got a prediction that is not finite; expected numbers; the checkp"):
+        encode_prediction("depth_zbuffer", np.array([[[1, bad]]], np.float32))
