@@ -201,6 +201,20 @@ def load_data_config(path: str | Path, usual: DataConfig) -> DataConfig:
     return data
 
 
+def read_data(dataset: str, root: str, overrides: Sequence[str] = ()) -> DataConfig:
+    """The section `data` of a config that names only its dataset; an override is `key=value` or `options.key=value`.
+
+    Raises ValueError for what is wrong in one.
+    """
+    # No default of the library's: whoever has no config brings no image to a network.
+    tree: Tree = {"data": {"dataset": dataset, "root": root, "image_size": 224, "batch_size": 1}}
+    for override in overrides:
+        tree = _apply_override(tree, f"data.{override}")
+    data = schema.read(DataConfig, tree["data"], "data")
+    assert isinstance(data, DataConfig)
+    return data
+
+
 def to_yaml(config: Config) -> str:
     """Write out every value of a config; loading the text gives an equal Config."""
     return schema.write_yaml(config)

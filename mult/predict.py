@@ -69,7 +69,8 @@ class Predictor:
     def _resized(self, image: Image.Image) -> Tensor:
         """An image as the network takes it, (3, *image_size) in [0, 1]."""
         pixels = np.array(as_rgb(image), np.float32) / 255
-        sample: Sample = {"image": torch.from_numpy(pixels).permute(2, 0, 1), "targets": {}, "valid": {}, "id": ""}
+        view = torch.from_numpy(pixels).permute(2, 0, 1)
+        sample: Sample = {"image": view, "targets": {}, "valid": {}, "id": "", "derived": ()}
         return self.transform(sample)["image"]
 
     def _outputs(self, images: Tensor) -> dict[str, Tensor]:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import math
-import multiprocessing
 import os
 import re
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,14 +21,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from mult.data.derived import DERIVABLE, Geometry, derive, warn_of_median
 from mult.data.encodings import DEPTH_UNITS_PER_M, GRAY_16_BIT, NO_GEOMETRY, Mask, read_pixels
 from mult.data.index import write_atomically
+from mult.data.parallel import in_processes
 from mult.data.taskonomy import SPLITS, view_complete, write_view
-from mult.labels import Intrinsics, edge_texture, keypoints2d, normals_from_depth, reshading
+from mult.labels import Intrinsics
 
 RGB_SUFFIXES = (".jpg", ".jpeg", ".png")
 DEPTH_SUFFIXES = (".png", ".npy")
-PLAUSIBLE_MEDIAN_M = (0.2, 100.0)
 
 
 @dataclass(frozen=True)
@@ -98,13 +97,7 @@ def annotate_folder(
     missing = [frame for frame in chosen if not view_complete(root, building, frame.point, 0)]
     annotate = partial(_annotate_frame, camera=camera, root=root, building=building)
     workers = min(workers or os.cpu_count() or 1, len(missing))
-    bar = partial(tqdm, desc=building, total=len(missing), unit="view")
-    if workers <= 1:
-        done = list(bar(map(annotate, missing)))
-    else:
-        # Spawned, not forked: torch's threads may be running. A failed frame cancels those not begun.
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            done = list(bar(pool.map(annotate, missing)))
+    done = list(tqdm(in_processes(annotate, missing, workers), desc=building, total=len(missing), unit="view"))
     _record_split(splits, building, split)
 
     medians = [median for median, _ in done if median is not None]
@@ -173,7 +166,8 @@ def _annotate_frame(frame: Frame, *, camera: Camera, root: str | Path, building:
     code = np.rint(depth_m * DEPTH_UNITS_PER_M)
     encodable = measured & (code >= 1) & (code < NO_GEOMETRY)
     # A pixel without a normal has no reshading either, and the files can only say so through the mask they share.
-    normal, valid = normals_from_depth(depth_m, camera.intrinsics, encodable)
+    derived = derive(DERIVABLE, image, Geometry(depth_m, encodable, camera.intrinsics))
+    valid = derived["normal"][1]
     write_view(
         root,
         building,
@@ -182,10 +176,7 @@ def _annotate_frame(frame: Frame, *, camera: Camera, root: str | Path, building:
         image=image,
         targets={
             "depth_zbuffer": depth_m[None].astype(np.float32),
-            "normal": normal,
-            "keypoints2d": keypoints2d(image),
-            "edge_texture": edge_texture(image),
-            "reshading": reshading(depth_m, normal, camera.intrinsics, valid),
+            **{task: target for task, (target, _) in derived.items()},
         },
         valid=valid,
         intrinsics=camera.intrinsics,
@@ -259,10 +250,4 @@ def _warn_of_depth(result: Annotated, camera: Camera) -> None:
             f"{(NO_GEOMETRY - 1) / DEPTH_UNITS_PER_M:.2f} m, all that Taskonomy's files can hold, are now invalid",
             stacklevel=3,
         )
-    low, high = PLAUSIBLE_MEDIAN_M
-    if result.median_depth_m is not None and not low <= result.median_depth_m <= high:
-        warnings.warn(
-            f"the median depth is {result.median_depth_m:.4g} m, outside {low} to {high} m: is the depth scale of "
-            f"{camera.depth_scale} units a metre right?",
-            stacklevel=3,
-        )
+    warn_of_median(result.median_depth_m, f"is the depth scale of {camera.depth_scale} units a metre right?")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mult.data.index import write_atomically
 from mult.data.sample import IGNORE
 
 Array = NDArray[Any]
@@ -72,6 +73,12 @@ def read_pixels(path: Path, modes: tuple[str, ...], size: tuple[int, int] | None
             "make all files of a view in one size"
         )
     return pixels
+
+
+def write_png(path: Path, pixels: Array) -> None:
+    """Store pixels (H, W) or (H, W, 3), uint8 or uint16, as they are, whole or not at all."""
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    write_atomically(path, lambda file: picture.save(file, format="PNG", compress_level=1))
 
 
 # Decoders: (pixels, geometry (H, W), file) -> target, valid (H, W).

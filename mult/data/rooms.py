@@ -9,14 +9,10 @@ and depend on nothing but (seed, building, view, size).
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -25,6 +21,7 @@ from mult import labels
 from mult.data.encodings import ENCODINGS
 from mult.data.homes import KINDS
 from mult.data.interiors import Scene
+from mult.data.parallel import in_processes
 from mult.data.render import view as render
 from mult.data.sample import IGNORE
 from mult.data.taskonomy import Taskonomy, view_complete, write_view
@@ -171,40 +168,14 @@ def render_view(root: Path, seed: int, size: int, building: int, number: int) ->
     )
 
 
-def _render_some(work: Callable[..., None], some: list[tuple[int, int]]) -> int:
-    for building, number in some:
-        work(building, number)
-    return len(some)
-
-
-def _end_with_parent() -> None:
-    """In a worker: a killed main process takes it along, which a pool alone does not see to."""
-
-    def wait() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 def _render_all(root: Path, chosen: dict[str, int], missing: list[tuple[int, int]], workers: int) -> None:
     """Render views with a progress bar, in this process if there is one worker."""
-    work: Any = partial(render_view, root, chosen["seed"], chosen["size"])
-    with tqdm(total=len(missing), desc=f"rendering {root.name}", unit="view") as progress:
-        if workers == 1:
-            for view in missing:
-                progress.update(_render_some(work, [view]))
-            return
-        # Consecutive views mostly share their building, which a worker then furnishes once.
-        chunks = [missing[i : i + 8] for i in range(0, len(missing), 8)]
-        # Spawn: forking a process that has torch's threads may hang.
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
-            futures = [pool.submit(_render_some, work, chunk) for chunk in chunks]
-            try:
-                for done in as_completed(futures):
-                    progress.update(done.result())
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    work = partial(_render_one, root, chosen["seed"], chosen["size"])
+    # Consecutive views mostly share their building, which a worker then furnishes once.
+    done = in_processes(work, missing, workers, chunk=8)
+    for _ in tqdm(done, desc=f"rendering {root.name}", total=len(missing), unit="view"):
+        pass
+
+
+def _render_one(root: Path, seed: int, size: int, view: tuple[int, int]) -> None:
+    render_view(root, seed, size, *view)

@@ -21,13 +21,15 @@ IGNORE = 255
 class Sample(TypedDict):
     """One view: image float32 (3, H, W) in [0, 1], a target and a bool mask (1, H, W) a task, and a name for messages.
 
-    Targets are int64 (H, W) class ids (255 = ignore) or float32 (C, H, W) in the task's unit, 0 where invalid.
+    Targets are int64 (H, W) class ids (255 = ignore) or float32 (C, H, W) in the task's unit, 0 where invalid. `derived`
+    names the tasks whose labels were made from depth or colour (derived.py), the others are the dataset's own.
     """
 
     image: Tensor
     targets: dict[str, Tensor]
     valid: dict[str, Tensor]
     id: str
+    derived: tuple[str, ...]
 
 
 class Batch(TypedDict):

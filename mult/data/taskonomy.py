@@ -12,10 +12,8 @@ import json
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -23,9 +21,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from mult.data.encodings import CLASSES, ENCODINGS, GRAY, GRAY_16_BIT, NO_GEOMETRY, Array, Mask, read_pixels, require
+from mult.data.derived import Cache
+from mult.data.encodings import (
+    CLASSES,
+    ENCODINGS,
+    GRAY,
+    GRAY_16_BIT,
+    NO_GEOMETRY,
+    Array,
+    Mask,
+    read_pixels,
+    require,
+    write_png,
+)
 from mult.data.index import Index, write_atomically
-from mult.data.sample import Sample, empty_target
+from mult.data.sample import Sample
 from mult.tasks import TASKS
 
 SPLITS = ("train", "val", "test")
@@ -37,11 +47,15 @@ class Taskonomy(Dataset[Sample]):
 
     Views are split by building: by `splits.csv` (id,train,val,test) at the root if there is one, else by the
     published `subset`. A flat tree, which names no building, serves any split unless its folder's name is in a list.
-    `classes` holds the class names of each categorical task. Depth beyond `max_depth_m` becomes invalid. Buildings of
+    `classes` holds the class names of each categorical task. Labels that a view has no file of are taken from the cache
+    of derived ones beside the tree (derived.py), if they are there. Depth beyond `max_depth_m` becomes invalid. Buildings of
     the split that are not on disk are named in one warning. Raises ValueError for unknown names, an empty split, a
     task that no view of the split labels and, on access, for a file that is damaged or not in Taskonomy's encoding,
     naming it.
     """
+
+    metric_depth = True
+    underivable: Mapping[str, str] = {}
 
     def __init__(
         self,
@@ -66,13 +80,10 @@ class Taskonomy(Dataset[Sample]):
         self.buildings = self._buildings()
         self._rows = [self.index.rows(building) for building in self.buildings]
         self._ends = np.cumsum([len(rows) for rows in self._rows])
-        labelled = set().union(*(self.index.domains(building) for building in self.buildings))
-        for task in self.tasks:
-            if task not in labelled:
-                raise ValueError(
-                    f"{self.root}: got task {task}, of which split {split!r} has no file; expected some of "
-                    f"{[task for task in ENCODINGS if task in labelled]}; leave the task out or add its files"
-                )
+        self.cache = Cache(self.root)
+        domains = set().union(*(self.index.domains(building) for building in self.buildings))
+        self.labelled = frozenset(domains.intersection(ENCODINGS))
+        self.cache.require(self.tasks, self.labelled, self.buildings, f"split {split!r}")
 
     def _buildings(self) -> list[str]:
         """The buildings of the split that are on disk."""
@@ -125,19 +136,30 @@ class Taskonomy(Dataset[Sample]):
         geometry = np.ones((height, width), np.bool_)
         if any(ENCODINGS[task].needs_geometry for task in stored):
             geometry = self._geometry(row, stored, geometry)
-        targets, valid = {}, {}
+        native = {}
         for task, path in files.items():
             if path is None:
-                targets[task], valid[task] = empty_target(TASKS[task], height, width)
                 continue
             target, mask = ENCODINGS[task].decode(stored[task], geometry, path)
             if task == "depth_zbuffer" and self.max_depth_m is not None:
                 mask = mask & (target[0] <= self.max_depth_m)
                 target *= mask
-            targets[task], valid[task] = torch.from_numpy(target), torch.from_numpy(mask)[None]
-        building, point, view = self.index.view(row)
-        name = f"{building}/point_{point}_view_{view}"
-        return {"image": torch.from_numpy(image), "targets": targets, "valid": valid, "id": name}
+            native[task] = torch.from_numpy(target), torch.from_numpy(mask)[None]
+        return self.cache.complete(self.name(i), torch.from_numpy(image), native, self.tasks)
+
+    def name(self, i: int) -> str:
+        """The id of the i-th sample."""
+        building, point, view = self.index.view(self._row(i))
+        return f"{building}/point_{point}_view_{view}"
+
+    def group(self, i: int) -> str:
+        """The building of the i-th view."""
+        return self.index.view(self._row(i))[0]
+
+    def native(self, i: int) -> frozenset[str]:
+        """The tasks of which the i-th view has a file of its own, whether or not they are read."""
+        row = self._row(i)
+        return frozenset(task for task in ENCODINGS if self.index.path(row, task) is not None)
 
     def _geometry(self, row: int, stored: Mapping[str, Array], everywhere: Mask) -> Mask:
         """Where there is a surface: as mask_valid says, without one as depth does, without either everywhere."""
@@ -256,18 +278,13 @@ def write_view(
         coded[task] = (ENCODINGS[task].ending, ENCODINGS[task].encode(target, valid))
     coded["mask_valid"] = ("mask_valid", valid.astype(np.uint8) * 255)
     for folder, (ending, pixels) in coded.items():
-        path = Path(root, folder, building, f"point_{point}_view_{view}_domain_{ending}.png")
-        write_atomically(path, partial(_save_png, Image.fromarray(np.ascontiguousarray(pixels))))
+        write_png(Path(root, folder, building, f"point_{point}_view_{view}_domain_{ending}.png"), pixels)
 
     fx, fy, cx, cy = (float(value) for value in intrinsics)
     info: dict[str, object] = {"intrinsics": [fx, fy, cx, cy], "size": [height, width]}
     if height == width and math.isclose(fx, fy):
         info["field_of_view_rads"] = 2 * math.atan(width / 2 / fx)
     write_atomically(_info_path(root, building, point, view), lambda file: file.write(json.dumps(info).encode()))
-
-
-def _save_png(picture: Image.Image, file: BinaryIO) -> None:
-    picture.save(file, format="PNG", compress_level=1)
 
 
 def view_complete(root: str | Path, building: str, point: int, view: int) -> bool:

@@ -40,16 +40,16 @@ def resize(sample: Sample, size: Size) -> Sample:
     targets, valid = {}, {}
     for task, target in sample["targets"].items():
         targets[task], valid[task] = _rule(_RESIZE, TASKS[task].resize, task)(target, sample["valid"][task], size)
-    return {"image": _interpolate(sample["image"], size), "targets": targets, "valid": valid, "id": sample["id"]}
+    return {**sample, "image": _interpolate(sample["image"], size), "targets": targets, "valid": valid}
 
 
 def flip(sample: Sample) -> Sample:
     """The view in a mirror, left and right exchanged, x of vectors negated; KeyError for a task without a rule."""
     return {
+        **sample,
         "image": sample["image"].flip(-1),
         "targets": {task: mirror(task, target) for task, target in sample["targets"].items()},
         "valid": {task: valid.flip(-1) for task, valid in sample["valid"].items()},
-        "id": sample["id"],
     }
 
 
@@ -134,10 +134,10 @@ def _crop(sample: Sample, size: Size, place: tuple[float, float]) -> Sample:
         return values[..., top : top + rows, left : left + columns]
 
     return {
+        **sample,
         "image": cut(sample["image"]),
         "targets": {task: cut(target) for task, target in sample["targets"].items()},
         "valid": {task: cut(valid) for task, valid in sample["valid"].items()},
-        "id": sample["id"],
     }
 
 

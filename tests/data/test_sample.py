@@ -32,6 +32,7 @@ def views(*sizes: tuple[int, int]) -> list[Sample]:
             "targets": {"depth_zbuffer": draw(1, *size), "segment_semantic": (draw(*size) * 17).long()},
             "valid": {"depth_zbuffer": draw(1, *size) > 0.5, "segment_semantic": draw(1, *size) > 0.5},
             "id": f"view {number}",
+            "derived": (),
         }
         for number, size in enumerate(sizes)
     ]

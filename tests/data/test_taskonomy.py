@@ -95,7 +95,7 @@ def test_contract_in_every_layout(tree: Any, task: str) -> None:
     dataset = Taskonomy(tree.root, tasks=[task])
     assert len(dataset) == 1
     sample = dataset[0]
-    assert list(sample) == ["image", "targets", "valid", "id"]
+    assert list(sample) == ["image", "targets", "valid", "id", "derived"]
     assert sample["id"] == "hanson/point_3_view_14"
     assert sample["image"].dtype == torch.float32
     np.testing.assert_allclose(sample["image"].permute(1, 2, 0).numpy(), RGB.astype(np.float64) / 255, atol=1e-7)

@@ -39,7 +39,7 @@ def view(height: int = 12, width: int = 20, seed: int = 0, junk: float = 0.0) ->
         if not task.categorical:
             target = torch.where(mask, target, junk)
         targets[name], valid[name] = target, mask
-    return {"image": draw(3), "targets": targets, "valid": valid, "id": "made up"}
+    return {"image": draw(3), "targets": targets, "valid": valid, "id": "made up", "derived": ("normal",)}
 
 
 def bilinear(values: np.ndarray, length: int) -> np.ndarray:
@@ -184,7 +184,7 @@ def ramp(height: int, width: int) -> Sample:
     targets = {"depth_zbuffer": x[None], "keypoints2d": x[None], "edge_texture": y[None], "reshading": y[None]}
     valid = {task: torch.ones(1, height, width, dtype=torch.bool) for task in targets}
     gray = 0.3 + 0.2 * (x / width + y / height)
-    return {"image": gray.expand(3, -1, -1).clone(), "targets": targets, "valid": valid, "id": "ramp"}
+    return {"image": gray.expand(3, -1, -1).clone(), "targets": targets, "valid": valid, "id": "ramp", "derived": ()}
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 80), (80, 48), (40, 40), (10, 30)])
