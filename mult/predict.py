@@ -17,6 +17,7 @@ from mult.data import EvalTransform
 from mult.data.sample import Sample
 from mult.data.transforms import mirror
 from mult.models import MulT
+from mult.models.record import AttentionMap, record_attention
 from mult.runs import find_checkpoint
 from mult.tasks import TASKS
 
@@ -65,6 +66,13 @@ class Predictor:
                 task: self.tasks[task].predict(output[index : index + 1], size)[0].cpu().numpy()
                 for task, output in outputs.items()
             }
+
+    @torch.inference_mode()
+    def attention(self, image: Image.Image) -> list[AttentionMap]:
+        """The attention maps of one image, of every decoder stage, H/32 first (see `record_attention`)."""
+        with record_attention(self.model.decoder) as maps:
+            self.model(self._resized(image)[None].to(self.device))
+        return maps
 
     def _resized(self, image: Image.Image) -> Tensor:
         """An image as the network takes it, (3, *image_size) in [0, 1]."""

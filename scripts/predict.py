@@ -4,6 +4,8 @@ Writes, for every image, at the image's own size:
   --format npz        <relative path>.npz with all maps in physical units, and <relative path>_<task>.png, a picture of each;
   --format taskonomy  <task>/<relative path>_domain_<task>.png, the map in Taskonomy's encoding; a `_domain_rgb` at the end of
                       the image's name is dropped first, so that the rgb folder of a tree gives a tree of the same layout.
+With --attention also <relative path>_attention_<task>.png: what chosen points of the image look at, at each decoder stage,
+through the task's query and key; with shared attention there is one, the reference's, which serves all tasks.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from mult import distributed
 from mult.cli import exit_on_user_error
 from mult.data.encodings import CLASSES, ENCODINGS, encode_prediction
 from mult.data.index import write_atomically
-from mult.draw import picture
+from mult.draw import Look, attention_page, picture
+from mult.draw.page import join
 from mult.predict import Averaging, Maps, Predictor, as_rgb
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
@@ -139,6 +142,56 @@ class TaskonomyFiles:
 FORMATS: dict[str, type[Arrays | TaskonomyFiles]] = {"npz": Arrays, "taskonomy": TaskonomyFiles}
 
 
+def parse_points(text: str) -> list[tuple[float, float]]:
+    """X,Y[:X,Y...] -> points, as fractions of the image's width and height."""
+    points = []
+    for point in text.split(":"):
+        try:
+            x, y = (float(number) for number in point.split(","))
+        except ValueError:
+            x = y = -1.0
+        if not (0 <= x <= 1 and 0 <= y <= 1):
+            raise ValueError(
+                f"--at: got {point!r}; expected X,Y in [0, 1], fractions of width and height; write e.g. --at 0.5,0.5"
+            )
+        points.append((x, y))
+    return points
+
+
+def parse_heads(text: str, predictor: Predictor) -> list[int]:
+    """I[,I...] -> heads, each of which some stage has."""
+    most = max(stage.blocks[1].heads for stage in predictor.model.decoder.stages)
+    heads = text.split(",")
+    if not all(head.isdecimal() and int(head) < most for head in heads):
+        raise ValueError(
+            f"--heads: got {text!r}; expected numbers from 0 to {most - 1}, as the widest stage has; write e.g. 0,1"
+        )
+    return [int(head) for head in heads]
+
+
+def draw_attention(
+    predictor: Predictor, image: Image.Image, points: list[tuple[float, float]], heads: list[int] | None
+) -> dict[str, Image.Image]:
+    """{task whose query and key made the maps: page with every point}."""
+    height, width = predictor.transform.size
+    looks: dict[str, list[list[Look]]] = {}
+    for one in predictor.attention(image):
+        covered = (height / one.stride, width / one.stride)
+        of_points = looks.setdefault(one.owner, [[] for _ in points])
+        for (x, y), stages in zip(points, of_points, strict=True):
+            place = [min(int(at * n), last - 1) for at, n, last in zip((y, x), covered, one.windows.size, strict=True)]
+            weights, seen = one.of(place[0], place[1])
+            stages.append(Look(one.stride, weights.cpu().numpy(), seen.cpu().numpy(), (place[0], place[1]), covered))
+    shown = np.asarray(as_rgb(image), np.float32).transpose(2, 0, 1) / 255
+    pages = {}
+    for owner, of_points in looks.items():
+        serves = f"{owner.replace('_', ' ')}'s query and key" + (", for all tasks" if len(looks) == 1 else "")
+        titles = [f"What the point at {x:g}, {y:g} attends to: {serves}" for x, y in points]
+        drawn = [attention_page(shown, title, stages, heads) for title, stages in zip(titles, of_points, strict=True)]
+        pages[owner] = join(drawn, 1)
+    return pages
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ckpt", required=True, help="a run's folder (its best checkpoint) or a checkpoint's")
@@ -146,18 +199,26 @@ def main() -> None:
     parser.add_argument("--out", required=True)
     parser.add_argument("--format", choices=FORMATS, default="npz", help="what to write (see above)")
     parser.add_argument("--tta", choices=get_args(Averaging), default="none", help="flip: average over the mirror image too")
+    parser.add_argument("--attention", action="store_true", help="draw the attention maps too")
+    parser.add_argument("--at", metavar="X,Y[:X,Y...]", default="0.5,0.5", help="whose attention: fractions of width, height")
+    parser.add_argument("--heads", metavar="I[,I...]", help="heads to draw; by default the 4 sharpest of each stage")
     parser.add_argument("--batch-size", type=int, default=8, help="images a pass through the network")
     arguments = parser.parse_intermixed_args()
     with exit_on_user_error():
         if arguments.batch_size < 1:
             raise ValueError(f"--batch-size: got {arguments.batch_size}; expected a whole number above 0; 1 takes least memory")
+        points = parse_points(arguments.at)
         form, out = FORMATS[arguments.format], Path(arguments.out)
         images = find_images(arguments.images, form.rename)
         predictor = Predictor.from_checkpoint(arguments.ckpt, distributed.pick_device("auto"), arguments.tta)
+        heads = parse_heads(arguments.heads, predictor) if arguments.heads else None
         files, failed = form(predictor, out), list[str]()
         predicted = predict(predictor, read(images, failed), arguments.batch_size)
         for name, image, maps in tqdm(predicted, total=len(images), desc="predict", unit="image"):
             files.write(name, image, maps)
+            for owner, page in draw_attention(predictor, image, points, heads).items() if arguments.attention else ():
+                path = (out / name).with_name(f"{name.name}_attention_{owner}.png")
+                write_atomically(path, partial(page.save, format="PNG"))
         done = f"{len(images) - len(failed)} of {len(images)} images predicted; {form.CONTENT}: {out}/"
         print(done, *files.notes(), sep="\n")
         if failed:

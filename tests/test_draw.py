@@ -6,8 +6,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from mult.draw import COLORMAPS, PALETTE, Classes, Colours, Directions, Scalar, gallery, overlay, picture
+from mult.draw import (
+    COLORMAPS,
+    PALETTE,
+    Classes,
+    Colours,
+    Directions,
+    Look,
+    Scalar,
+    attention_page,
+    gallery,
+    overlay,
+    picture,
+)
+from mult.draw.attention import window_view
 
 HATCH = {150, 190}
 
@@ -319,3 +333,58 @@ def test_mistakes_are_named() -> None:
         Scalar("jet")
     with pytest.raises(ValueError, match="gallery: got no samples; expected at least one"):
         gallery([], TABLE, None)
+
+
+def make_look() -> Look:
+    """Five heads over a 6 x 8 map of which a token at (2, 5) sees 4 x 3 tokens; the image covers 5.5 x 8 of it."""
+    rng = np.random.default_rng(3)
+    seen = np.zeros((6, 8), bool)
+    seen[1:5, 3:6] = True
+    weights = rng.uniform(0.1, 1, (5, 6, 8)) ** 3 * seen
+    weights /= weights.sum((1, 2), keepdims=True)
+    return Look(16, weights, seen, (2, 5), (5.5, 8.0))
+
+
+def make_scene() -> np.ndarray:
+    """(3, 88, 128): every 16 x 16 block, a token of `make_look`, has a gray of its own."""
+    gray = np.random.default_rng(4).integers(0, 256, (6, 8)) / 255
+    return np.broadcast_to(gray.repeat(16, 0).repeat(16, 1)[:88], (3, 88, 128)).astype(np.float32)
+
+
+def test_attention_is_drawn_over_what_the_token_sees() -> None:
+    look, scene = make_look(), make_scene()
+    weights, limits = look.weights[3], (0.0, float(look.weights[3].max()))
+    view = np.asarray(window_view(Image.fromarray(np.uint8(scene * 255 + 0.5).transpose(1, 2, 0)), look, weights, limits))
+    assert abs(view.shape[0] / view.shape[1] - 4 / 3) < 0.02
+    side = view.shape[0] / 4
+    for row, column in np.argwhere(look.seen):
+        at = view[int((row - 1 + 0.5) * side), int((column - 3 + 0.5) * side)].astype(int)
+        amount = weights[row, column] / limits[1]
+        colour = Scalar("inferno").paint(np.array([[amount]]), None, (0, 1))[0, 0]
+        expected = 0.7 * colour + 0.3 * round(float(scene[0, row * 16 + 8, column * 16 + 8]) * 255)
+        np.testing.assert_allclose(at, expected, atol=1.5, err_msg=f"{row}, {column}")
+
+
+def test_a_page_of_attention_shows_the_heads_asked_for_on_one_scale() -> None:
+    look, scene = make_look(), make_scene()
+    photo = Image.fromarray(np.uint8(scene * 255 + 0.5).transpose(1, 2, 0))
+
+    def cell(weights: np.ndarray, high: float) -> np.ndarray:
+        return np.asarray(window_view(photo, look, weights, (0.0, high)))
+
+    mean, peaks = look.weights.mean(0), look.weights.max((1, 2))
+    page = np.asarray(attention_page(scene, "title", [look], heads=[4, 1]))
+    high = max(peaks[4], peaks[1], mean.max())
+    found = [places(page, cell(weights, high)) for weights in (mean, look.weights[4], look.weights[1])]
+    assert [len(one) for one in found] == [1, 1, 1]
+    assert found[0][0][1] < found[1][0][1] < found[2][0][1]
+    assert not places(page, cell(look.weights[0], high))
+
+    sharpest = sorted(np.argsort(-peaks)[:2].tolist())
+    page = np.asarray(attention_page(scene, "title", [look], most=2))
+    high = max(peaks.max(), mean.max())
+    for head in range(5):
+        assert len(places(page, cell(look.weights[head], high))) == (head in sharpest)
+
+    page = np.asarray(attention_page(scene, "title", [look], heads=[7]))  # this stage has no such head
+    assert places(page, cell(np.zeros_like(mean), mean.max()))

@@ -17,6 +17,7 @@ from PIL import Image
 
 from mult import TASKS, Predictor, evaluate
 from mult.data import Taskonomy
+from mult.draw import Look, attention_page
 from mult.models import MulT
 from mult.predict import load_checkpoint
 
@@ -267,6 +268,53 @@ def test_classes_that_are_not_taskonomy_s_are_left_out_and_said(script: Script, 
     assert "error: --format taskonomy: got a model of {'segment_semantic': \"the model's classes are not" in ended.err
     assert "expected a task it can hold; take --format npz" in ended.err
     assert not (tmp_path / "none").exists()
+
+
+def test_attention_is_drawn_for_the_points_and_heads_asked_for(
+    script: Script, trained: Path, predictor: Predictor, tmp_path: Path
+) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    picture().save(tmp_path / "in" / "deep" / "x.png")
+    call = ("predict", "--ckpt", trained, tmp_path / "in", "--out", tmp_path / "out", "--attention")
+    ended = script(*call, "--at", "0.2,1:0.9,0.4", "--heads", "1,0")
+    assert ended.status == 0, ended.err
+    assert [path.name for path in (tmp_path / "out" / "deep").glob("*attention*")] == ["x_attention_normal.png"]
+    pages = []
+    for x, y in ((0.2, 1.0), (0.9, 0.4)):
+        looks = []
+        for one in predictor.attention(picture()):
+            (height, width), stride = one.windows.size, one.stride
+            place = min(int(y * 48 / stride), height - 1), min(int(x * 40 / stride), width - 1)
+            weights, seen = one.of(*place)
+            np.testing.assert_allclose(weights.sum((1, 2)).numpy(), 1, atol=1e-5)
+            looks.append(Look(stride, weights.numpy(), seen.numpy(), place, (48 / stride, 40 / stride)))
+        title = f"What the point at {x:g}, {y:g} attends to: normal's query and key, for all tasks"
+        shown = np.asarray(picture(), np.float32).transpose(2, 0, 1) / 255
+        pages.append(np.asarray(attention_page(shown, title, looks, [1, 0])))
+    with Image.open(tmp_path / "out" / "deep" / "x_attention_normal.png") as drawn:
+        assert np.array_equal(np.asarray(drawn), np.concatenate(pages))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--at", "0.5", "--at: got '0.5'; expected X,Y in [0, 1], fractions of width and height; write e.g. --at 0.5,0.5"),
+        ("--at", "0.1,0.2:3,0.5", "--at: got '3,0.5'; expected X,Y in [0, 1]"),
+        ("--at", "nan,0", "--at: got 'nan,0'; expected X,Y in [0, 1]"),
+        ("--heads", "0,8", "--heads: got '0,8'; expected numbers from 0 to 7, as the widest stage has; write e.g. 0,1"),
+        ("--heads", "-1", "--heads: got '-1'; expected numbers from 0 to 7"),
+        ("--heads", "a", "--heads: got 'a'; expected numbers"),
+    ],
+)
+def test_points_and_heads_that_are_not_there_are_refused(
+    script: Script, trained: Path, tmp_path: Path, option: str, value: str, message: str
+) -> None:
+    picture().save(tmp_path / "x.png")
+    out = tmp_path / "out"
+    ended = script("predict", "--ckpt", trained, tmp_path / "x.png", "--out", out, "--attention", option, value)
+    assert ended.status == 2
+    assert message in ended.err
+    assert not out.exists()
 
 
 def test_an_option_that_means_nothing_is_refused(script: Script, trained: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
-"""Predictions -> pictures, with NumPy and Pillow alone: a task's colours, the gallery, one picture a map."""
+"""Predictions -> pictures, with NumPy and Pillow alone: a task's colours, the gallery, one picture a map,
+attention over the input."""
 
+from mult.draw.attention import Look, attention_page
 from mult.draw.colours import COLORMAPS, ERROR, PALETTE, Classes, Colours, Directions, Drawable, Scalar, overlay
 from mult.draw.gallery import gallery, picture
 
@@ -11,7 +13,9 @@ __all__ = [
     "Colours",
     "Directions",
     "Drawable",
+    "Look",
     "Scalar",
+    "attention_page",
     "gallery",
     "overlay",
     "picture",
