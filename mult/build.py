@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from mult import balance
 from mult.config import Config, DataConfig, OptimConfig
 from mult.data import Augmented, EvalTransform, Rooms, Taskonomy, TrainTransform
+from mult.data.mixture import Mixture, label_spaces
 from mult.data.sample import Batch, EvalBatch, Sample, collate_eval, collate_train
 from mult.data.sampler import Shuffled
 from mult.losses import LOSSES, Count, Loss
@@ -47,8 +48,8 @@ class Experiment:
     balance: balance.Balance
     optimizer: Optimizer
     schedule: LambdaLR
-    train_data: Taskonomy
-    eval_data: Taskonomy
+    train_data: Mixture
+    eval_data: Mixture
 
     def batches(self, start: int, rank: int, world: int) -> Iterable[Batch]:
         """This rank's micro-batches from number `start` to the end of training."""
@@ -56,9 +57,10 @@ class Experiment:
         transform = TrainTransform(data.image_size, data.augment, data.jitter)
         stop = optim.steps * optim.accumulate
         seed = self.config.run.seed
+        weights = [part.weight for part in (data, *data.mix)]
         return DataLoader(
             Augmented(self.train_data, transform, seed),
-            batch_sampler=Shuffled(len(self.train_data), data.batch_size, seed, start, stop, rank, world),
+            batch_sampler=Shuffled(self.train_data.lengths, weights, data.batch_size, seed, start, stop, rank, world),
             num_workers=data.workers,
             collate_fn=collate_train,
             pin_memory=torch.cuda.is_available(),
@@ -71,8 +73,10 @@ def experiment(config: Config) -> Experiment:
     objectives = {task: _objective(task, config.tasks[task].loss) for task in tasks}
     if config.model.reference is not None and config.model.reference not in tasks:
         raise ValueError(f"model.reference: got {config.model.reference!r}; expected a task of the config: {', '.join(tasks)}")
-    train_data = dataset(config.data, tasks, config.data.split)
-    eval_data = dataset(config.data, tasks, config.eval.split)
+    train_data = mixture([config.data, *config.data.mix], tasks)
+    # A mixture is evaluated on its first dataset: scores of several at once would compare with nobody's.
+    first = dataset(config.data, train_data.readers[0].tasks, config.eval.split)
+    eval_data = Mixture([first], tasks, train_data.classes)
     torch.manual_seed(config.run.seed)
     model = build_model(config, train_data)
     optimizer = _optimizer(config.optim, model)
@@ -112,6 +116,29 @@ def dataset(data: DataConfig, tasks: Iterable[str], split: str) -> Taskonomy:
     return kind(data.root, **arguments, **data.options)
 
 
+def mixture(parts: Sequence[DataConfig], tasks: Sequence[str]) -> Mixture:
+    """What to train on: of several datasets, each gives those of the tasks that it has labels of.
+
+    Raises ValueError for a task that none labels and for two label spaces of one.
+    """
+    names = [f"{part.dataset} ({part.root})" for part in parts]
+    if len(parts) == 1:
+        readers = [dataset(parts[0], tasks, parts[0].split)]
+    else:
+        available = [dataset(part, (), part.split).available for part in parts]
+        for task in tasks:
+            if not any(task in there for there in available):
+                raise ValueError(
+                    f"data: got task {task}, of which none of {', '.join(names)} has labels; expected at least one that does; "
+                    "leave the task out or add such a dataset"
+                )
+        readers = [
+            dataset(part, [task for task in tasks if task in there], part.split)
+            for part, there in zip(parts, available, strict=True)
+        ]
+    return Mixture(readers, tasks, label_spaces(readers, names))
+
+
 def eval_batches(views: Any, image_size: tuple[int, int], batch_size: int, workers: int) -> Iterable[EvalBatch]:
     """Views in order, images brought to `image_size`, targets as they are; `views` is a dataset or a part of one."""
     collate = partial(_collate_resized, EvalTransform(image_size))
@@ -122,7 +149,7 @@ def _collate_resized(transform: EvalTransform, samples: Sequence[Sample]) -> Eva
     return collate_eval([transform(sample) for sample in samples])
 
 
-def build_model(config: Config, data: Taskonomy) -> MulT:
+def build_model(config: Config, data: Mixture) -> MulT:
     """MulT for the config's tasks; a categorical task gets as many outputs as the dataset has classes."""
     channels = {task: TASKS[task].channels or len(data.classes[task]) for task in data.tasks}
     model = MulT(channels, **dataclasses.asdict(config.model))

@@ -75,6 +75,11 @@ class DataConfig:
     """Depth beyond it is invalid; None: no cut-off."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the dataset itself."""
+    weight: Positive = 1.0
+    """How often the samples of a mixture come from this dataset: weight / sum of weights, kept exactly."""
+    mix: list[DataConfig] = field(default_factory=list)
+    """More datasets to train on. YAML gives them as a list, `data: [{...}, {...}]`, of which the first is the section
+    itself. The others take from it what they leave out, but their root, weight and options; evaluation is on the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +145,17 @@ class EvalConfig:
     """Rows of the gallery's images."""
 
 
+PER_BATCH = ("image_size", "batch_size", "workers", "augment", "jitter")
+"""Keys of DataConfig that all datasets of a mixture share, since their samples come in one batch."""
+
+
+def _first_of_mixture(data: Any) -> Any:
+    """The short form [first, *others] as the first section, with the others in its `mix`."""
+    if isinstance(data, list) and data and all(isinstance(section, Mapping) for section in data):
+        return {**data[0], "mix": data[1:]}
+    return data
+
+
 NamedTask = Annotated[
     TaskConfig, Rule("a section", expand=lambda task: task if isinstance(task, Mapping) else {"weight": task})
 ]
@@ -151,7 +167,8 @@ class Config:
     """A whole experiment."""
 
     run: RunConfig
-    data: DataConfig
+    data: Annotated[DataConfig, Rule("a section or a list of sections", expand=_first_of_mixture)]
+    """One dataset, or a list of them to mix."""
     model: ModelConfig = field(default_factory=ModelConfig)
     tasks: TaskTable
     """Name -> weight and loss; YAML may give the weight alone."""
@@ -165,9 +182,33 @@ class Config:
 
         Raises ValueError for an unknown or missing key, a wrong type and a value out of range.
         """
+        if "data" in tree:
+            tree = {**tree, "data": _complete_mixture(tree["data"])}
         config = schema.read(cls, tree, source)
         assert isinstance(config, cls)
+        _check_mixture(config.data, source)
         return config
+
+
+def _complete_mixture(data: Any) -> Any:
+    """A `data` section, or a list of them, whose later datasets have what they leave out from the first."""
+    data = _first_of_mixture(data)
+    if not isinstance(data, Mapping) or not isinstance(data.get("mix"), list | tuple):
+        return data
+    common = {key: value for key, value in data.items() if key not in ("root", "weight", "options", "mix")}
+    return {**data, "mix": [{**common, **part} if isinstance(part, Mapping) else part for part in data["mix"]]}
+
+
+def _check_mixture(data: DataConfig, source: str) -> None:
+    for number, part in enumerate(data.mix):
+        for key in PER_BATCH:
+            if getattr(part, key) != getattr(data, key):
+                raise ValueError(
+                    f"{source}: data.mix.{number}.{key}: got {getattr(part, key)}; expected {getattr(data, key)}, as the first "
+                    "dataset has, since all share a batch; leave it out"
+                )
+        if part.mix:
+            raise ValueError(f"{source}: data.mix.{number}.mix: got a mixture in a mixture; expected one list; join them")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -196,8 +237,9 @@ def load_data_config(path: str | Path, usual: DataConfig) -> DataConfig:
         found = ", ".join(tree) or "nothing"
         raise ValueError(f"{path}: got {found}; expected a data section; say what to read in data.dataset and data.root")
     unsaid = {name: getattr(usual, name) for name in ("image_size", "batch_size", "workers")}
-    data = schema.read(DataConfig, unsaid | tree["data"], f"{path}: data")
+    data = schema.read(DataConfig, _complete_mixture(unsaid | tree["data"]), f"{path}: data")
     assert isinstance(data, DataConfig)
+    _check_mixture(data, str(path))
     return data
 
 

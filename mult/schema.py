@@ -104,7 +104,8 @@ def _read_value(hint: Any, value: Any, source: str, key: str, partial: bool) -> 
     if origin in (list, tuple):
         _require(isinstance(value, list | tuple) and (origin is list or len(value) == len(arguments)))
         hints = arguments * len(value) if origin is list else arguments
-        return origin(_read_value(each, item, source, key, partial) for each, item in zip(hints, value, strict=True))
+        items = enumerate(zip(hints, value, strict=True))
+        return origin(_read_value(each, item, source, f"{key}.{place}", partial) for place, (each, item) in items)
     if origin is dict:
         _require(isinstance(value, Mapping) and all(isinstance(name, str) for name in value))
         return {name: _read_key(arguments[1], item, source, f"{key}.{name}", partial) for name, item in value.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,55 @@ def test_batches_depend_on_the_seed_and_the_position_alone(configured: Configure
     # Six views, so the fourth batch begins the second epoch: a view comes back in another crop.
     again = next(batch for batch in whole[3:] if whole[0]["id"][0] in batch["id"])
     assert not torch.equal(again["image"][again["id"].index(whole[0]["id"][0])], whole[0]["image"][0])
+
+
+def without_classes(tree: Path) -> Path:
+    """The tree as RGB-D that was annotated: no segmentation."""
+    shutil.rmtree(tree / "segment_semantic")
+    return tree
+
+
+def test_a_mixture_gives_each_dataset_its_share_of_every_batch(configured: Configured, own_tree: Path) -> None:
+    mix = f"data.mix=[{{root: {without_classes(own_tree)}, weight: 3}}]"
+    overrides = [mix, "data.batch_size=4", "data.image_size=[32, 40]"]
+    experiment = build.experiment(configured(*overrides))
+    assert experiment.train_data.lengths == [6, 6]
+    assert experiment.model.tasks == list(TASKS)
+    whole = collect(experiment)
+    labelled = np.array([batch["valid"]["segment_semantic"].flatten(1).any(1).tolist() for batch in whole])
+    from_first = np.array([[position % 4 == 1 for position in range(4)]] * 4)  # weights 1 : 3
+    unlabelled = np.array([[name == "birch/point_0_view_0" for name in batch["id"]] for batch in whole])  # in either tree
+    assert (labelled == (from_first & ~unlabelled)).all()
+    assert from_first.any()
+    for batch in whole:
+        assert (batch["targets"]["segment_semantic"][~batch["valid"]["segment_semantic"][:, 0]] == 255).all()
+        assert batch["valid"]["keypoints2d"].flatten(1).any(1).all()  # both have it
+    in_workers = collect(build.experiment(configured(*overrides, "data.workers=2")))
+    assert [same(one, other) for one, other in zip(whole, in_workers, strict=True)] == [True] * 4
+    late = collect(build.experiment(configured(*overrides)), start=3)
+    assert same(late[0], whole[3])
+
+
+def test_a_mixture_is_evaluated_on_its_first_dataset(configured: Configured, own_tree: Path, tree_root: Path) -> None:
+    bare = {"dataset": "taskonomy", "image_size": 64, "batch_size": 2, "workers": 0}
+    parts = [{**bare, "root": str(without_classes(own_tree))}, {"root": str(tree_root)}]
+    config = configured(f"data={parts}".replace("'", '"'))
+    experiment = build.experiment(config)
+    assert len(experiment.eval_data) == 3
+    assert experiment.eval_data.classes == experiment.train_data.classes != {}
+    masks = [experiment.eval_data[i]["valid"] for i in range(3)]
+    assert not any(valid["segment_semantic"].any() for valid in masks)
+    assert any(valid["normal"].any() for valid in masks)
+
+
+def test_a_task_that_no_dataset_of_a_mixture_labels_is_refused(configured: Configured, own_tree: Path) -> None:
+    root = without_classes(own_tree)
+    message = (
+        rf"data: got task segment_semantic, of which none of taskonomy \({root}\), taskonomy \({root}\) has labels; "
+        "expected at least one that does; leave the task out or add such a dataset"
+    )
+    with pytest.raises(ValueError, match=message):
+        build.experiment(configured(f"data.root={root}", f"data.mix=[{{root: {root}}}]"))
 
 
 def test_evaluation_batches_keep_the_targets_as_they_are(configured: Configured) -> None:

@@ -47,8 +47,8 @@ class Cache:
         """Whether there are labels of a task in one of the folders that sample ids begin with ("": they have none)."""
         return task in self.tasks and any((self.folder / task / folder).is_dir() for folder in folders)
 
-    def require(self, tasks: Iterable[str], labelled: Collection[str], folders: Collection[str], where: str) -> None:
-        """Raise ValueError for a task that the dataset has no label of (`labelled`) and that was not derived either."""
+    def require(self, tasks: Iterable[str], labelled: Collection[str], folders: Collection[str], where: str) -> tuple[str, ...]:
+        """All tasks that the dataset has labels of (`labelled`) or that were derived; ValueError if one of `tasks` is not."""
         at_hand = [task for task in TASKS if task in labelled or self.covers(task, folders)]
         for task in tasks:
             if task not in at_hand:
@@ -57,6 +57,7 @@ class Cache:
                     f"{self.folder.parent}: got task {task}, of which {where} has no file; expected some of {at_hand}; "
                     f"leave the task out or add its files{remedy}"
                 )
+        return tuple(at_hand)
 
     def read(self, task: str, sample_id: str, size: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
         """A label as target and valid (1, H, W), None where there is none; ValueError for a file that is damaged."""

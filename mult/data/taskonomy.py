@@ -48,10 +48,10 @@ class Taskonomy(Dataset[Sample]):
     Views are split by building: by `splits.csv` (id,train,val,test) at the root if there is one, else by the
     published `subset`. A flat tree, which names no building, serves any split unless its folder's name is in a list.
     `classes` holds the class names of each categorical task. Labels that a view has no file of are taken from the cache
-    of derived ones beside the tree (derived.py), if they are there. Depth beyond `max_depth_m` becomes invalid. Buildings of
-    the split that are not on disk are named in one warning. Raises ValueError for unknown names, an empty split, a
-    task that no view of the split labels and, on access, for a file that is damaged or not in Taskonomy's encoding,
-    naming it.
+    of derived ones beside the tree (derived.py), if they are there. `available` are all tasks that can be asked for. Depth
+    beyond `max_depth_m` becomes invalid. Buildings of the split that are not on disk are named in one warning. Raises
+    ValueError for unknown names, an empty split, a task that no view of the split labels and, on access, for a file that is
+    damaged or not in Taskonomy's encoding, naming it.
     """
 
     metric_depth = True
@@ -83,7 +83,7 @@ class Taskonomy(Dataset[Sample]):
         self.cache = Cache(self.root)
         domains = set().union(*(self.index.domains(building) for building in self.buildings))
         self.labelled = frozenset(domains.intersection(ENCODINGS))
-        self.cache.require(self.tasks, self.labelled, self.buildings, f"split {split!r}")
+        self.available = self.cache.require(self.tasks, self.labelled, self.buildings, f"split {split!r}")
 
     def _buildings(self) -> list[str]:
         """The buildings of the split that are on disk."""

@@ -1,0 +1,75 @@
+"""Datasets that are trained on together: one after the other as one dataset, whose samples all have the same tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import Protocol
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from mult.data.sample import Sample, empty_target
+from mult.tasks import TASKS
+
+
+class Reader(Protocol):
+    """What a mixture needs of a dataset: the samples, their tasks, and the class names of the categorical ones."""
+
+    @property
+    def tasks(self) -> Sequence[str]: ...
+    @property
+    def classes(self) -> dict[str, list[str]]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int, /) -> Sample: ...
+
+
+class Mixture(Dataset[Sample]):
+    """Map-style dataset of all samples of some readers, in their order; how often each is drawn is the sampler's business.
+
+    Every sample has all of `tasks`, in their order, valid nowhere where its reader lacks one. `classes`: names of the
+    categorical tasks, as `label_spaces` finds them.
+    """
+
+    def __init__(self, readers: Sequence[Reader], tasks: Iterable[str], classes: dict[str, list[str]]) -> None:
+        self.readers, self.tasks, self.classes = list(readers), tuple(tasks), classes
+        self.lengths = [len(reader) for reader in readers]
+        self._starts = [0, *accumulate(self.lengths)]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, i: int) -> Sample:
+        if not 0 <= i < len(self):
+            raise IndexError(f"sample {i} of {len(self)}")
+        source = int(np.searchsorted(self._starts, i, side="right")) - 1
+        sample = self.readers[source][i - self._starts[source]]
+        height, width = sample["image"].shape[-2:]
+        targets, valid = {}, {}
+        for task in self.tasks:
+            if task in sample["targets"]:
+                targets[task], valid[task] = sample["targets"][task], sample["valid"][task]
+            else:
+                targets[task], valid[task] = empty_target(TASKS[task], height, width)
+        return {**sample, "targets": targets, "valid": valid}
+
+
+def label_spaces(readers: Sequence[Reader], names: Sequence[str]) -> dict[str, list[str]]:
+    """The class names of each categorical task that a reader has; `names` say in messages which reader is which.
+
+    Raises ValueError where two readers give different classes to one task.
+    """
+    found: dict[str, tuple[str, list[str]]] = {}
+    for reader, name in zip(readers, names, strict=True):
+        for task, classes in reader.classes.items():
+            other, expected = found.setdefault(task, (name, classes))
+            if classes != expected:
+                raise ValueError(
+                    f"data: got two label spaces of {task}: {other} has {_some(expected)}, {name} has {_some(classes)}; "
+                    "expected one; map the classes of one to the other's with data.class_map in its section"
+                )
+    return {task: classes for task, (_, classes) in found.items()}
+
+
+def _some(classes: list[str]) -> str:
+    return f"{len(classes)} classes ({', '.join(classes[:4])}{', ...' if len(classes) > 4 else ''})"
