@@ -60,6 +60,20 @@ def add(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def gather(rows: Tensor) -> list[Tensor]:
+    """The CPU tensors of all processes in the order of their ranks; first axes may differ, the others must not."""
+    if not dist.is_initialized():
+        return [rows]
+    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world())]
+    dist.all_gather(lengths, torch.tensor([len(rows)]))
+    longest = max(int(length) for length in lengths)
+    padded = rows.new_zeros(longest, *rows.shape[1:])
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in lengths]
+    dist.all_gather(parts, padded)
+    return [part[: int(length)] for part, length in zip(parts, lengths, strict=True)]
+
+
 def barrier() -> None:
     if dist.is_initialized():
         dist.barrier()

@@ -6,91 +6,78 @@ constants, `evaluate` scores them on the same pixels as the model.
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import Subset
 from tqdm import tqdm
 
-from mult import distributed
-from mult.metrics import Accumulator, Constant, delta_m
-from mult.tasks import TASKS, Task
+from mult import bootstrap, distributed
+from mult.metrics import Constant, delta_m
+from mult.score import Entries, Score, interleave, primary
+from mult.tasks import TASKS
 
 METRIC_VERSION = 1
 """Changes when a definition does: results of different versions must not be compared."""
 
-Results = dict[str, dict[str, dict[str, Any]]]
-"""{task: {metric: entry}}, an entry {"value", "unit", "better", "trivial", "pixels", "images"} or {"value": None, "reason"}."""
+Results = dict[str, Entries]
+"""{task: {metric: entry}}, an entry {"value", "unit", "better", "trivial", "pixels", "images", "interval"?} or {"value": None,
+"reason"}."""
 
 
-class Views(Protocol):
+class Samples(Protocol):
     """A map-style dataset of samples (architecture.md, Contract)."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-class Score:
-    """The metrics of one task, of the model and of the best constants, over the same pixels."""
+class Views(Samples, Protocol):
+    """Samples, and what a dataset knows of all of them."""
 
-    def __init__(self, task: Task, classes: Sequence[str] | None, constants: Mapping[str, Any]) -> None:
-        self.task = task
-        self.model = task.metric(classes)
-        self.constants = constants
-        # Metrics whose best constants are equal share an accumulator.
-        self.trivial: dict[str, Accumulator] = {repr(value): task.metric(classes) for value in constants.values()}
-        self.images = torch.zeros(1, dtype=torch.int64)
+    @property
+    def classes(self) -> Mapping[str, Sequence[str]]: ...
+    @property
+    def metric_depth(self) -> bool: ...
+    def group(self, i: int, /) -> str: ...
 
-    def update(self, prediction: Tensor, target: Tensor, valid: Tensor) -> None:
-        """One batch, decoded, at the target's own size (metrics.Accumulator.update)."""
-        self.images += valid.flatten(1).any(1).sum().cpu()
-        self.model.update(prediction, target, valid)
-        values = {repr(value): value for value in self.constants.values()}
-        for key, accumulator in self.trivial.items():
-            accumulator.update(self._constant(values[key], target), target, valid)
 
-    def _constant(self, value: Any, target: Tensor) -> Tensor:
-        if self.task.categorical:
-            return torch.full_like(target, value)
-        return torch.tensor(value, dtype=target.dtype, device=target.device).view(1, -1, 1, 1).expand_as(target)
+@dataclass(frozen=True)
+class Evaluation:
+    """The metrics of a model on a split, and what each image contributed to them."""
 
-    def reduce(self) -> None:
-        """Add up what all processes have seen."""
-        distributed.add(self.images)
-        for accumulator in (self.model, *self.trivial.values()):
-            for amount in accumulator.sums.values():
-                distributed.add(amount)
+    results: Results
+    columns: dict[str, NDArray[Any]]
+    """`id` and `group` (N,), `<task>/<sum>` (N, ...), and of the whole split `total/<task>/<name>`: histograms, confusion."""
+    interval_over: str
+    """What the intervals are over: "images" or "buildings"."""
 
-    def entries(self) -> dict[str, dict[str, Any]]:
-        """{metric: entry}, as the JSON of an evaluation has them."""
-        values, notes = self.model.compute(), self.model.notes()
-        entries: dict[str, dict[str, Any]] = {}
-        for metric, (unit, better) in self.model.METRICS.items():
-            value = values[metric]
-            if value is None or not math.isfinite(value):
-                undefined = "no valid pixel" if self.model.pixels == 0 else "no pixel defines it"
-                entries[metric] = {"value": None, "reason": undefined if value is None else "the model's output is not finite"}
-                continue
-            entries[metric] = {
-                "value": value,
-                "unit": self.task.unit if unit is None else unit,
-                "better": better,
-                "trivial": self._trivial(metric),
-                "pixels": self.model.pixels,
-                "images": int(self.images),
-            }
-        if self.task.primary in entries:
-            entries[self.task.primary] |= notes
-        return entries
+    @property
+    def images(self) -> int:
+        return len(self.columns["id"])
 
-    def _trivial(self, metric: str) -> float | None:
-        """The score of the constant that is best for the metric; a metric of one class is scored with the whole task's."""
-        constant = self.constants.get(metric, self.constants.get(self.task.primary))
-        return None if constant is None else self.trivial[repr(constant)].compute()[metric]
+    def as_json(self, dataset: str, split: str) -> dict[str, Any]:
+        """An evaluation's file (architecture.md, Contract)."""
+        return {
+            "dataset": dataset,
+            "split": split,
+            "images": self.images,
+            "metric_version": METRIC_VERSION,
+            "interval_over": self.interval_over,
+            "tasks": self.results,
+        }
+
+
+def share(views: Samples) -> Subset[Any]:
+    """This process's part of a dataset: every view is in one process's, and none twice, evenly or not."""
+    return Subset(views, range(distributed.rank(), len(views), distributed.world()))  # type: ignore[arg-type]
 
 
 @torch.inference_mode()
@@ -98,31 +85,44 @@ def evaluate(
     model: nn.Module,
     batches: Iterable[Any],
     tasks: Sequence[str],
-    classes: Mapping[str, Sequence[str]],
+    views: Views,
     constants: Mapping[str, Mapping[str, Any]],
     device: torch.device,
     precision: torch.dtype = torch.float32,
-) -> Results:
+    absent: Mapping[str, str] | None = None,
+) -> Evaluation:
     """Score a model on this process's share of the views, and add up over all processes.
 
-    batches: `data.sample.EvalBatch`es. tasks: those to score, outputs of the model. classes: names of categorical tasks.
-    constants: as `learn_constants` gives them; a task without has no trivial baseline. Results are equal on all processes.
+    batches: `data.sample.EvalBatch`es of `share(views)`, in order. tasks: those to score, outputs of the model. constants:
+    as `learn_constants` gives them; a task without has no trivial baseline. absent: {task: why it cannot be scored}.
+    Results are equal on all processes.
     """
-    scores = {task: Score(TASKS[task], classes.get(task), constants.get(task, {})) for task in tasks}
+    scores = {task: Score(TASKS[task], views.classes.get(task), constants.get(task, {}), views.metric_depth) for task in tasks}
+    names: list[str] = []
     was_training = model.training
     model.eval()
     for batch in tqdm(batches, desc="evaluate", leave=False, disable=not distributed.is_main()):
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             outputs = model(batch["image"].to(device, non_blocking=True))
+        names += batch["id"]
         for task, score in scores.items():
-            for output, target, valid in zip(outputs[task], batch["targets"][task], batch["valid"][task], strict=True):
-                if valid.any():
-                    prediction = TASKS[task].predict(output[None], (valid.shape[-2], valid.shape[-1]))
-                    score.update(prediction, target[None].to(device), valid[None].to(device))
+            score.update(outputs[task], batch["targets"][task], batch["valid"][task])
     model.train(was_training)
-    for score in scores.values():
-        score.reduce()
-    return {task: score.entries() for task, score in scores.items()}
+
+    columns = {"id": _gather_names(names), "group": np.array([views.group(i) for i in range(len(views))], dtype=np.str_)}
+    interval_over, unit_of = bootstrap.units(columns["group"])
+    results: Results = {task: {TASKS[task].primary: {"value": None, "reason": why}} for task, why in (absent or {}).items()}
+    for task, score in scores.items():
+        of_images = score.reduce()
+        results[task] = score.entries(of_images, unit_of)
+        columns |= {f"{task}/{name}": column for name, column in of_images.items()}
+        columns |= {f"total/{task}/{name}": total for name, total in score.model.totals().items()}
+    return Evaluation({task: results[task] for task in TASKS if task in results}, columns, interval_over)
+
+
+def _gather_names(names: list[str]) -> NDArray[np.str_]:
+    text = torch.from_numpy(np.frombuffer(json.dumps(names).encode(), np.uint8).copy())
+    return interleave([np.array(json.loads(part.numpy().tobytes()), dtype=np.str_) for part in distributed.gather(text)])
 
 
 @torch.inference_mode()
@@ -143,13 +143,8 @@ def predictions(
     return shown
 
 
-def as_json(results: Results, dataset: str, split: str, images: int) -> dict[str, Any]:
-    """An evaluation's file (architecture.md, Contract)."""
-    return {"dataset": dataset, "split": split, "images": images, "metric_version": METRIC_VERSION, "tasks": results}
-
-
 def learn_constants(
-    views: Views, tasks: Sequence[str], seed: int, most_views: int = 256, most_pixels: int = 4096
+    views: Samples, tasks: Sequence[str], seed: int, most_views: int = 256, most_pixels: int = 4096
 ) -> dict[str, dict[str, Any]]:
     """{task: {metric: constant}} that is best on a sample of training pixels, as plain values for JSON.
 
@@ -185,7 +180,7 @@ def improvement(results: Results) -> float | None:
     """How much better than the trivial baseline: the mean over tasks, in percent, of the primary metrics; None without one."""
     terms = []
     for task, entries in results.items():
-        entry = entries[TASKS[task].primary]
+        entry = entries[primary(TASKS[task], entries)]
         if entry["value"] is not None and entry["trivial"]:
             sign = 1 if entry["better"] == "higher" else -1
             terms.append(100 * sign * (entry["value"] - entry["trivial"]) / entry["trivial"])
@@ -210,18 +205,19 @@ def against(results: Results, baselines: Sequence[Mapping[str, Any]]) -> dict[st
     return delta_m(results, merged)
 
 
-def table(results: Results) -> str:
-    """The primary metric of each task and its trivial baseline, for a terminal."""
-    rows = [("task", "metric", "value", "trivial", "better by")]
-    for task, entries in results.items():
-        primary = TASKS[task].primary
-        entry = entries[primary]
+def table(evaluation: Evaluation) -> str:
+    """The primary metric of each task, its interval and its trivial baseline, for a terminal."""
+    rows = [("task", "metric", "value", f"95 % over {evaluation.interval_over}", "trivial", "better by")]
+    for task, entries in evaluation.results.items():
+        metric = primary(TASKS[task], entries)
+        entry = entries[metric]
         if entry["value"] is None:
-            rows.append((task, primary, "-", "-", entry["reason"]))
+            rows.append((task, metric, "-", "-", "-", entry["reason"]))
             continue
         gain = improvement({task: entries})
         value, trivial = (f"{entry[key]:.4g}" if entry[key] is not None else "-" for key in ("value", "trivial"))
         unit = f" {entry['unit']}" if entry["unit"] else ""
-        rows.append((task, primary, value + unit, trivial + unit, "-" if gain is None else f"{gain:+.1f} %"))
+        between = " to ".join(f"{end:.4g}" for end in entry.get("interval", ())) or "-"
+        rows.append((task, metric, value + unit, between, trivial + unit, "-" if gain is None else f"{gain:+.1f} %"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -1,6 +1,6 @@
 """A run's folder: resolved config, provenance, metrics.jsonl and checkpoints, each written so that a crash leaves no half.
 
-<folder>/config.yaml  provenance.json  metrics.jsonl  trivial.json  gallery.png  eval/*.json
+<folder>/config.yaml  provenance.json  metrics.jsonl  trivial.json  gallery.png  eval/*.json  eval/*.npz
 <folder>/checkpoints/<step>/  model.safetensors  config.json  config.yaml  trivial.json  state.pt
 <folder>/checkpoints/last, best -> <step>      relative links, replaced atomically
 """
@@ -15,12 +15,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 class Saveable(Protocol):
@@ -152,10 +155,35 @@ def read_json(path: Path) -> Any:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all, making its folder."""
+    _write(path, lambda temporary: temporary.write_text(text))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write a compressed .npz whole or not at all, making its folder."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    _write(path, write)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Raises ValueError, naming the file, where it is missing or no .npz."""
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path}: cannot be read as arrays ({error}); expected a file that mult wrote; evaluate again"
+        ) from error
+
+
+def _write(path: Path, write: Callable[[Path], Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text)
+        write(temporary)
         _sync(temporary)
         os.replace(temporary, path)
     finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,6 +36,8 @@ class Task:
     metric: Callable[[Sequence[str] | None], metrics.Accumulator]
     primary: str
     colours: draw.Colours
+    relative: Callable[[], metrics.Accumulator] | None = None
+    """What measures it in place of `metric` where the unit of the dataset's labels is unknown; None: nothing changes."""
 
     @property
     def categorical(self) -> bool:
@@ -56,7 +58,12 @@ def _identity(values: Tensor) -> Tensor:
     return values
 
 
-def _affine(offset: float, scale: float) -> dict[str, Callable[[Tensor], Tensor]]:
+class _Code(TypedDict):
+    encode: Callable[[Tensor], Tensor]
+    decode: Callable[[Tensor], Tensor]
+
+
+def _affine(offset: float, scale: float) -> _Code:
     """encode(v) = (v - offset) / scale and its inverse."""
     return {"encode": lambda values: (values - offset) / scale, "decode": lambda output: output * scale + offset}
 
@@ -88,6 +95,7 @@ TASKS: dict[str, Task] = {
             metric=lambda classes: metrics.Depth(),
             primary="rmse",
             colours=draw.Scalar("turbo"),
+            relative=lambda: metrics.Depth(metric=False),
         ),
         Task(
             name="normal",

@@ -19,13 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import Subset
 from tqdm import tqdm
 
 from mult import build, distributed, draw, evaluate
 from mult.data.sample import Batch
 from mult.models import MulT
-from mult.runs import Run, find_checkpoint, read_json, write_json
+from mult.runs import Run, find_checkpoint, read_json, write_arrays, write_json
 from mult.tasks import TASKS
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -125,12 +124,13 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
 
         # --- every so often: score, show, save ---
         if step == optim.steps or (config.eval.every and step % config.eval.every == 0):
-            results = _evaluate(experiment, evaluated, constants, device, precision)
+            evaluation = _evaluate(experiment, evaluated, constants, device, precision)
+            results = evaluation.results
             score = evaluate.improvement(results)
             is_best = score is not None and score > best
             best = score if score is not None and is_best else best
             if distributed.is_main():
-                _report(experiment, run, step, evaluated, results, device)
+                _report(experiment, run, step, evaluated, evaluation, device)
                 state = {
                     "step": step,
                     "best": best,
@@ -154,32 +154,32 @@ def _counts(micro_batches: list[Batch], objectives: dict[str, build.Objective], 
 
 def _evaluate(
     experiment: build.Experiment, model: nn.Module, constants: Any, device: torch.device, precision: torch.dtype
-) -> evaluate.Results:
+) -> evaluate.Evaluation:
     """The evaluation split, each view on one process, with no view twice."""
     config, views = experiment.config, experiment.eval_data
-    share = Subset(views, range(distributed.rank(), len(views), distributed.world()))
     batches = build.eval_batches(
-        share, config.data.image_size, config.eval.batch_size or config.data.batch_size, config.data.workers
+        evaluate.share(views), config.data.image_size, config.eval.batch_size or config.data.batch_size, config.data.workers
     )
-    return evaluate.evaluate(model, batches, list(experiment.objectives), views.classes, constants, device, precision)
+    return evaluate.evaluate(model, batches, list(experiment.objectives), views, constants, device, precision)
 
 
 def _report(
-    experiment: build.Experiment, run: Run, step: int, model: MulT, results: evaluate.Results, device: torch.device
+    experiment: build.Experiment, run: Run, step: int, model: MulT, evaluation: evaluate.Evaluation, device: torch.device
 ) -> None:
     """The evaluation as a file, a line of the log, a table on the terminal and the gallery."""
     config, views = experiment.config, experiment.eval_data
     split = config.eval.split
     values = {
         f"{task}/{metric}": entry["value"]
-        for task, entries in results.items()
+        for task, entries in evaluation.results.items()
         for metric, entry in entries.items()
         if "/" not in metric  # per-class entries are in the JSON
     }
     run.log(step, split, values)
     path = run.folder / "eval" / f"{config.data.dataset}-{split}.json"
-    write_json(path, evaluate.as_json(results, config.data.dataset, split, len(views)) | {"step": step})
-    tqdm.write(f"step {step}, {split} split, {len(views)} images\n{evaluate.table(results)}")
+    write_arrays(path.with_suffix(".npz"), evaluation.columns)
+    write_json(path, evaluation.as_json(config.data.dataset, split) | {"step": step})
+    tqdm.write(f"step {step}, {split} split, {len(views)} images\n{evaluate.table(evaluation)}")
     if config.eval.images:
         chosen = np.unique(np.linspace(0, len(views) - 1, config.eval.images).round().astype(int))
         samples = evaluate.predictions(model, [views[int(i)] for i in chosen], config.data.image_size, device)

@@ -15,6 +15,7 @@ import torch
 
 from mult import distributed
 from mult.config import Config
+from mult.runs import read_arrays
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,6 +51,12 @@ def test_two_processes_are_one(
             if entry["value"] is not None:
                 assert (entry["pixels"], entry["images"]) == (other["pixels"], other["images"])  # no view twice
                 assert entry["trivial"] == pytest.approx(other["trivial"], rel=1e-12)
+    kept = [read_arrays(folder / "eval" / "taskonomy-val.npz") for folder in (alone, pair)]
+    assert kept[1]["id"].tolist() == [f"cedar/point_{point}_view_0" for point in range(3)]  # one process has 0 and 2
+    for name, column in kept[0].items():
+        assert kept[1][name].dtype == column.dtype
+        if name.endswith("/pixels"):
+            assert kept[1][name].tolist() == column.tolist(), name
     assert json.loads((pair / "provenance.json").read_text())["processes"] == 2
     assert json.loads((alone / "provenance.json").read_text())["processes"] == 1
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mult import TASKS, Predictor, build, evaluate
 from mult.data import Taskonomy
 from mult.predict import load_checkpoint
-from mult.runs import read_json
+from mult.runs import read_arrays, read_json
 
 Pixels = dict[str, tuple[NDArray[Any], NDArray[Any]]]
 Script = Callable[..., Any]
@@ -144,7 +144,7 @@ def run_evaluation(trained: Path, root: Path, split: str, batch_size: int, **cha
     views = Taskonomy(root, split=split)
     batches = build.eval_batches(views, (48, 40), batch_size, workers=0)
     constants = changes.get("constants", read_json(trained / "trivial.json"))
-    return evaluate.evaluate(model, batches, model.tasks, views.classes, constants, CPU)
+    return evaluate.evaluate(model, batches, model.tasks, views, constants, CPU).results
 
 
 def test_the_batch_size_does_not_matter(trained: Path, tree_root: Path) -> None:
@@ -194,7 +194,7 @@ def test_without_constants_there_is_no_trivial_score(trained: Path, tree_root: P
     results = run_evaluation(trained, tree_root, "val", 3, constants={})
     assert results["normal"]["mean"]["trivial"] is None
     assert evaluate.improvement(results) is None
-    assert "normal" in evaluate.table(results)
+    assert "normal" in evaluate.table(evaluate.Evaluation(results, {}, "images"))
 
 
 def test_evaluating_leaves_the_mode_and_the_weights(trained: Path, tree_root: Path) -> None:
@@ -202,9 +202,54 @@ def test_evaluating_leaves_the_mode_and_the_weights(trained: Path, tree_root: Pa
     views = Taskonomy(tree_root, split="val")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
-    evaluate.evaluate(model, build.eval_batches(views, (48, 40), 2, 0), model.tasks, views.classes, {}, CPU)
+    evaluate.evaluate(model, build.eval_batches(views, (48, 40), 2, 0), model.tasks, views, {}, CPU)
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_each_image_s_columns_are_numpys(trained: Path, predicted: Pixels, tree_root: Path) -> None:
+    """What an image contributed is in its own row, absent where it has no label, and adds up to the metrics."""
+    columns = read_arrays(trained / "eval" / "taskonomy-val.npz")
+    evaluation = read_json(trained / "eval" / "taskonomy-val.json")
+    views = list_of(Taskonomy(tree_root, split="val"))
+    assert columns["id"].tolist() == [view["id"] for view in views]
+    assert columns["group"].tolist() == ["cedar"] * 3
+    counts = [int(view["valid"]["normal"].sum()) for view in views]
+    assert columns["normal/pixels"].tolist() == counts
+    assert counts[1] == 0  # a view without normals
+    p, t = (values.astype(np.float64) for values in predicted["normal"])
+    angle = np.degrees(np.arccos(np.clip((p * t).sum(1), -1, 1)))
+    each = [part.sum() for part in np.split(angle, np.cumsum(counts)[:-1])]
+    np.testing.assert_allclose(columns["normal/angle"], each, rtol=1e-4)
+    np.testing.assert_array_equal(columns["normal/histogram"].sum(1), counts)
+    np.testing.assert_array_equal(columns["total/normal/histogram"], columns["normal/histogram"].sum(0))
+    np.testing.assert_allclose(columns["total/normal/histogram"], np.histogram(angle, columns["total/normal/edges"])[0], atol=3)
+    classes, truth = predicted["segment_semantic"]
+    confusion = columns["total/segment_semantic/confusion"]
+    np.testing.assert_array_equal(confusion, np.bincount(truth * 17 + classes, minlength=289).reshape(17, 17))
+    np.testing.assert_array_equal(columns["segment_semantic/target"].sum(0), confusion.sum(1))
+    np.testing.assert_array_equal(columns["segment_semantic/predicted"].sum(0), confusion.sum(0))
+    np.testing.assert_array_equal(columns["segment_semantic/hits"].sum(0), confusion.diagonal())
+    depth, target = (values[:, 0].astype(np.float64) for values in predicted["depth_zbuffer"])
+    np.testing.assert_allclose(
+        columns["total/depth_zbuffer/histogram"],
+        np.histogram(np.clip(depth / target - 1, -1, 1), columns["total/depth_zbuffer/edges"])[0],
+        atol=2,
+    )
+    rmse = np.sqrt(columns["depth_zbuffer/squared"].sum() / columns["depth_zbuffer/pixels"].sum())
+    assert evaluation["tasks"]["depth_zbuffer"]["rmse"]["value"] == pytest.approx(rmse, rel=1e-12)
+    assert evaluation["interval_over"] == "images"
+    for task, metric in (("depth_zbuffer", "rmse"), ("normal", "median"), ("segment_semantic", "miou"), ("reshading", "l1")):
+        entry = evaluation["tasks"][task][metric]
+        assert entry["interval"][0] <= entry["value"] <= entry["interval"][1]
+
+
+def test_an_image_keeps_no_more_bytes_than_stated(trained: Path) -> None:
+    columns = read_arrays(trained / "eval" / "taskonomy-val.npz")
+    stated = {"segment_semantic": 208, "depth_zbuffer": 116, "normal": 1476, "keypoints2d": 20, "edge_texture": 20}
+    for task, most in stated.items():
+        kept = sum(column[:1].nbytes for name, column in columns.items() if name.startswith(f"{task}/"))
+        assert kept == most, task
 
 
 # --- The script ---

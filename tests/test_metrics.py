@@ -486,7 +486,7 @@ def test_no_constant_depth_is_better(metric: str, seed: int) -> None:
 @pytest.mark.parametrize("metric", sorted(Depth.METRICS.keys() - METRIC_DEPTH))
 def test_aligned_constants_are_all_as_good(metric: str) -> None:
     depth = np.random.default_rng(0).uniform(2, 9, (61, 1))
-    scores = [score(Depth(), value, depth, metric) for value in (*Depth.constants(depth)[metric], 0.3, 700.0)]
+    scores = [score(Depth(), value, depth, metric) for value in (Depth.constants(depth)[metric], 0.3, 700.0)]
     centre = np.median(depth) if metric.startswith("median") else depth.mean()
     reference = reference_unitless(np.full(61, centre), depth[:, 0])[metric.partition("/")[2]]
     assert scores == pytest.approx([reference if metric.endswith(("1", "2", "3")) else -reference] * 3)

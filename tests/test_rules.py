@@ -38,7 +38,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tasks": {"losses", "metrics", "draw"},
     "data": {"tasks", "labels"},
     "build": {"config", "tasks", "losses", "balance", "models", "data"},
-    "evaluate": {"tasks", "metrics", "distributed"},
+    "bootstrap": set(),
+    "score": {"tasks", "metrics", "distributed", "bootstrap"},
+    "evaluate": {"tasks", "metrics", "distributed", "bootstrap", "score"},
     "predict": {"tasks", "runs", "models", "config", "data"},
     "train": {"build", "tasks", "runs", "evaluate", "distributed", "draw", "data", "models"},
 }

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class Depth(Accumulator):
     `notes()["nonpositive"]` counts them. log10 is None where nothing else is predicted. `metric` False: the labels' unit is
     unknown, and only the aligned figures are measured (the module says how).
 
-    An image keeps 132 bytes, 84 without metric figures.
+    An image keeps 116 bytes, 68 without metric figures.
     """
 
     METRICS: Mapping[str, Kind] = {
@@ -134,9 +135,13 @@ def _unitless(predicted: Tensor, true: Tensor, counts: Tensor) -> dict[str, Call
     positive = counts & (predicted > 0) & predicted.isfinite()
     ratio = torch.maximum(predicted / true, true / predicted)
     failing = ratio.where(positive, torch.inf)
+
+    def below(limit: float) -> Tensor:
+        return per_image(failing < limit)
+
     return {
         "positive": lambda: per_image(positive),
-        **{name: lambda limit=limit: per_image(failing < limit) for name, limit in RATIOS.items()},  # type: ignore[misc]
+        **{name: partial(below, limit) for name, limit in RATIOS.items()},
         "relative": lambda: per_image((predicted / true - 1).abs()),
         # float64: see normals.py
         "log10": lambda: per_image(ratio.where(positive, 1.0).double().log10()),

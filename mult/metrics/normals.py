@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -76,10 +77,13 @@ class Normals(Accumulator):
             index = index.where(counts, number * bins)  # a last bin, which is dropped
             return torch.bincount(index.flatten(), minlength=number * bins + 1)[:-1].view(number, bins)
 
+        def below(limit: float) -> Tensor:
+            return per_image(counts & (angle < limit))
+
         images = torch.arange(len(angle), device=angle.device).view(-1, 1, 1)
         return {
             "pixels": lambda: per_image(counts),
-            **{name: lambda limit=limit: per_image(counts & (angle < limit)) for name, limit in self.LIMITS_DEG.items()},
+            **{name: partial(below, limit) for name, limit in self.LIMITS_DEG.items()},
             "angle": lambda: per_image(angle),
             "squared": lambda: per_image(angle.square()),
             "histogram": lambda: histogram(images, len(angle), self.COARSE_DEG),
