@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from mult import bootstrap
-from mult.metrics import Normals, Regression, Segmentation
+from mult.metrics import Accumulator, Normals, Regression, Segmentation
 
 
 def test_resamples_are_sums_over_whole_units() -> None:
     """Each resample, drawn again here by the same generator, is the sum over its units' images."""
     rng = np.random.default_rng(1)
     unit_of = np.array([2, 0, 1, 0, 2, 2, 3])
-    columns = {"a": rng.integers(0, 1000, 7).astype(np.int32), "b": rng.normal(size=(7, 2, 3))}
+    columns: dict[str, Any] = {"a": rng.integers(0, 1000, 7).astype(np.int32), "b": rng.normal(size=(7, 2, 3))}
     drawn = bootstrap.resample(columns, unit_of)
     assert drawn["a"].shape == (bootstrap.RESAMPLES,)
     assert drawn["b"].shape == (bootstrap.RESAMPLES, 2, 3)
@@ -62,6 +64,7 @@ def test_one_unit_or_nothing_defined_has_no_interval() -> None:
 def coverage(kind: str, images: int, buildings: int, trials: int) -> float:
     """How often the interval has the truth: images of a building share an effect, and count by their number of pixels."""
     inside = 0
+    accumulator: Accumulator = Regression() if kind == "mean" else Segmentation(2)
     for trial in range(trials):
         rng = np.random.default_rng([trial, images, buildings])
         building = np.arange(images) % buildings
@@ -72,12 +75,12 @@ def coverage(kind: str, images: int, buildings: int, trials: int) -> float:
         assert over == ("buildings" if buildings < images else "images")
         if kind == "mean":
             columns = {"pixels": pixels, "absolute": pixels * level, "squared": pixels * level**2}
-            metric, truth, accumulator = "l1", float(np.exp(0.09)), Regression()
+            metric, truth = "l1", float(np.exp(0.09))
         else:  # a fraction of pixels, the same formula with other sums
             hits = rng.binomial(pixels, np.clip(0.5 * level / np.exp(0.09), 0, 1))
             columns = {"pixels": pixels, "hits": np.stack([hits, 0 * hits], 1)}
             columns |= {"target": np.stack([pixels, 0 * pixels], 1), "predicted": columns["hits"]}
-            metric, truth, accumulator = "pixel_accuracy", TRUE_ACCURACY, Segmentation(2)
+            metric, truth = "pixel_accuracy", TRUE_ACCURACY
         resampled = accumulator.divide(bootstrap.resample(columns, unit_of))[metric]
         low, high = bootstrap.interval(resampled, int(unit_of.max()) + 1) or (np.nan, np.nan)
         inside += low <= truth <= high
