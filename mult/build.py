@@ -19,15 +19,15 @@ from torch.utils.data import DataLoader
 
 from mult import balance
 from mult.config import Config, DataConfig, OptimConfig
-from mult.data import Augmented, EvalTransform, Rooms, Taskonomy, TrainTransform
+from mult.data import Augmented, EvalTransform, Replica, Rooms, Taskonomy, TrainTransform
 from mult.data.mixture import Mixture, label_spaces
-from mult.data.sample import Batch, EvalBatch, Sample, collate_eval, collate_train
+from mult.data.sample import Batch, EvalBatch, Reader, Sample, collate_eval, collate_train
 from mult.data.sampler import Shuffled
 from mult.losses import LOSSES, Count, Loss
 from mult.models import MulT
 from mult.tasks import TASKS
 
-DATASETS: dict[str, type[Taskonomy]] = {"taskonomy": Taskonomy, "rooms": Rooms}
+DATASETS: dict[str, Callable[..., Reader]] = {"taskonomy": Taskonomy, "rooms": Rooms, "replica": Replica}
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def task_names(config: Config) -> list[str]:
     return [task for task in TASKS if task in config.tasks]
 
 
-def dataset(data: DataConfig, tasks: Iterable[str], split: str) -> Taskonomy:
+def dataset(data: DataConfig, tasks: Iterable[str], split: str) -> Reader:
     """The dataset a config names, at the files' own size; ValueError for options it does not take."""
     kind = DATASETS[data.dataset]
     arguments: dict[str, Any] = {"split": split, "tasks": tuple(tasks)}

@@ -58,7 +58,7 @@ class RunConfig:
 class DataConfig:
     """The images and how they are brought to the network."""
 
-    dataset: Literal["taskonomy", "rooms"]
+    dataset: Literal["taskonomy", "rooms", "replica"]
     root: str
     split: str = "train"
     subset: str = "tiny"

@@ -1,7 +1,8 @@
 """Datasets whose items are `Sample`s, and the transforms between a dataset and a batch."""
 
+from mult.data.replica import Replica
 from mult.data.rooms import Rooms
 from mult.data.taskonomy import Taskonomy
 from mult.data.transforms import Augmented, EvalTransform, TrainTransform
 
-__all__ = ["Augmented", "EvalTransform", "Rooms", "Taskonomy", "TrainTransform"]
+__all__ = ["Augmented", "EvalTransform", "Replica", "Rooms", "Taskonomy", "TrainTransform"]

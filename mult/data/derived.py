@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from tqdm import tqdm
 
 from mult.data.encodings import ENCODINGS, Array, Mask, read_pixels, write_png
 from mult.data.parallel import in_processes
-from mult.data.sample import Sample, empty_target
+from mult.data.sample import Reader, Sample, empty_target
 from mult.labels import Intrinsics, edge_texture, keypoints2d, normals_from_depth, reshading
 from mult.tasks import TASKS
 
@@ -123,26 +122,6 @@ def derive(tasks: Iterable[str], image: Array, geometry: Geometry | None) -> dic
     return labels
 
 
-class Views(Protocol):
-    """What a dataset must offer to be annotated, beside its samples.
-
-    `name(i)` is the id of sample i and `native(i)` the tasks it has labels of its own of, both without reading a file;
-    `labelled` are those that some sample has. `underivable` says for which tasks its depth is not good enough, and why;
-    without `metric_depth` it is never enough for reshading.
-    """
-
-    root: Path
-    labelled: frozenset[str]
-    metric_depth: bool
-    underivable: Mapping[str, str]
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, i: int, /) -> Sample: ...
-    def name(self, i: int, /) -> str: ...
-    def native(self, i: int, /) -> frozenset[str]: ...
-    def camera(self, i: int, /) -> tuple[Intrinsics, tuple[int, int]]: ...
-
-
 @dataclass(frozen=True)
 class Filled:
     """How many views of each task were `written` now, were `there`, are `native` to the dataset or have no `depth`.
@@ -164,7 +143,7 @@ class Filled:
 
 
 def fill(
-    open_views: Callable[[Sequence[str]], Views], tasks: Sequence[str] | None = None, workers: int | None = None
+    open_views: Callable[[Sequence[str]], Reader], tasks: Sequence[str] | None = None, workers: int | None = None
 ) -> Filled:
     """Derive what the views of a dataset lack and the cache beside it does not hold yet.
 
@@ -201,7 +180,7 @@ def fill(
     return Filled({task: dict(count) for task, count in counts.items()}, {} if tasks else refused, median_m)
 
 
-def _fill_view(views: Views, tasks: Sequence[str], i: int) -> tuple[dict[str, str], float | None]:
+def _fill_view(views: Reader, tasks: Sequence[str], i: int) -> tuple[dict[str, str], float | None]:
     """Make what one view lacks; the state of each task (see Filled) and the median depth, None where it was not needed."""
     cache, name, native = Cache(views.root), views.name(i), views.native(i)
     states = {}

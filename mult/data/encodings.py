@@ -75,6 +75,13 @@ def read_pixels(path: Path, modes: tuple[str, ...], size: tuple[int, int] | None
     return pixels
 
 
+def read_image(path: Path, modes: tuple[str, ...] = ("RGB",)) -> Array:
+    """A picture as float32 (3, H, W) in [0, 1]; raises as `read_pixels` does."""
+    pixels = read_pixels(path, modes)
+    image = np.empty((3, *pixels.shape[:2]), np.float32)
+    return np.divide(pixels.transpose(2, 0, 1), np.float32(255), out=image)
+
+
 def write_png(path: Path, pixels: Array) -> None:
     """Store pixels (H, W) or (H, W, 3), uint8 or uint16, as they are, whole or not at all."""
     picture = Image.fromarray(np.ascontiguousarray(pixels))

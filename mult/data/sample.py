@@ -6,12 +6,14 @@ keys and a batch can be stacked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, TypedDict
 
 import torch
 from torch import Tensor
 
+from mult.labels import Intrinsics
 from mult.tasks import Task
 
 IGNORE = 255
@@ -48,6 +50,37 @@ class EvalBatch(TypedDict):
     targets: dict[str, list[Tensor]]
     valid: dict[str, list[Tensor]]
     id: list[str]
+
+
+class Reader(Protocol):
+    """What every dataset offers beside its samples.
+
+    `tasks` are those of its samples, `classes` the class names of the categorical ones. `labelled` are the tasks of which
+    some sample has a label of the dataset's own, asked for or not, `available` those and the derived ones. Without
+    `metric_depth`, depth is known up to a scale. `underivable` says of which tasks no label can be derived, and why.
+    """
+
+    root: Path
+    tasks: tuple[str, ...]
+    classes: dict[str, list[str]]
+    labelled: frozenset[str]
+    available: tuple[str, ...]
+    metric_depth: bool
+    underivable: Mapping[str, str]
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int, /) -> Sample: ...
+    def name(self, i: int, /) -> str:
+        """The id of a sample, without reading it."""
+
+    def group(self, i: int, /) -> str:
+        """The building, scene or map of a sample; "" if there is none."""
+
+    def native(self, i: int, /) -> frozenset[str]:
+        """The tasks of which a sample has a label of the dataset's own, without reading it."""
+
+    def camera(self, i: int, /) -> tuple[Intrinsics, tuple[int, int]]:
+        """(fx, fy, cx, cy) in pixel indices and (height, width); ValueError where they are unknown."""
 
 
 def empty_target(task: Task, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,7 @@ from mult.data.encodings import (
     NO_GEOMETRY,
     Array,
     Mask,
+    read_image,
     read_pixels,
     require,
     write_png,
@@ -89,10 +90,9 @@ class Taskonomy(Dataset[Sample]):
         """The buildings of the split that are on disk."""
         own = self.root / "splits.csv"
         if own.is_file():
-            source, listed = str(own), _read_splits(own)
+            source, listed = str(own), read_splits(own)
         else:
-            _known("data.subset", self.subset, SUBSETS)
-            source, listed = f"subset {self.subset!r}", _read_splits(_list_of(self.subset))
+            source, listed = self._published()
         if self.index.flat is not None and not _is_listed(self.index.flat, listed):
             warnings.warn(
                 f"{self.root} names no building and {self.index.flat!r} is in no list: its views are used for split "
@@ -117,6 +117,11 @@ class Taskonomy(Dataset[Sample]):
             )
         return present
 
+    def _published(self) -> tuple[str, dict[str, set[str]]]:
+        """What to call the published list of splits, and building -> its splits."""
+        _known("data.subset", self.subset, SUBSETS)
+        return f"subset {self.subset!r}", read_splits(published_list(f"taskonomy_{self.subset}"))
+
     def __len__(self) -> int:
         return int(self._ends[-1])
 
@@ -124,10 +129,8 @@ class Taskonomy(Dataset[Sample]):
         row = self._row(i)
         rgb = self.index.path(row, "rgb")
         assert rgb is not None  # only views with rgb are in the index
-        pixels = read_pixels(rgb, ("RGB",))
-        height, width = pixels.shape[:2]
-        image = np.empty((3, height, width), np.float32)
-        np.divide(pixels.transpose(2, 0, 1), np.float32(255), out=image)
+        image = read_image(rgb)
+        height, width = image.shape[1:]
 
         files = {task: self.index.path(row, task) for task in self.tasks}
         stored: dict[str, Array] = {
@@ -222,15 +225,16 @@ def _known(what: str, name: object, names: Iterable[str]) -> None:
         )
 
 
-def _list_of(subset: str) -> Path:
-    return Path(str(resources.files("mult.data"))) / "lists" / f"taskonomy_{subset}.csv"
+def published_list(name: str) -> Path:
+    """A list of splits that comes with the package."""
+    return Path(str(resources.files("mult.data"))) / "lists" / f"{name}.csv"
 
 
 def _is_listed(building: str, listed: Mapping[str, object]) -> bool:
-    return building in listed or any(building in _read_splits(_list_of(subset)) for subset in SUBSETS)
+    return building in listed or any(building in read_splits(published_list(f"taskonomy_{subset}")) for subset in SUBSETS)
 
 
-def _read_splits(path: Path) -> dict[str, set[str]]:
+def read_splits(path: Path) -> dict[str, set[str]]:
     """building -> the splits it is in."""
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
