@@ -14,14 +14,17 @@ from mult.tasks import TASKS
 
 
 class Reader(Protocol):
-    """What a mixture needs of a dataset: the samples, their tasks, and the class names of the categorical ones."""
+    """What a mixture needs of a dataset: samples, their tasks, class names, groups (buildings) and the unit of depth."""
 
+    @property
+    def metric_depth(self) -> bool: ...
     @property
     def tasks(self) -> Sequence[str]: ...
     @property
     def classes(self) -> dict[str, list[str]]: ...
     def __len__(self) -> int: ...
     def __getitem__(self, i: int, /) -> Sample: ...
+    def group(self, i: int, /) -> str: ...
 
 
 class Mixture(Dataset[Sample]):
@@ -33,6 +36,7 @@ class Mixture(Dataset[Sample]):
 
     def __init__(self, readers: Sequence[Reader], tasks: Iterable[str], classes: dict[str, list[str]]) -> None:
         self.readers, self.tasks, self.classes = list(readers), tuple(tasks), classes
+        self.metric_depth = all(reader.metric_depth for reader in readers)
         self.lengths = [len(reader) for reader in readers]
         self._starts = [0, *accumulate(self.lengths)]
 
@@ -40,10 +44,8 @@ class Mixture(Dataset[Sample]):
         return self._starts[-1]
 
     def __getitem__(self, i: int) -> Sample:
-        if not 0 <= i < len(self):
-            raise IndexError(f"sample {i} of {len(self)}")
-        source = int(np.searchsorted(self._starts, i, side="right")) - 1
-        sample = self.readers[source][i - self._starts[source]]
+        reader, place = self._find(i)
+        sample = reader[place]
         height, width = sample["image"].shape[-2:]
         targets, valid = {}, {}
         for task in self.tasks:
@@ -52,6 +54,17 @@ class Mixture(Dataset[Sample]):
             else:
                 targets[task], valid[task] = empty_target(TASKS[task], height, width)
         return {**sample, "targets": targets, "valid": valid}
+
+    def group(self, i: int) -> str:
+        """The building of a sample."""
+        reader, place = self._find(i)
+        return reader.group(place)
+
+    def _find(self, i: int) -> tuple[Reader, int]:
+        if not 0 <= i < len(self):
+            raise IndexError(f"sample {i} of {len(self)}")
+        source = int(np.searchsorted(self._starts, i, side="right")) - 1
+        return self.readers[source], i - self._starts[source]
 
 
 def label_spaces(readers: Sequence[Reader], names: Sequence[str]) -> dict[str, list[str]]:

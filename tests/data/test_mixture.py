@@ -19,6 +19,10 @@ class Depths:
     length: int
     tasks: tuple[str, ...] = ("depth_zbuffer",)
     classes: dict[str, list[str]] = field(default_factory=dict)
+    metric_depth: bool = True
+
+    def group(self, i: int, /) -> str:
+        return f"{self.offset}:{i}"
 
     def __len__(self) -> int:
         return self.length
@@ -41,6 +45,7 @@ def test_samples_come_in_the_order_of_their_datasets() -> None:
     assert (len(views), views.lengths) == (6, [2, 1, 3])
     assert [float(views[i]["targets"]["depth_zbuffer"][0, 0, 0]) for i in range(6)] == [100, 101, 200, 300, 301, 302]
     assert [views[i]["id"] for i in (1, 2, 5)] == ["100/1", "200/0", "300/2"]
+    assert [views.group(i) for i in (1, 2, 5)] == ["100:1", "200:0", "300:2"]
     for outside in (-1, 6):
         with pytest.raises(IndexError, match=f"sample {outside} of 6"):
             views[outside]
