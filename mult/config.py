@@ -58,7 +58,7 @@ class RunConfig:
 class DataConfig:
     """The images and how they are brought to the network."""
 
-    dataset: Literal["taskonomy", "rooms", "replica"]
+    dataset: Literal["taskonomy", "rooms", "replica", "cocodoom"]
     root: str
     split: str = "train"
     subset: str = "tiny"

@@ -6,7 +6,7 @@ import argparse
 import time
 
 from mult.cli import exit_on_user_error
-from mult.data.rooms import DEFAULTS, render_missing
+from mult.data.rooms import PARAMETERS, render_missing
 
 
 def main() -> None:
@@ -18,7 +18,9 @@ def main() -> None:
         ("size", "pixels on a side"),
         ("seed", "other seeds, other rooms"),
     ):
-        parser.add_argument(f"--{name}", type=int, help=f"{meaning} (default: what the folder holds, else {DEFAULTS[name]})")
+        parser.add_argument(
+            f"--{name}", type=int, help=f"{meaning} (default: what the folder holds, else {PARAMETERS[name].default})"
+        )
     parser.add_argument("--workers", type=int, help="processes (default: one a processor)")
     arguments = vars(parser.parse_args())
     out = arguments.pop("out")

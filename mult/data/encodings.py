@@ -50,13 +50,16 @@ GRAY_16_BIT = ("I;16", "I", "I;16B", "I;16L")
 GRAY = ("L", "1", *GRAY_16_BIT)
 
 
-def read_pixels(path: Path, modes: tuple[str, ...], size: tuple[int, int] | None = None) -> Array:
-    """The stored values, (H, W) or (H, W, 3); ValueError naming the file if it is damaged, of another mode or size."""
+def read_pixels(path: Path, modes: tuple[str, ...], size: tuple[int, int] | None = None, convert: str | None = None) -> Array:
+    """The stored values, (H, W) or (H, W, 3), of an image brought to the mode `convert`, if there is one.
+
+    Raises ValueError naming the file if it is damaged, of another mode than one of `modes` or of another size.
+    """
     try:
         with Image.open(path) as image:
             mode = image.mode
             image.load()
-            pixels = np.asarray(image)
+            pixels = np.asarray(image if convert is None else image.convert(convert))
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises on damaged files
         raise ValueError(
             f"{path}: got a file that cannot be read ({error}); expected a whole image; "

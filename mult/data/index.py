@@ -84,7 +84,7 @@ class Index:
                 f"data.root: got {str(root)!r}, which is no folder; expected the root of a tree in Taskonomy's layout; "
                 "correct the path or download the data"
             )
-        self._folder = _cache_folder(self.root)
+        self._folder = cache_folder(self.root)
         if not self._load():
             tables, views = _scan(self.root)
             self._tables, self._views = tables, views
@@ -164,7 +164,8 @@ class Index:
             )
 
 
-def _cache_folder(root: Path) -> Path:
+def cache_folder(root: Path) -> Path:
+    """Where what is known of a root is kept."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base, "mult", "index", hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16])
 

@@ -8,7 +8,6 @@ and depend on nothing but (seed, building, view, size).
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from functools import lru_cache, partial
@@ -20,17 +19,22 @@ from tqdm import tqdm
 from mult import labels
 from mult.data.encodings import ENCODINGS
 from mult.data.homes import KINDS
+from mult.data.index import write_atomically
 from mult.data.interiors import Scene
 from mult.data.parallel import in_processes
+from mult.data.parameters import Parameter, settle
 from mult.data.render import view as render
 from mult.data.sample import IGNORE
 from mult.data.taskonomy import Taskonomy, view_complete, write_view
 
-DEFAULTS = {"buildings": 40, "views": 40, "size": 256, "seed": 0}
-LEAST = {"buildings": 3, "views": 1, "size": 32, "seed": 0}
+PARAMETERS = {
+    "buildings": Parameter(40, least=3),
+    "views": Parameter(40, least=1),
+    "size": Parameter(256, least=32),
+    "seed": Parameter(0, least=0),
+}
 RENDERER = 1
 """Goes up when the same parameters give other pictures, so that a root never holds views of two renderers."""
-PARAMETERS = "rooms.json"
 
 
 class Rooms(Taskonomy):
@@ -62,7 +66,9 @@ def render_missing(root: str | Path, *, workers: int | None = None, **asked: int
     root = Path(root)
     if workers is not None and workers < 1:
         raise ValueError(f"rooms: got workers {workers}; expected at least 1; leave it out for one a processor")
-    chosen = _settle(root, asked)
+    chosen = settle(root, "rooms.json", PARAMETERS, RENDERER, asked)
+    if not (root / "splits.csv").exists():
+        write_atomically(root / "splits.csv", lambda file: file.write(_splits(chosen["buildings"]).encode()))
     missing = [
         (building, number)
         for building in range(chosen["buildings"])
@@ -72,52 +78,6 @@ def render_missing(root: str | Path, *, workers: int | None = None, **asked: int
     if missing:
         _render_all(root, chosen, missing, min(workers or os.cpu_count() or 1, len(missing)))
     return len(missing)
-
-
-def _settle(root: Path, asked: dict[str, int | None]) -> dict[str, int]:
-    """The parameters of a root, written to it if it is new, together with the split."""
-    path = root / PARAMETERS
-    given = {name: value for name, value in asked.items() if value is not None}
-    for name, value in given.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < LEAST[name]:
-            raise ValueError(f"rooms: got {name} {value!r}; expected a whole number from {LEAST[name]} on; change {name}")
-    if path.exists():
-        held = _read_parameters(path)
-        wanted = {**held, **given, "renderer": RENDERER}
-        if held != wanted:
-            different = [name for name in wanted if held[name] != wanted[name]]
-            raise ValueError(
-                f"{root}: got {', '.join(f'{name} {wanted[name]}' for name in different)}; expected "
-                f"{', '.join(f'{name} {held[name]}' for name in different)}, with which it was rendered ({PARAMETERS}); "
-                "use those, or another root"
-            )
-    else:
-        if root.exists() and any(root.iterdir()):
-            raise ValueError(f"{root}: got files but no {PARAMETERS}; expected a new folder or one of Rooms; use another root")
-        wanted = {**DEFAULTS, **given, "renderer": RENDERER}
-        root.mkdir(parents=True, exist_ok=True)
-        _write_text(root / "splits.csv", _splits(wanted["buildings"]))
-        _write_text(path, json.dumps(wanted, indent=2) + "\n")
-    return wanted
-
-
-def _read_parameters(path: Path) -> dict[str, int]:
-    try:
-        held = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: got a file that is no JSON ({error}); expected the parameters of a rendering; use another root"
-        ) from error
-    names = {*DEFAULTS, "renderer"}
-    if not isinstance(held, dict) or set(held) != names or not all(isinstance(value, int) for value in held.values()):
-        raise ValueError(f"{path}: got {held}; expected whole numbers for {', '.join(sorted(names))}; use another root")
-    return held
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def _name(building: int) -> str:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mult.data import Taskonomy
 from mult.data.render import view
-from mult.data.rooms import PARAMETERS, Rooms, _generator, _scene, _splits, render_missing
+from mult.data.rooms import Rooms, _generator, _scene, _splits, render_missing
 from mult.labels import normals_from_depth
 
 SMALL = {"buildings": 3, "views": 4, "size": 48, "seed": 5}
@@ -170,7 +170,7 @@ def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "message"), [("{", "no JSON"), ('{"seed": 1}', "expected whole numbers for buildings")])
 def test_damaged_parameters_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / PARAMETERS).write_text(text)
+    (tmp_path / "rooms.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         Rooms(tmp_path)
 
