@@ -74,6 +74,15 @@ def gather(rows: Tensor) -> list[Tensor]:
     return [part[: int(length)] for part, length in zip(parts, lengths, strict=True)]
 
 
+def gather_texts(texts: list[str]) -> list[str]:
+    """The texts of all processes, in the order of their ranks; cheap where there are none."""
+    if not dist.is_initialized() or not int(add(torch.tensor(len(texts)))):
+        return texts
+    parts: list[list[str]] = [[] for _ in range(world())]
+    dist.all_gather_object(parts, texts)
+    return [text for part in parts for text in part]
+
+
 def barrier() -> None:
     if dist.is_initialized():
         dist.barrier()

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,6 +81,15 @@ class Run:
             return
         whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
         write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= step))
+
+    def list_bad_files(self, messages: Iterable[str]) -> None:
+        """Append to bad_files.txt what it does not hold yet: a line a file, which says what is wrong with it."""
+        path = self.folder / "bad_files.txt"
+        listed = path.read_text().splitlines() if path.exists() else []
+        lines = [" ".join(message.splitlines()) for message in messages]
+        new = [line for line in dict.fromkeys(lines) if line not in listed]
+        if new:
+            write_text(path, "".join(f"{line}\n" for line in [*listed, *new]))
 
     # --- checkpoints ---
 

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from mult import build, distributed, draw, evaluate
-from mult.data.sample import Batch
+from mult.data.sample import Batch, note_bad
 from mult.models import MulT
 from mult.runs import Run, find_checkpoint, read_json, write_arrays, write_json
 from mult.tasks import TASKS
@@ -82,6 +82,7 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
         torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1))
         micro_batches = [next(batches) for _ in range(optim.accumulate)]
         waited = time.perf_counter() - begun
+        skipped = _bad_samples(experiment, run, [text for batch in micro_batches for text in batch["bad"]])
         counts = _counts(micro_batches, objectives, device) / world  # DDP averages over processes where we want the sum
 
         optimizer.zero_grad(set_to_none=True)
@@ -119,18 +120,18 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
         bar.set_postfix({task: f"{value:.3f}" for task, value in values.items()}, refresh=False)
         if distributed.is_main():
             seconds = time.perf_counter() - begun
-            line = {f"{task}/loss": value for task, value in values.items()}
+            line = {f"{task}/loss": value for task, value in values.items()} | skipped
             run.log(step, "train", line | {"lr": rate, "grad_norm": norm, "seconds": seconds, "data_seconds": waited})
 
         # --- every so often: score, show, save ---
         if step == optim.steps or (config.eval.every and step % config.eval.every == 0):
-            evaluation = _evaluate(experiment, evaluated, constants, device, precision)
+            evaluation, skipped = _evaluate(experiment, run, evaluated, constants, device, precision)
             results = evaluation.results
             score = evaluate.improvement(results)
             is_best = score is not None and score > best
             best = score if score is not None and is_best else best
             if distributed.is_main():
-                _report(experiment, run, step, evaluated, evaluation, device)
+                _report(experiment, run, step, evaluated, evaluation, skipped, device)
                 state = {
                     "step": step,
                     "best": best,
@@ -146,6 +147,16 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
     return results
 
 
+def _bad_samples(experiment: build.Experiment, run: Run, messages: list[str]) -> dict[str, int]:
+    """How many samples all processes skipped for a bad file, for the log, if they may; the run lists the files."""
+    if not experiment.train_data.skip_bad_files:
+        return {}
+    messages = distributed.gather_texts(messages)
+    if distributed.is_main():
+        run.list_bad_files(messages)
+    return {"bad_samples": len(messages)}
+
+
 def _counts(micro_batches: list[Batch], objectives: dict[str, build.Objective], device: torch.device) -> Tensor:
     """The denominators of the tasks' losses over all micro-batches of the step and all processes, (tasks,) float64."""
     counts = [sum(objective.count(batch["valid"][task]) for batch in micro_batches) for task, objective in objectives.items()]
@@ -153,18 +164,27 @@ def _counts(micro_batches: list[Batch], objectives: dict[str, build.Objective], 
 
 
 def _evaluate(
-    experiment: build.Experiment, model: nn.Module, constants: Any, device: torch.device, precision: torch.dtype
-) -> evaluate.Evaluation:
-    """The evaluation split, each view on one process, with no view twice."""
+    experiment: build.Experiment, run: Run, model: nn.Module, constants: Any, device: torch.device, precision: torch.dtype
+) -> tuple[evaluate.Evaluation, dict[str, int]]:
+    """The evaluation split, each view on one process, with no view twice; and how many were skipped (`_bad_samples`)."""
     config, views = experiment.config, experiment.eval_data
     batches = build.eval_batches(
         evaluate.share(views), config.data.image_size, config.eval.batch_size or config.data.batch_size, config.data.workers
     )
-    return evaluate.evaluate(model, batches, list(experiment.objectives), views, constants, device, precision)
+    bad: list[str] = []
+    noting = note_bad(batches, bad)
+    evaluation = evaluate.evaluate(model, noting, list(experiment.objectives), views, constants, device, precision)
+    return evaluation, _bad_samples(experiment, run, bad)
 
 
 def _report(
-    experiment: build.Experiment, run: Run, step: int, model: MulT, evaluation: evaluate.Evaluation, device: torch.device
+    experiment: build.Experiment,
+    run: Run,
+    step: int,
+    model: MulT,
+    evaluation: evaluate.Evaluation,
+    skipped: dict[str, int],
+    device: torch.device,
 ) -> None:
     """The evaluation as a file, a line of the log, a table on the terminal and the gallery."""
     config, views = experiment.config, experiment.eval_data
@@ -175,11 +195,12 @@ def _report(
         for metric, entry in entries.items()
         if "/" not in metric  # per-class entries are in the JSON
     }
-    run.log(step, split, values)
+    run.log(step, split, values | skipped)
     path = run.folder / "eval" / f"{config.data.dataset}-{split}.json"
     write_arrays(path.with_suffix(".npz"), evaluation.columns)
-    write_json(path, evaluation.as_json(config.data.dataset, split) | {"step": step})
-    tqdm.write(f"step {step}, {split} split, {len(views)} images\n{evaluate.table(evaluation)}")
+    write_json(path, evaluation.as_json(config.data.dataset, split) | skipped | {"step": step})
+    lacking = "".join(f", {count} of them skipped: see bad_files.txt" for count in skipped.values() if count)
+    tqdm.write(f"step {step}, {split} split, {len(views)} images{lacking}\n{evaluate.table(evaluation)}")
     if config.eval.images:
         chosen = np.unique(np.linspace(0, len(views) - 1, config.eval.images).round().astype(int))
         samples = evaluate.predictions(model, [views[int(i)] for i in chosen], config.data.image_size, device)

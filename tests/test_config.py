@@ -71,6 +71,7 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
             "jitter": 0.2,
             "max_depth_m": None,
             "options": {},
+            "on_bad_file": "error",
             "weight": 1.0,
             "mix": [],
         },
