@@ -25,6 +25,7 @@ from mult.data.sample import Batch, EvalBatch, Reader, Sample, collate_eval, col
 from mult.data.sampler import Shuffled
 from mult.losses import LOSSES, Count, Loss
 from mult.models import MulT
+from mult.signals import leave_to_parent
 from mult.tasks import TASKS
 
 DATASETS: dict[str, Callable[..., Reader]] = {
@@ -69,6 +70,7 @@ class Experiment:
             num_workers=data.workers,
             collate_fn=collate_train,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=leave_to_parent,
         )
 
 
@@ -81,7 +83,7 @@ def experiment(config: Config) -> Experiment:
     train_data = mixture([config.data, *config.data.mix], tasks)
     # A mixture is evaluated on its first dataset: scores of several at once would compare with nobody's.
     first = dataset(config.data, train_data.readers[0].tasks, config.eval.split)
-    eval_data = Mixture([first], tasks, train_data.classes, train_data.skip_bad_files)
+    eval_data = Mixture([first], tasks, train_data.classes)
     torch.manual_seed(config.run.seed)
     model = build_model(config, train_data)
     optimizer = _optimizer(config.optim, model)
@@ -141,13 +143,13 @@ def mixture(parts: Sequence[DataConfig], tasks: Sequence[str]) -> Mixture:
             dataset(part, [task for task in tasks if task in there], part.split)
             for part, there in zip(parts, available, strict=True)
         ]
-    return Mixture(readers, tasks, label_spaces(readers, names), parts[0].on_bad_file == "skip")
+    return Mixture(readers, tasks, label_spaces(readers, names))
 
 
 def eval_batches(views: Any, image_size: tuple[int, int], batch_size: int, workers: int) -> Iterable[EvalBatch]:
     """Views in order, images brought to `image_size`, targets as they are; `views` is a dataset or a part of one."""
     collate = partial(_collate_resized, EvalTransform(image_size))
-    return DataLoader(views, batch_size=batch_size, num_workers=workers, collate_fn=collate)
+    return DataLoader(views, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=leave_to_parent)
 
 
 def _collate_resized(transform: EvalTransform, samples: Sequence[Sample]) -> EvalBatch:

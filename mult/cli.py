@@ -15,7 +15,8 @@ def exit_on_user_error() -> Iterator[None]:
     """Turn a ValueError, OSError or ImportError from the body into `error: message` on stderr and exit status 2.
 
     By the rules of the library these three say what was got, what was expected and what to do. A FloatingPointError, training
-    that diverged, ends with status 1. Anything else is a bug of ours. (`tqdm.write` clears the progress bars first.)
+    that diverged, and a data loader whose worker died end with status 1, Ctrl-C with 130. Anything else is a bug of ours.
+    (`tqdm.write` clears the progress bars first.)
     """
     try:
         yield
@@ -25,6 +26,19 @@ def exit_on_user_error() -> Iterator[None]:
     except FloatingPointError as error:
         tqdm.write(f"stopped: {error}", file=sys.stderr)
         sys.exit(1)
+    except RuntimeError as error:
+        died = re.match(r"DataLoader worker \(pid.*", str(error))
+        if died is None:
+            raise
+        tqdm.write(
+            f"stopped: {died[0].rstrip('. ')}; expected it to live; memory (RAM or /dev/shm) may have run out: lower "
+            "data.workers or data.batch_size; a training goes on with --resume",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    except KeyboardInterrupt:
+        tqdm.write("stopped: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def _message(error: Exception) -> str:

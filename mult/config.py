@@ -52,6 +52,12 @@ class RunConfig:
     deterministic: bool = True
     init: str | None = None
     """A run or checkpoint whose weights to start from."""
+    checkpoint_every: CountOrZero = 1000
+    """Steps between checkpoints, besides those that evaluations are of; 0: only those."""
+    keep: Count = 2
+    """The newest checkpoints kept, besides the best."""
+    tensorboard: bool = False
+    """Write what metrics.jsonl has, and the gallery, for TensorBoard too (extra `tensorboard`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +81,6 @@ class DataConfig:
     """Depth beyond it is invalid; None: no cut-off."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the dataset itself."""
-    on_bad_file: Literal["error", "skip"] = "error"
-    """A missing or damaged file ends the training, or its sample counts nowhere: the file is listed in the run's
-    bad_files.txt, and the log says how many samples a step lacked. No other sample takes its place."""
     weight: Positive = 1.0
     """How often the samples of a mixture come from this dataset: weight / sum of weights, kept exactly."""
     mix: list[DataConfig] = field(default_factory=list)
@@ -126,6 +129,10 @@ class OptimConfig:
     """Micro-batches a step."""
     ema: Fraction | None = None
     """Decay of the running average of the weights; None: no average."""
+    non_finite: Literal["stop", "skip"] = "stop"
+    """At a loss or gradient that is not finite: end the training, or leave the step's update out and count it."""
+    max_skipped: CountOrZero = 10
+    """Steps of a whole run that `skip` may leave out; at one more, training ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +155,7 @@ class EvalConfig:
     """Rows of the gallery's images."""
 
 
-PER_BATCH = ("image_size", "batch_size", "workers", "augment", "jitter", "on_bad_file")
+PER_BATCH = ("image_size", "batch_size", "workers", "augment", "jitter")
 """Keys of DataConfig that all datasets of a mixture share, since their samples come in one batch."""
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -74,15 +77,35 @@ def gather(rows: Tensor) -> list[Tensor]:
     return [part[: int(length)] for part, length in zip(parts, lengths, strict=True)]
 
 
-def gather_texts(texts: list[str]) -> list[str]:
-    """The texts of all processes, in the order of their ranks; cheap where there are none."""
-    if not dist.is_initialized() or not int(add(torch.tensor(len(texts)))):
-        return texts
-    parts: list[list[str]] = [[] for _ in range(world())]
-    dist.all_gather_object(parts, texts)
-    return [text for part in parts for text in part]
+def any_of(flag: bool) -> bool:
+    """Whether the flag of any process is set; the same on all."""
+    return bool(add(torch.tensor(int(flag))))
+
+
+def from_main(values: list[float]) -> list[float]:
+    """The main process's numbers, on all processes; as many are given on each."""
+    numbers = torch.tensor(values, dtype=torch.float64)
+    if dist.is_initialized():
+        dist.broadcast(numbers, src=0)
+    return numbers.tolist()
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The body, on the main process and then on the others: what it leaves on the disk is made once.
+
+    Where the main process fails, and so says why, the others end without a word.
+    """
+    if not is_main():
+        try:
+            barrier()
+        except RuntimeError:
+            sys.exit(1)
+    yield
+    if is_main():
+        barrier()
 
 
 def barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()
+    """Wait for all, on the CPU: a GPU's barrier gives up on a process that has minutes of work."""
+    any_of(False)

@@ -1,142 +1,186 @@
-"""A run's folder: resolved config, provenance, metrics.jsonl and checkpoints, each written so that a crash leaves no half.
+"""A run's folder: resolved config, provenance, metrics.jsonl, and a lock, each written so that a crash leaves no half.
 
 <folder>/config.yaml  provenance.json  metrics.jsonl  trivial.json  gallery.png  eval/*.json  eval/*.npz
-<folder>/checkpoints/<step>/  model.safetensors  config.json  config.yaml  trivial.json  state.pt
-<folder>/checkpoints/last, best -> <step>      relative links, replaced atomically
+<folder>/checkpoints/ (checkpoint.py)
 """
 
 from __future__ import annotations
 
-import difflib
+import errno
 import json
 import os
 import platform
-import shutil
-import subprocess
 import sys
-import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
+from mult.config import Config, load_config, to_yaml
+from mult.provenance import provenance
 
-class Saveable(Protocol):
-    """What a checkpoint needs of a model."""
+EARLY = {"config.yaml", "provenance.json", "metrics.jsonl", "trivial.json", "checkpoints", "tensorboard", ".lock"}
+"""What a run may leave that ended before its first checkpoint, and so before its first evaluation: nothing worth keeping."""
 
-    def save_pretrained(self, save_directory: Path) -> Any: ...
+MAY_CHANGE = (
+    "run.name",
+    "run.output",
+    "run.device",
+    "run.checkpoint_every",
+    "run.keep",
+    "run.tensorboard",
+    "data.root",
+    "data.workers",
+    "optim.steps",
+    "eval",
+)
+"""What may differ when a run goes on: where things are, how much is saved and looked at, how long training takes."""
 
 
 class Run:
     """One training run on disk. `Run.open` makes the folder or goes on with it; only the main process opens."""
 
-    def __init__(self, folder: Path, config_yaml: str) -> None:
-        self.folder, self.config_yaml = folder, config_yaml
+    def __init__(self, config: Config) -> None:
+        self.config, self.config_yaml = config, to_yaml(config)
+        self.folder = Path(config.run.output) / config.run.name
 
     @classmethod
-    def open(cls, folder: Path, config_yaml: str, seed: int, resume: bool) -> Run:
-        """Start a run or, with `resume`, go on with the one there; raises what `check` raises."""
-        cls.check(folder, config_yaml, resume)
-        if not resume:
-            write_json(folder / "provenance.json", provenance(seed))
-            write_text(folder / "config.yaml", config_yaml)
-        return cls(folder, config_yaml)
+    def open(cls, config: Config, resume: bool) -> Run:
+        """Start a run or, with `resume`, go on with the one there; raises what `check` raises.
 
-    @staticmethod
-    def check(folder: Path, config_yaml: str, resume: bool) -> None:
-        """Raise ValueError, before any work, where `open` would overwrite a run, find none, or mix two configs in one."""
-        written = folder / "config.yaml"
-        if resume and not written.exists():
-            raise ValueError(f"run folder: got {folder} with --resume; expected a run to go on with; start it without --resume")
-        if resume and written.read_text() != config_yaml:
-            lines = difflib.unified_diff(written.read_text().splitlines(), config_yaml.splitlines(), n=0, lineterm="")
-            changes = "; ".join(line for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---"))
-            raise ValueError(
-                f"--resume: the config differs from {written}: {changes}; expected the same; start another run.name"
-            )
+        The folder is this process's until it ends. A run that ended before its first checkpoint starts over.
+        """
+        run = cls(config)
+        run.check(resume)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        _lock(run.folder / ".lock")
+        run._check_content(resume)  # another process may have been faster
+        made = run.folder / "provenance.json"
+        if run._is_early():
+            if any(path.name != ".lock" for path in run.folder.iterdir()):
+                _say(f"{run.folder}: the run in it ended before its first checkpoint; starting it over")
+            for name in ("metrics.jsonl", "trivial.json"):
+                (run.folder / name).unlink(missing_ok=True)
+            write_json(made, provenance(config.run.seed))
+        else:
+            for key, change in run._changes().items():
+                _say(f"--resume: {key} changes, {change}")
+            first = read_json(made)
+            write_json(made, first | {"resumed": [*first.get("resumed", []), provenance(config.run.seed)]})
+        write_text(run.folder / "config.yaml", run.config_yaml)
+        return run
+
+    def check(self, resume: bool) -> None:
+        """Raise ValueError, before any work, where `open` would overwrite a run, find none or one in use, or mix two."""
+        if (self.folder / ".lock").exists():
+            os.close(_lock(self.folder / ".lock"))
+        self._check_content(resume)
+
+    def _check_content(self, resume: bool) -> None:
+        folder, written = self.folder, self.folder / "config.yaml"
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"run folder: got {folder}, a file; expected a new folder; choose another run.name")
-        if not resume and folder.exists() and any(folder.iterdir()):
+        if resume and not written.exists():
+            raise ValueError(f"run folder: got {folder} with --resume; expected a run to go on with; start it without --resume")
+        if self._is_early():
+            return
+        if not resume:
             raise ValueError(
                 f"run folder: {folder} holds {'a run' if written.exists() else 'files'} already; expected a new folder; "
                 "go on with --resume, choose another run.name or delete it"
             )
+        refused = {
+            key: change
+            for key, change in self._changes().items()
+            if not any(key == may or key.startswith(f"{may}.") for may in MAY_CHANGE)
+        }
+        if refused:
+            differences = "; ".join(f"{key}: {change}" for key, change in refused.items())
+            raise ValueError(
+                f"--resume: the config differs from {written} in {differences}; expected the same but for "
+                f"{', '.join(MAY_CHANGE)}; undo it or start another run.name"
+            )
+
+    def _is_early(self) -> bool:
+        """Whether the folder is missing, empty, or of a run that ended before its first checkpoint."""
+        names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+        saved = [path for path in self.folder.glob("checkpoints/*") if path.name.isdigit()]
+        return not saved and not {name for name in names if not name.endswith(".tmp")} - EARLY
+
+    def _changes(self) -> dict[str, str]:
+        return _differences(load_config(self.folder / "config.yaml"), self.config)
 
     # --- metrics.jsonl ---
 
     def log(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        """Append one line; it is on its way to the disk when this returns."""
-        with open(self.folder / "metrics.jsonl", "a") as file:
-            file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
-
-    def cut_log(self, step: int) -> None:
-        """Drop the lines after `step`, and a last line that a crash cut short: what is resumed writes them again."""
+        """Append one line; it is on its way to the disk when this returns. Raises OSError where the disk is full."""
         path = self.folder / "metrics.jsonl"
-        if not path.exists():
-            return
-        whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= step))
-
-    def list_bad_files(self, messages: Iterable[str]) -> None:
-        """Append to bad_files.txt what it does not hold yet: a line a file, which says what is wrong with it."""
-        path = self.folder / "bad_files.txt"
-        listed = path.read_text().splitlines() if path.exists() else []
-        lines = [" ".join(message.splitlines()) for message in messages]
-        new = [line for line in dict.fromkeys(lines) if line not in listed]
-        if new:
-            write_text(path, "".join(f"{line}\n" for line in [*listed, *new]))
-
-    # --- checkpoints ---
-
-    def save(self, step: int, model: Saveable, state: Mapping[str, Any], constants: Mapping[str, Any], best: bool) -> Path:
-        """Write checkpoints/<step>/, then point `last`, and `best` if it is, at it, then remove those none points at.
-
-        state: tensors and plain values only, so that `weights_only=True` can read it.
-        """
-        checkpoints = self.folder / "checkpoints"
-        final, temporary = checkpoints / str(step), checkpoints / f".{step}.{os.getpid()}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
         try:
-            model.save_pretrained(temporary)
-            write_text(temporary / "config.yaml", self.config_yaml)
-            write_json(temporary / "trivial.json", constants)
-            torch.save(dict(state), temporary / "state.pt")
-            for file in temporary.iterdir():
-                _sync(file)
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(temporary, final)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        _sync(checkpoints)
-        for name in ("last", "best") if best else ("last",):
-            _link(checkpoints / name, str(step))
-        kept = {os.readlink(checkpoints / name) for name in ("last", "best") if (checkpoints / name).is_symlink()}
-        for other in checkpoints.iterdir():
-            if other.is_dir() and not other.is_symlink() and other.name not in kept:
-                shutil.rmtree(other)
-        return final
-
-    def last_state(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest checkpoint's folder and loop state, or None where the run stopped before its first."""
-        folder = self.folder / "checkpoints" / "last"
-        if not folder.is_dir():
-            return None
-        path = folder.resolve() / "state.pt"
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # of the many that torch raises on damaged files, some cannot be named without pickle
-            reason = str(error).partition("\n")[0]
-            raise ValueError(
-                f"{path}: cannot be read ({reason}); expected the state that training saved; it is damaged: start another run "
-                f"with run.init={self.folder}"
+            with open(path, "a") as file:
+                file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        except OSError as error:
+            raise OSError(
+                f"{path}: cannot be written ({error.strerror}); expected room; the last checkpoint stands; make room and go on "
+                "with --resume"
             ) from error
-        return folder.resolve(), state
+
+    def sync_log(self) -> None:
+        """Bring all lines to the disk."""
+        sync(self.folder / "metrics.jsonl")
+
+    def cut_log(self, step: int) -> dict[int, float | None]:
+        """Drop the lines after `step`, and a last line that a crash cut short: what is resumed writes them again.
+
+        Returns the evaluations that are left, {step: "improvement"}, of the config's split. Raises ValueError, with the line,
+        for a log that no crash explains.
+        """
+        path = self.folder / "metrics.jsonl"
+        scores: dict[int, float | None] = {}
+        if not path.exists():
+            return scores
+        end, last = 0, 0
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    entry = json.loads(line)
+                    at, split = int(entry["step"]), entry["split"]
+                except (ValueError, TypeError, KeyError) as error:
+                    raise ValueError(
+                        f"{path}, line {number}: got {line[:40]!r}; expected an object with step and split; remove the line"
+                    ) from error
+                if at > step:
+                    break
+                end, last = end + len(line), at
+                if "improvement" in entry and split == self.config.eval.split:
+                    scores[at] = entry["improvement"]
+        os.truncate(path, end)
+        if last < step:
+            _say(f"{path}: ends at step {last}, the checkpoint is of step {step}; the lines between are lost")
+        return scores
+
+
+def _differences(old: Config, new: Config) -> dict[str, str]:
+    """{dotted key: "old -> new"} of the values that differ."""
+
+    def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        items: dict[str, Any] = {}
+        for name, value in tree.items():
+            items |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        return items
+
+    before, after = flat(asdict(old)), flat(asdict(new))
+    return {
+        key: f"{before.get(key, 'nothing')} -> {after.get(key, 'nothing')}"
+        for key in before | after
+        if before.get(key) != after.get(key)
+    }
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -193,7 +237,7 @@ def _write(path: Path, write: Callable[[Path], Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -203,62 +247,38 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def provenance(seed: int) -> dict[str, Any]:
-    """What it takes to explain a result: commit, versions, hardware, threads, seed, command, time."""
-    return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
-        "seed": seed,
-        "commit": _commit(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in ("torch", "timm", "numpy")},
-        "hardware": {
-            "cpu": _cpu(),
-            "cores": os.cpu_count(),
-            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        },
-        "threads": torch.get_num_threads(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
-    }
+def _lock(path: Path) -> int:
+    """Take the lock of a run's folder, which ends with this process; the file's descriptor, not to be closed before.
 
+    A record lock: unlike one of `flock`, the workers of a data loader, which may outlive a killed process for seconds, do not
+    inherit it. Raises ValueError where a live process has it. A file system without locks is said to be one.
+    """
+    import fcntl  # not on Windows, where prediction shall work
 
-def _commit() -> str | None:
-    """The commit of the source tree, `+changes` if it was edited; None where the package is not in a git checkout."""
-
-    def git(*arguments: str) -> str:
-        command = ("git", *arguments)
-        return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
-
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        commit = git("rev-parse", "--short=12", "HEAD")
-        changes = git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + ("+changes" if changes else "")
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.read(descriptor, 200).decode(errors="replace").strip()
+        os.close(descriptor)
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise ValueError(
+                f"run folder: {path.parent} is in use by {owner or 'another process'}; expected one process at a time; "
+                "wait for its end or choose another run.name"
+            ) from None
+        _say(f"{path}: cannot be locked ({error.strerror}); make sure that no other process uses the folder")
+        return os.open(path, os.O_RDONLY)
+    os.truncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
+    return descriptor
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)
 
 
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _link(link: Path, target: str) -> None:
-    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    os.replace(temporary, link)
-
-
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

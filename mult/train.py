@@ -1,7 +1,8 @@
 """The training loop, to be read from top to bottom.
 
-All that resuming needs is in `state` at the end of the loop: the step, and the weights and moments that depend on it. The
+All that resuming needs is in `state` where it is saved: the step, how many were skipped, and the states of what learns. The
 order of samples and every random draw are functions of (seed, step) or (seed, epoch, index), so no random state is saved.
+Which evaluations are done, and which was the best, is read from the log.
 
 A step takes all its micro-batches first, counts the valid pixels of each task in all of them and on all processes, and
 divides by these counts: N processes times K micro-batches give the gradient of one big batch.
@@ -12,7 +13,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,139 +25,190 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from mult import build, distributed, draw, evaluate
-from mult.data.sample import Batch, note_bad
+from mult.checkpoint import Checkpoints
+from mult.data.sample import Batch
 from mult.models import MulT
 from mult.runs import Run, find_checkpoint, read_json, write_arrays, write_json
+from mult.signals import Interruptible, Signals, StoppedError
 from mult.tasks import TASKS
+from mult.watch import Watch, peak_memory_mib
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def train(experiment: build.Experiment, run: Run, device: torch.device) -> evaluate.Results:
-    """Train from the run's last checkpoint, if it has one, to the last step; evaluate and save every `eval.every` steps.
+def train(experiment: build.Experiment, run: Run, device: torch.device) -> evaluate.Results | None:
+    """Train from the run's newest checkpoint, if it has one, to the last step; evaluate every `eval.every` steps.
 
-    Returns the last evaluation. Raises FloatingPointError, with the task's name and the step, at the first loss or gradient
-    that is not finite, before it changes the weights.
+    Returns the last evaluation, or None where SIGTERM, SIGUSR1 or Ctrl-C asked for an end: after the step that runs, with a
+    checkpoint. Raises FloatingPointError, with the task's name and the step, at the first loss or gradient that is not
+    finite (with `optim.non_finite: skip` after too many of them), before it changes the weights.
     """
-    config, objectives = experiment.config, experiment.objectives
+    config, objectives, balance = experiment.config, experiment.objectives, experiment.balance
     tasks, optim, seed = list(objectives), config.optim, config.run.seed
     precision = PRECISIONS[config.run.precision]
-    rank, world = distributed.rank(), distributed.world()
+    rank, world, is_main = distributed.rank(), distributed.world(), distributed.is_main()
     torch.use_deterministic_algorithms(config.run.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, hides no bug here
 
+    # --- where to start ---
+    checkpoints = Checkpoints(run.folder / "checkpoints", run.config_yaml, config.run.keep)
+    step, scored, best = _find_start(run, checkpoints)
+    saved = step if step > 0 else None
+
     # --- what learns, and the average of it that is evaluated ---
     model = experiment.model.to(device)
-    saved = run.last_state()
     if saved is None and config.run.init is not None:
         _load_weights(model, config.run.init)
     average = copy.deepcopy(model) if optim.ema is not None else None
     evaluated = average or model
     optimizer, schedule = experiment.optimizer, experiment.schedule
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    learning: dict[str, Any] = {"optimizer": optimizer, "schedule": schedule, "scaler": scaler}
+    if average is not None:
+        learning["model"] = model
 
-    # --- where to start ---
-    step, best = 0, -math.inf
+    skipped = 0
+    conditions = {
+        "processes": world,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "device": device.type,
+    }
     if saved is None:
         constants = evaluate.learn_constants(experiment.train_data, tasks, seed)
     else:
-        folder, state = saved
-        step, best = state["step"], state["best"]
+        folder, state = checkpoints.load(saved)
+        skipped = state["skipped"]
         _load_weights(evaluated, folder)
-        if average is not None:
-            model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        scaler.load_state_dict(state["scaler"])
+        for name, part in learning.items():
+            part.load_state_dict(state[name])
+        for group, base, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+            group["lr"] = base * factor(step)  # optim.steps may have changed
         constants = read_json(folder / "trivial.json")
-    if distributed.is_main():
-        run.cut_log(step)
+        if is_main:
+            _say_what_differs(state["conditions"], conditions)
+    if is_main:
         write_json(run.folder / "trivial.json", constants)
     network: Any = DistributedDataParallel(model) if world > 1 else model
     model.train()
 
     # --- the loop ---
     batches = iter(experiment.batches(step * optim.accumulate, rank, world))
-    bar = tqdm(total=optim.steps, initial=step, desc="train", disable=not distributed.is_main(), smoothing=0.05)
     results: evaluate.Results = {}
-    while step < optim.steps:
-        begun = time.perf_counter()
-        torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1))
-        micro_batches = [next(batches) for _ in range(optim.accumulate)]
-        waited = time.perf_counter() - begun
-        skipped = _bad_samples(experiment, run, [text for batch in micro_batches for text in batch["bad"]])
-        counts = _counts(micro_batches, objectives, device) / world  # DDP averages over processes where we want the sum
+    images = config.data.batch_size * optim.accumulate
+    with Signals() as signals, Watch(run, step, images, is_main) as watch:
+        while True:
+            # --- every so often: save, score, show ---
+            is_stopping = signals.any()
+            is_due = step > 0 and (step == optim.steps or _is_multiple(step, config.eval.every)) and step != scored
+            if step != (saved or 0) and (is_stopping or is_due or _is_multiple(step, config.run.checkpoint_every)):
+                if is_main:
+                    state = {"step": step, "skipped": skipped, "conditions": conditions}
+                    state |= {name: part.state_dict() for name, part in learning.items()}
+                    run.sync_log()
+                    checkpoints.save(step, evaluated, state, constants)
+                saved = step
+            if is_due and not is_stopping:
+                try:
+                    evaluation = _evaluate(experiment, evaluated, constants, device, precision, signals)
+                except StoppedError:  # to be done when the run goes on
+                    is_stopping = True
+                else:
+                    results = evaluation.results
+                    score = evaluate.improvement(results)
+                    if is_main:
+                        if score is not None and score > best:
+                            checkpoints.mark_best(step)
+                        _report(experiment, run, watch, step, evaluated, evaluation, score, device)
+                    scored, best = step, max(best, -math.inf if score is None else score)
+            if is_stopping:
+                break
+            if step == optim.steps:
+                return results
 
-        optimizer.zero_grad(set_to_none=True)
-        losses = torch.zeros(len(tasks), device=device)
-        for index, batch in enumerate(micro_batches):
-            is_last = index == len(micro_batches) - 1
-            with contextlib.nullcontext() if is_last or world == 1 else network.no_sync():
-                with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                    outputs = network(batch["image"].to(device, non_blocking=True))
-                parts = {}
-                for task, count in zip(tasks, counts, strict=True):
-                    target = TASKS[task].encode(batch["targets"][task].to(device, non_blocking=True))
-                    valid = batch["valid"][task].to(device, non_blocking=True)
-                    parts[task] = objectives[task].loss(outputs[task], target, valid, count)
-                scaler.scale(experiment.balance(parts)).backward()
-            losses += torch.stack(list(parts.values())).detach() / world
-        values = dict(zip(tasks, distributed.add(losses).tolist(), strict=True))
-        for task, value in values.items():
-            if not math.isfinite(value):
-                raise FloatingPointError(_not_finite(f"the loss of {task}", value, step + 1))
+            # --- a step ---
+            begun = time.perf_counter()
+            torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1))
+            micro_batches = [next(batches) for _ in range(optim.accumulate)]
+            waited = time.perf_counter() - begun
+            counts = _counts(micro_batches, objectives, device) / world  # DDP averages over processes where we want the sum
 
-        scaler.unscale_(optimizer)
-        norm = float(nn.utils.clip_grad_norm_(model.parameters(), optim.clip or math.inf))
-        if not math.isfinite(norm) and not scaler.is_enabled():  # with loss scaling the scaler skips the step and goes on
-            raise FloatingPointError(_not_finite("the gradient's norm", norm, step + 1))
-        rate = schedule.get_last_lr()[0]
-        scaler.step(optimizer)
-        scaler.update()
-        schedule.step()
-        step += 1
-        if average is not None and optim.ema is not None:
-            _average(average, model, min(optim.ema, (1 + step) / (10 + step)))  # a young average forgets faster
+            optimizer.zero_grad(set_to_none=True)
+            losses = torch.zeros(len(tasks), device=device)
+            for index, batch in enumerate(micro_batches):
+                is_last = index == len(micro_batches) - 1
+                with contextlib.nullcontext() if is_last or world == 1 else network.no_sync():
+                    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                        outputs = network(batch["image"].to(device, non_blocking=True))
+                    parts = {}
+                    for task, count in zip(tasks, counts, strict=True):
+                        target = TASKS[task].encode(batch["targets"][task].to(device, non_blocking=True))
+                        valid = batch["valid"][task].to(device, non_blocking=True)
+                        parts[task] = objectives[task].loss(outputs[task], target, valid, count)
+                    scaler.scale(balance(parts)).backward()
+                losses += torch.stack(list(parts.values())).detach() / world
+            values = dict(zip(tasks, distributed.add(losses).tolist(), strict=True))
 
-        bar.update()
-        bar.set_postfix({task: f"{value:.3f}" for task, value in values.items()}, refresh=False)
-        if distributed.is_main():
-            seconds = time.perf_counter() - begun
-            line = {f"{task}/loss": value for task, value in values.items()} | skipped
-            run.log(step, "train", line | {"lr": rate, "grad_norm": norm, "seconds": seconds, "data_seconds": waited})
+            step, rate, norm = step + 1, optimizer.param_groups[0]["lr"], math.nan
+            fault = next((f"the loss of {task} is {loss}" for task, loss in values.items() if not math.isfinite(loss)), None)
+            if fault is None:
+                scaler.unscale_(optimizer)
+                norm = float(nn.utils.clip_grad_norm_(model.parameters(), optim.clip or math.inf))
+                is_overflow = scaler.is_enabled() and scaler.get_scale() > 1  # then the scaler skips the step, and scales less
+                if math.isfinite(norm) or is_overflow:
+                    scaler.step(optimizer)
+                else:
+                    fault = f"the gradient's norm is {norm}"
+                scaler.update()
+            if fault is not None:  # on all processes alike: losses and gradients are of all
+                if optim.non_finite == "stop" or skipped == optim.max_skipped:
+                    raise FloatingPointError(_not_finite(fault, step, skipped))
+                skipped += 1
+            schedule.step()
+            if average is not None and optim.ema is not None:
+                _average(average, model, min(optim.ema, (1 + step) / (10 + step)))  # a young average forgets faster
 
-        # --- every so often: score, show, save ---
-        if step == optim.steps or (config.eval.every and step % config.eval.every == 0):
-            evaluation, skipped = _evaluate(experiment, run, evaluated, constants, device, precision)
-            results = evaluation.results
-            score = evaluate.improvement(results)
-            is_best = score is not None and score > best
-            best = score if score is not None and is_best else best
-            if distributed.is_main():
-                _report(experiment, run, step, evaluated, evaluation, skipped, device)
-                state = {
-                    "step": step,
-                    "best": best,
-                    "optimizer": optimizer.state_dict(),
-                    "schedule": schedule.state_dict(),
-                    "scaler": scaler.state_dict(),
-                }
-                if average is not None:
-                    state["model"] = model.state_dict()
-                run.save(step, evaluated, state, constants, is_best)
-            distributed.barrier()
-    bar.close()
-    return results
+            line = {f"{task}/loss": value for task, value in values.items()} | {"lr": rate, "grad_norm": norm}
+            line |= {"seconds": time.perf_counter() - begun, "data_seconds": waited}
+            line |= {"peak_memory_mib": peak_memory_mib(device)}
+            if fault is not None and is_main:
+                tqdm.write(f"step {step} left out, {skipped} of at most {optim.max_skipped}: {fault}", file=sys.stderr)
+                line = {name: value for name, value in line.items() if math.isfinite(value)} | {"skipped": skipped}
+            watch.step(step, values, line)
+    if is_main:
+        signal = signals.received or "a signal to another process"
+        tqdm.write(f"{signal}: stopped after step {step} of {optim.steps}; go on with --resume")
+    return None
 
 
-def _bad_samples(experiment: build.Experiment, run: Run, messages: list[str]) -> dict[str, int]:
-    """How many samples all processes skipped for a bad file, for the log, if they may; the run lists the files."""
-    if not experiment.train_data.skip_bad_files:
-        return {}
-    messages = distributed.gather_texts(messages)
+def _find_start(run: Run, checkpoints: Checkpoints) -> tuple[int, int, float]:
+    """The step to start from, the last one that was evaluated, and the best score so far; the log is cut back to the step."""
+    step, scored, best = 0, 0, -math.inf
     if distributed.is_main():
-        run.list_bad_files(messages)
-    return {"bad_samples": len(messages)}
+        step = checkpoints.recover() or 0
+        if step > run.config.optim.steps:
+            raise ValueError(
+                f"optim.steps: got {run.config.optim.steps}, of which {step} are done; expected at least as many; raise it"
+            )
+        scores = run.cut_log(step)
+        scored = max(scores, default=0)
+        best = max((score for score in scores.values() if score is not None), default=best)
+    start = distributed.from_main([step, scored, best])
+    return int(start[0]), int(start[1]), start[2]
+
+
+def _say_what_differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = [f"{now[name]} {name} instead of {before[name]}" for name in now if before[name] != now[name]]
+    if changed:
+        tqdm.write(
+            f"--resume: {', '.join(changed)}: the same samples and rates as before, but sums in another order and other draws "
+            "of dropout and drop path: close to the run that was never stopped, not equal to the bit",
+            file=sys.stderr,
+        )
+
+
+def _is_multiple(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
 
 
 def _counts(micro_batches: list[Batch], objectives: dict[str, build.Objective], device: torch.device) -> Tensor:
@@ -164,29 +218,33 @@ def _counts(micro_batches: list[Batch], objectives: dict[str, build.Objective], 
 
 
 def _evaluate(
-    experiment: build.Experiment, run: Run, model: nn.Module, constants: Any, device: torch.device, precision: torch.dtype
-) -> tuple[evaluate.Evaluation, dict[str, int]]:
-    """The evaluation split, each view on one process, with no view twice; and how many were skipped (`_bad_samples`)."""
+    experiment: build.Experiment,
+    model: nn.Module,
+    constants: Any,
+    device: torch.device,
+    precision: torch.dtype,
+    signals: Signals,
+) -> evaluate.Evaluation:
+    """The evaluation split, each view on one process, with no view twice; raises StoppedError when a signal came."""
     config, views = experiment.config, experiment.eval_data
-    batches = build.eval_batches(
-        evaluate.share(views), config.data.image_size, config.eval.batch_size or config.data.batch_size, config.data.workers
-    )
-    bad: list[str] = []
-    noting = note_bad(batches, bad)
-    evaluation = evaluate.evaluate(model, noting, list(experiment.objectives), views, constants, device, precision)
-    return evaluation, _bad_samples(experiment, run, bad)
+    size = config.eval.batch_size or config.data.batch_size
+    batches = build.eval_batches(evaluate.share(views), config.data.image_size, size, config.data.workers)
+    most = math.ceil(math.ceil(len(views) / distributed.world()) / size)
+    shown = Interruptible(batches, most, signals)
+    return evaluate.evaluate(model, shown, list(experiment.objectives), views, constants, device, precision)
 
 
 def _report(
     experiment: build.Experiment,
     run: Run,
+    watch: Watch,
     step: int,
     model: MulT,
     evaluation: evaluate.Evaluation,
-    skipped: dict[str, int],
+    score: float | None,
     device: torch.device,
 ) -> None:
-    """The evaluation as a file, a line of the log, a table on the terminal and the gallery."""
+    """The evaluation as a file, a table on the terminal, the gallery and, when these are done, a line of the log."""
     config, views = experiment.config, experiment.eval_data
     split = config.eval.split
     values = {
@@ -195,17 +253,16 @@ def _report(
         for metric, entry in entries.items()
         if "/" not in metric  # per-class entries are in the JSON
     }
-    run.log(step, split, values | skipped)
     path = run.folder / "eval" / f"{config.data.dataset}-{split}.json"
     write_arrays(path.with_suffix(".npz"), evaluation.columns)
-    write_json(path, evaluation.as_json(config.data.dataset, split) | skipped | {"step": step})
-    lacking = "".join(f", {count} of them skipped: see bad_files.txt" for count in skipped.values() if count)
-    tqdm.write(f"step {step}, {split} split, {len(views)} images{lacking}\n{evaluate.table(evaluation)}")
+    write_json(path, evaluation.as_json(config.data.dataset, split) | {"step": step})
+    tqdm.write(f"step {step}, {split} split, {len(views)} images\n{evaluate.table(evaluation)}")
     if config.eval.images:
         chosen = np.unique(np.linspace(0, len(views) - 1, config.eval.images).round().astype(int))
         samples = evaluate.predictions(model, [views[int(i)] for i in chosen], config.data.image_size, device)
         names = next(iter(views.classes.values()), None)
-        draw.gallery(samples, {task: TASKS[task] for task in experiment.objectives}, names).save(run.folder / "gallery.png")
+        watch.picture(step, "gallery", draw.gallery(samples, {task: TASKS[task] for task in experiment.objectives}, names))
+    watch.log(step, split, values | {"improvement": score})
 
 
 @torch.no_grad()
@@ -229,8 +286,9 @@ def _load_weights(model: MulT, path: Any) -> None:
         ) from error
 
 
-def _not_finite(what: str, value: float, step: int) -> str:
+def _not_finite(what: str, step: int, skipped: int) -> str:
+    before = f" after {skipped} skipped steps" if skipped else ""
     return (
-        f"{what} is {value} at step {step}; training stopped before the weights changed; the last checkpoint stands; "
+        f"{what} at step {step}{before}; training stopped before the weights changed; the last checkpoint stands; "
         "try a lower optim.lr or a longer optim.warmup, or run.precision=fp32"
     )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from mult import build, distributed
 from mult.cli import exit_on_user_error
-from mult.config import load_config, to_yaml
+from mult.config import load_config
 from mult.runs import Run, find_checkpoint
 from mult.train import train
 
@@ -21,17 +20,19 @@ def main() -> None:
     with exit_on_user_error():
         config = load_config(arguments.config, arguments.overrides)
         device = distributed.pick_device(config.run.device)
-        folder, resolved = Path(config.run.output) / config.run.name, to_yaml(config)
-        Run.check(folder, resolved, arguments.resume)
-        if config.run.init is not None:
-            find_checkpoint(config.run.init)  # before there is a folder
-        experiment = build.experiment(config)
+        run = Run(config)
         distributed.start(device)
-        if distributed.is_main():
-            Run.open(folder, resolved, config.run.seed, arguments.resume)
-        train(experiment, Run(folder, resolved), device)
-        if distributed.is_main():
-            print(f"look at {folder}/gallery.png; all metrics: {folder}/eval/; checkpoints: {folder}/checkpoints/")
+        with distributed.main_first():
+            if distributed.is_main():
+                run.check(arguments.resume)
+            if config.run.init is not None:
+                find_checkpoint(config.run.init)
+            experiment = build.experiment(config)
+            if distributed.is_main():  # only now, that nothing of the config can be wrong, is there a folder
+                run = Run.open(config, arguments.resume)
+        results = train(experiment, run, device)
+        if distributed.is_main() and results is not None:
+            print(f"look at {run.folder}/gallery.png; all metrics: {run.folder}/eval/; checkpoints: {run.folder}/checkpoints/")
         distributed.stop()
 
 

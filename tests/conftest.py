@@ -21,7 +21,7 @@ import torch
 import yaml
 
 from mult import build
-from mult.config import Config, load_config, to_yaml
+from mult.config import Config, load_config
 from mult.data.taskonomy import write_view
 from mult.runs import Run
 from mult.train import train
@@ -130,11 +130,10 @@ def train_run() -> Callable[..., Path]:
     """`train_run(config, resume=False)` does what scripts/train.py does on one process -> the run's folder."""
 
     def call(config: Config, resume: bool = False) -> Path:
-        folder, resolved = Path(config.run.output) / config.run.name, to_yaml(config)
         experiment = build.experiment(config)
-        run = Run.open(folder, resolved, config.run.seed, resume)
+        run = Run.open(config, resume)
         train(experiment, run, torch.device("cpu"))
-        return folder
+        return run.folder
 
     return call
 

@@ -145,7 +145,7 @@ def test_a_file_that_a_worker_cannot_read(script: Script, config_file: Path, own
     )
     folder = own_tree.parent / "runs" / "tiny"
     assert is_whole(folder)
-    assert not (folder / "checkpoints").exists()
+    assert os.readlink(folder / "checkpoints" / "last") == "2"  # the step itself is done: mend the file and go on
 
 
 def test_a_loss_that_is_not_finite_ends_with_status_1(script: Script, config_file: Path, tmp_path: Path) -> None:
@@ -156,18 +156,18 @@ def test_a_loss_that_is_not_finite_ends_with_status_1(script: Script, config_fil
 
 
 def test_a_folder_that_holds_a_run(script: Script, config_file: Path, trained: Path) -> None:
-    before = sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*"))
+    before = sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*") if path.name != ".lock")
     message = r"tiny holds a run already; expected a new folder; go on with --resume, choose another run\.name or delete it"
     refused(script("train", "--config", config_file), message)
     refused(
         script("train", "--config", config_file, "--resume", "optim.lr=0.5"),
-        r"config differs .*lr: 0\.001.*lr: 0\.5.*; expected the same",
+        r"config differs .*optim\.lr: 0\.001 -> 0\.5; expected the same but for",
     )
     refused(
         script("train", "--config", config_file, "--resume", "run.name=new"),
         r"with --resume; expected a run to go on with; start it",
     )
-    assert sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*")) == before
+    assert sorted((path, path.stat().st_mtime_ns) for path in trained.rglob("*") if path.name != ".lock") == before
     assert not trained.with_name("new").exists()
 
 
