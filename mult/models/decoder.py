@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mult.models.attention import Source, WindowBlock
 from mult.models.windows import Windows
@@ -65,6 +67,7 @@ class Stage(nn.Module):
         drop_path: Sequence[float],
     ) -> None:
         super().__init__()
+        self.grad_checkpointing = False
         shared = {task: reference if attention == "shared" else task for task in tasks}
         own = {task: task for task in tasks}
         second: Source = "stream" if attention == "self" or wiring == "released" else "context"
@@ -90,7 +93,10 @@ class Stage(nn.Module):
     def forward(self, streams: Mapping[str, Tensor], context: Tensor) -> Mapping[str, Tensor]:
         """streams task -> (B, h, w, dim), context (B, h, w, dim) as returned by `context_norm` -> the updated streams."""
         for block in self.blocks:
-            streams = block(streams, context)
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                streams = checkpoint(block, streams, context, use_reentrant=False)
+            else:
+                streams = block(streams, context)
         return streams
 
 

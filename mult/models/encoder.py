@@ -56,6 +56,15 @@ class Encoder(nn.Module):
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(config[name]).view(1, 3, 1, 1))
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Whether the backward pass computes the activations of the backbone's blocks again instead of keeping them.
+
+        timm's stages do it block by block where they know how, else its wrapper does it stage by stage.
+        """
+        knowing: list[Any] = [module for module in self.body.modules() if hasattr(module, "grad_checkpointing")]
+        for module in [module for module in knowing if module is not self.body] or knowing:
+            module.grad_checkpointing = enable
+
     def forward(self, images: Tensor) -> list[Tensor]:
         if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
             raise ValueError(f"images: got shape {tuple(images.shape)}; expected (B, 3, H, W); add the batch dimension")
