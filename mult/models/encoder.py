@@ -56,6 +56,11 @@ class Encoder(nn.Module):
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(config[name]).view(1, 3, 1, 1))
 
+    def blocks(self) -> list[nn.Module]:
+        """The backbone's repeated blocks, which timm's stages hold under that name; none where it has no such stages."""
+        containers: list[Any] = [module.blocks for module in self.body.modules() if hasattr(module, "blocks")]
+        return [block for container in containers for block in container]
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Whether the backward pass computes the activations of the backbone's blocks again instead of keeping them.
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -106,6 +107,22 @@ class MulT(
         self.encoder.set_grad_checkpointing(enable)
         for stage in self.decoder.stages:
             stage.grad_checkpointing = enable
+
+    def compile_blocks(self, backend: Any = "inductor") -> int:
+        """Compile the blocks of encoder and decoders in place, each whole or with an error; returns how many they are.
+
+        By block, because one graph of everything takes minutes to compile and gains no more. Every block is a graph of its own
+        (rates of drop path are constants in it), for each shape it meets: torch's limit of eight, beyond which it would go
+        on uncompiled and say nothing, is raised and made an error. `backend` is torch.compile's.
+        """
+        blocks = self.encoder.blocks() + [block for stage in self.decoder.stages for block in stage.blocks]
+        dynamo: Any = torch._dynamo.config
+        dynamo.recompile_limit = max(dynamo.recompile_limit, 4 * len(blocks))
+        dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, 16 * len(blocks))
+        dynamo.fail_on_recompile_limit_hit = True
+        for block in blocks:
+            block.compile(backend=backend, fullgraph=True, dynamic=False)
+        return len(blocks)
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that decay would harm: norms, biases and position tables (timm's convention)."""
