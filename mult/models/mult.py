@@ -103,7 +103,7 @@ class MulT(
         return self.decoder(features, size)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether the backward pass computes the blocks' activations again: less memory, a third more time, the same gradients."""
+        """Whether the backward pass computes the blocks' activations again: less memory, more time, the same gradients."""
         self.encoder.set_grad_checkpointing(enable)
         for stage in self.decoder.stages:
             stage.grad_checkpointing = enable
