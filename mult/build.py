@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from mult import balance
 from mult.config import Config, DataConfig, OptimConfig
-from mult.data import Augmented, CocoDoom, EvalTransform, Replica, Rooms, Taskonomy, TrainTransform
+from mult.data import NYU, Augmented, CocoDoom, EvalTransform, Replica, Rooms, Taskonomy, TrainTransform
 from mult.data.mixture import Mixture, label_spaces
 from mult.data.sample import Batch, EvalBatch, Reader, Sample, collate_eval, collate_train
 from mult.data.sampler import Shuffled
@@ -32,6 +32,7 @@ DATASETS: dict[str, Callable[..., Reader]] = {
     "taskonomy": Taskonomy,
     "rooms": Rooms,
     "replica": Replica,
+    "nyu": NYU,
     "cocodoom": CocoDoom,
 }
 

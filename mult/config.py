@@ -64,7 +64,7 @@ class RunConfig:
 class DataConfig:
     """The images and how they are brought to the network."""
 
-    dataset: Literal["taskonomy", "rooms", "replica", "cocodoom"]
+    dataset: Literal["taskonomy", "rooms", "replica", "nyu", "cocodoom"]
     root: str
     split: str = "train"
     subset: str = "tiny"

@@ -225,9 +225,9 @@ def _known(what: str, name: object, names: Iterable[str]) -> None:
         )
 
 
-def published_list(name: str) -> Path:
+def published_list(name: str, suffix: str = "csv") -> Path:
     """A list of splits that comes with the package."""
-    return Path(str(resources.files("mult.data"))) / "lists" / f"{name}.csv"
+    return Path(str(resources.files("mult.data"))) / "lists" / f"{name}.{suffix}"
 
 
 def _is_listed(building: str, listed: Mapping[str, object]) -> bool:
