@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mult.data.coco import Annotations
-from mult.data.derived import DERIVABLE, FROM_DEPTH, Cache
+from mult.data.derived import FROM_DEPTH, Cache, why_absent
 from mult.data.encodings import GRAY_16_BIT, Array, read_pixels
 from mult.data.sample import IGNORE, Sample
 from mult.data.taskonomy import SPLITS
@@ -47,9 +47,8 @@ class CocoDoom(Dataset[Sample]):
     metric (Doom's people are 56 units high); without it depth is in units of the map and `metric_depth` False. intrinsics:
     (fx, fy, cx, cy) in pixel indices, instead of the JSON's or the engine's.
 
-    tasks: by default all that there are labels of. `unavailable` has the reason for each of the others, and asking for one
-    of them raises ValueError; so do options that mean nothing, a JSON that is damaged or does not fit its files and, on
-    access, a damaged file, naming it.
+    tasks: by default all that there are labels of (`available`). Raises ValueError for others, with the reason, for options
+    that mean nothing, for a JSON that is damaged or does not fit its files and, on access, for a damaged file, naming it.
     """
 
     def __init__(
@@ -101,8 +100,11 @@ class CocoDoom(Dataset[Sample]):
         self.cache = Cache(self.root)
         self.labelled = frozenset({"segment_semantic"} | ({"depth_zbuffer"} if self._has("depth") else set()))
         self.underivable: Mapping[str, str] = self._underivable()
-        self.unavailable = self._unavailable()
-        self.available = tuple(task for task in TASKS if task not in self.unavailable)
+        self.available = tuple(
+            task
+            for task in TASKS
+            if task in self.labelled or (task not in self.underivable and self.cache.covers(task, self._folders))
+        )
         self.tasks = self._chosen(tasks)
         names = [*(_SURFACES.values() if surfaces else ["background"]), *self._annotations.names]
         self.classes = {task: names for task in self.tasks if TASKS[task].categorical}
@@ -215,26 +217,11 @@ class CocoDoom(Dataset[Sample]):
             return {"reshading": "its fall-off needs metres and depth is relative; give data.options.map_units_per_metre"}
         return {}
 
-    def _unavailable(self) -> dict[str, str]:
-        """{task: why there are no labels of it}."""
-        reasons = {}
-        for task in TASKS:
-            if task in self.labelled or (task not in self.underivable and self.cache.covers(task, self._folders)):
-                continue
-            if task not in DERIVABLE:
-                reason = "only the full archive has depth" if task == "depth_zbuffer" else "the dataset has no such label"
-            elif task in FROM_DEPTH and "depth_zbuffer" not in self.labelled:
-                reason = "it comes from depth, which only the full archive has"
-            else:
-                reason = self.underivable.get(task, "it is not derived yet; scripts/annotate.py --dataset makes it")
-            reasons[task] = reason
-        return reasons
-
     def _chosen(self, tasks: Iterable[str] | None) -> tuple[str, ...]:
         wanted = self.available if tasks is None else tuple(tasks)
         for task in wanted:
             if task not in self.available:
-                reason = self.unavailable.get(task, "no task has this name")
+                reason = why_absent(self, task) if task in TASKS else "no task has this name"
                 expected = ", ".join(self.available)
                 raise ValueError(f"{self.root}: got task {task}: {reason}; expected some of {expected}; leave the task out")
         return tuple(task for task in TASKS if task in wanted)

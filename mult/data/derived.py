@@ -94,6 +94,17 @@ class Cache:
         }
 
 
+def why_absent(reader: Reader, task: str) -> str:
+    """Why a dataset has no labels of a task, and what would make some."""
+    if task in reader.underivable:
+        return reader.underivable[task]
+    if task in FROM_DEPTH and "depth_zbuffer" not in reader.labelled:
+        return "it is derived from depth, which the dataset does not have"
+    if task in DERIVABLE:
+        return "it is not derived yet; scripts/annotate.py --dataset makes it"
+    return "the dataset has no labels of it"
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Depth (H, W) along z, where it is valid, the camera in pixel indices and, where known, normals and their mask."""

@@ -171,7 +171,8 @@ def test_eight_bit_depth_has_no_unit_and_zero_for_none(root: Path) -> None:
     assert not dataset.metric_depth
     assert np.array_equal(sample["valid"]["depth_zbuffer"][0].numpy(), (X > 0))
     np.testing.assert_allclose(sample["targets"]["depth_zbuffer"][0].numpy(), stored / 256.0)
-    assert dataset.unavailable["normal"].startswith("8 bits of depth are too coarse")
+    with pytest.raises(ValueError, match=r"got task normal: 8 bits of depth are too coarse: .*; expected some of"):
+        CocoDoom(root, tasks=["normal"], depth="8bit")
     with pytest.raises(ValueError, match=r"map_units_per_metre: got 32 for 8-bit depth; expected none, .*; leave it out"):
         CocoDoom(root, depth="8bit", map_units_per_metre=32)
 
@@ -202,8 +203,10 @@ def test_splits_are_by_run_or_by_map_of_either_archive(tmp_path: Path) -> None:
     standard = CocoDoom(tmp_path, "val", by="map")
     assert standard[0]["id"] == "run2/map01/000001"
     assert standard.tasks == ("segment_semantic",)
-    assert standard.unavailable["depth_zbuffer"] == "only the full archive has depth"
-    assert standard.unavailable["normal"] == "it comes from depth, which only the full archive has"
+    with pytest.raises(ValueError, match=r"got task depth_zbuffer: the dataset has no labels of it; expected some of"):
+        CocoDoom(tmp_path, "val", ["depth_zbuffer"], by="map")
+    with pytest.raises(ValueError, match=r"got task normal: it is derived from depth, which the dataset does not have"):
+        CocoDoom(tmp_path, "val", ["normal"], by="map")
     message = r"got the JSON files map-val\.json, .*; expected map-full-train\.json or map-train\.json; change data\.split"
     with pytest.raises(FileNotFoundError, match=message):
         CocoDoom(tmp_path, "train", by="map")
@@ -218,10 +221,10 @@ def test_splits_are_by_run_or_by_map_of_either_archive(tmp_path: Path) -> None:
 
 def test_what_is_lacking_is_derived_where_the_depth_allows(root: Path) -> None:
     plain = CocoDoom(root)
-    assert set(plain.unavailable) == {"normal", "keypoints2d", "edge_texture", "reshading"}
-    assert plain.tasks == ("segment_semantic", "depth_zbuffer")
-    assert "not derived yet; scripts/annotate.py" in plain.unavailable["normal"]
-    assert "needs metres and depth is relative" in plain.unavailable["reshading"]
+    assert plain.tasks == plain.available == ("segment_semantic", "depth_zbuffer")
+    for task, reason in (("normal", "it is not derived yet; scripts/annotate"), ("reshading", "its fall-off needs metres")):
+        with pytest.raises(ValueError, match=f"got task {task}: {reason}.*; expected some of segment_semantic, depth_zbuffer;"):
+            CocoDoom(root, tasks=[task])
     filled = fill(lambda tasks: CocoDoom(root, tasks=tasks), workers=1)
     assert "reshading" in filled.refused
     full = CocoDoom(root)
