@@ -50,6 +50,10 @@ class RunConfig:
     device: str = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     deterministic: bool = True
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: about half the memory, a quarter more time."""
+    compile: bool = False
+    """torch.compile each block of encoder and decoders for training (needs a C++ compiler); evaluation runs uncompiled."""
     init: str | None = None
     """A run or checkpoint whose weights to start from."""
     checkpoint_every: CountOrZero = 1000

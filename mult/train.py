@@ -89,6 +89,9 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
             _say_what_differs(state["conditions"], conditions)
     if is_main:
         write_json(run.folder / "trivial.json", constants)
+    model.set_grad_checkpointing(config.run.activation_checkpointing)
+    if config.run.compile:
+        tqdm.write(f"{model.compile_blocks()} blocks will be compiled, each on its first use")
     network: Any = DistributedDataParallel(model) if world > 1 else model
     model.train()
 
@@ -231,7 +234,13 @@ def _evaluate(
     batches = build.eval_batches(evaluate.share(views), config.data.image_size, size, config.data.workers)
     most = math.ceil(math.ceil(len(views) / distributed.world()) / size)
     shown = Interruptible(batches, most, signals)
-    return evaluate.evaluate(model, shown, list(experiment.objectives), views, constants, device, precision)
+    with _eagerly(config.run.compile):
+        return evaluate.evaluate(model, shown, list(experiment.objectives), views, constants, device, precision)
+
+
+def _eagerly(is_compiled: bool) -> contextlib.AbstractContextManager[Any]:
+    """Compiled blocks run uncompiled: an evaluation's last batch and its pictures have shapes of their own to compile for."""
+    return torch.compiler.set_stance("force_eager") if is_compiled else contextlib.nullcontext()
 
 
 def _report(
@@ -259,7 +268,8 @@ def _report(
     tqdm.write(f"step {step}, {split} split, {len(views)} images\n{evaluate.table(evaluation)}")
     if config.eval.images:
         chosen = np.unique(np.linspace(0, len(views) - 1, config.eval.images).round().astype(int))
-        samples = evaluate.predictions(model, [views[int(i)] for i in chosen], config.data.image_size, device)
+        with _eagerly(config.run.compile):
+            samples = evaluate.predictions(model, [views[int(i)] for i in chosen], config.data.image_size, device)
         names = next(iter(views.classes.values()), None)
         watch.picture(step, "gallery", draw.gallery(samples, {task: TASKS[task] for task in experiment.objectives}, names))
     watch.log(step, split, values | {"improvement": score})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,26 @@ def test_the_number_of_workers_does_not_matter(configured: Configured, train_run
     assert differing(weights(alone), weights(helped)) == []
     assert lines(alone) == lines(helped)
     assert lines(alone, "val") == lines(helped, "val")
+
+
+def test_activation_checkpointing_changes_no_bit(configured: Configured, train_run: Train) -> None:
+    kept, again = (
+        train_run(configured(f"run.name=run_{on}", f"run.activation_checkpointing={on}", *ALL_RANDOM, "optim.steps=2"))
+        for on in ("false", "true")
+    )
+    assert differing(weights(kept), weights(again)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf", "ignore::DeprecationWarning")
+def test_a_compiled_run_is_close_to_an_eager_one(configured: Configured, train_run: Train) -> None:
+    changes = ("optim.steps=2", "tasks={normal: 1, depth_zbuffer: 1}", "model.backbone_args.depths=[1, 1, 1, 1]")
+    eager, compiled = (
+        train_run(configured(f"run.name=run_{on}", f"run.compile={on}", *changes, *REPEATABLE)) for on in ("false", "true")
+    )
+    for one, other in zip(numbers(eager), numbers(compiled), strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
 
 
 class Interrupted(Run):
