@@ -57,6 +57,8 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
             "device": "auto",
             "precision": "fp32",
             "deterministic": True,
+            "activation_checkpointing": False,
+            "compile": False,
             "init": None,
             "checkpoint_every": 1000,
             "keep": 2,
