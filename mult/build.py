@@ -5,20 +5,19 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from mult import balance
-from mult.config import Config, DataConfig, OptimConfig
+from mult import optim
+from mult.balance import Balance
+from mult.config import Config, DataConfig
 from mult.data import NYU, Augmented, CocoDoom, EvalTransform, Replica, Rooms, Taskonomy, TrainTransform
 from mult.data.mixture import Mixture, label_spaces
 from mult.data.sample import Batch, EvalBatch, Reader, Sample, collate_eval, collate_train
@@ -52,7 +51,7 @@ class Experiment:
     config: Config
     model: MulT
     objectives: dict[str, Objective]
-    balance: balance.Balance
+    balance: Balance
     optimizer: Optimizer
     schedule: LambdaLR
     train_data: Mixture
@@ -87,14 +86,15 @@ def experiment(config: Config) -> Experiment:
     eval_data = Mixture([first], tasks, train_data.classes)
     torch.manual_seed(config.run.seed)
     model = build_model(config, train_data)
-    optimizer = _optimizer(config.optim, model)
+    balance = optim.balance(config, model, len(train_data))
+    optimizer = optim.optimizer(config, model, balance)
     return Experiment(
         config=config,
         model=model,
         objectives=objectives,
-        balance=balance.fixed({task: config.tasks[task].weight for task in tasks}),
+        balance=balance,
         optimizer=optimizer,
-        schedule=LambdaLR(optimizer, _schedule(config.optim)),
+        schedule=LambdaLR(optimizer, optim.schedule(config.optim)),
         train_data=train_data,
         eval_data=eval_data,
     )
@@ -174,33 +174,6 @@ def _objective(task: str, name: str | None) -> Objective:
             f"tasks.{task}.loss: got {name!r}; expected a loss for {'classes' if TASKS[task].categorical else 'values'}"
         )
     return Objective(*LOSSES[name])
-
-
-def _optimizer(optim: OptimConfig, model: MulT) -> Optimizer:
-    spared = model.no_weight_decay()
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in model.named_parameters():
-        groups[name not in spared].append(parameter)
-    return AdamW(
-        [{"params": groups[True], "weight_decay": optim.weight_decay}, {"params": groups[False], "weight_decay": 0.0}],
-        lr=optim.lr,
-        betas=optim.betas,
-        fused=True,
-    )
-
-
-def _schedule(optim: OptimConfig) -> Callable[[int], float]:
-    """Step -> factor of the learning rate: a line from 1 / warmup to 1, then as `schedule` says, to 0 at the end."""
-
-    def factor(step: int) -> float:
-        if step < optim.warmup:
-            return (step + 1) / optim.warmup
-        if optim.schedule == "constant":
-            return 1.0
-        progress = (step - optim.warmup) / max(1, optim.steps - optim.warmup)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-    return factor
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

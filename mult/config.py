@@ -141,9 +141,15 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BalanceConfig:
-    """How the losses of the tasks become one update."""
+    """How the losses of the tasks become one update. The weights of `tasks` multiply those of every method."""
 
-    method: Literal["fixed"] = "fixed"
+    method: str = "fixed"
+    """fixed, uncertainty, dwa, gradnorm, or an aggregator of TorchJD as it spells it (PCGrad, CAGrad, MGDA, NashMTL, ...)."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of the method: the classes of optim.py, or the arguments of TorchJD's class; numbers a task are {task: number}."""
+    log_cosine_every: CountOrZero = 0
+    """Steps between measurements of the tasks' gradients, for methods that do not take them anyway; 0: never. One costs a
+    backward pass a task."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,12 +82,16 @@ def any_of(flag: bool) -> bool:
     return bool(add(torch.tensor(int(flag))))
 
 
+def share(tensor: Tensor) -> Tensor:
+    """The main process's values to all, in place."""
+    if dist.is_initialized():
+        dist.broadcast(tensor, src=0)
+    return tensor
+
+
 def from_main(values: list[float]) -> list[float]:
     """The main process's numbers, on all processes; as many are given on each."""
-    numbers = torch.tensor(values, dtype=torch.float64)
-    if dist.is_initialized():
-        dist.broadcast(numbers, src=0)
-    return numbers.tolist()
+    return share(torch.tensor(values, dtype=torch.float64)).tolist()
 
 
 @contextmanager

@@ -58,7 +58,8 @@ def _read_section(cls: type, value: Any, source: str, key: str, partial: bool) -
         if name not in hints:
             nearest = difflib.get_close_matches(str(name), hints, n=1, cutoff=0.5)
             remedy = f"did you mean {nearest[0]!r}?" if nearest else "remove it"
-            raise ValueError(f"{where}: got unknown key {name!r}; expected one of {keys(cls)}; {remedy}")
+            known = f"one of {keys(cls)}" if hints else "none"
+            raise ValueError(f"{where}: got unknown key {name!r}; expected {known}; {remedy}")
     prefix = f"{key}." if key else ""
     content = {name: _read_key(hints[name], item, source, prefix + name, partial) for name, item in value.items()}
     if partial:

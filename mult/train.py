@@ -43,7 +43,7 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
     checkpoint. Raises FloatingPointError, with the task's name and the step, at the first loss or gradient that is not
     finite (with `optim.non_finite: skip` after too many of them), before it changes the weights.
     """
-    config, objectives, balance = experiment.config, experiment.objectives, experiment.balance
+    config, objectives = experiment.config, experiment.objectives
     tasks, optim, seed = list(objectives), config.optim, config.run.seed
     precision = PRECISIONS[config.run.precision]
     rank, world, is_main = distributed.rank(), distributed.world(), distributed.is_main()
@@ -56,14 +56,14 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
     saved = step if step > 0 else None
 
     # --- what learns, and the average of it that is evaluated ---
-    model = experiment.model.to(device)
+    model, balance = experiment.model.to(device), experiment.balance.to(device)
     if saved is None and config.run.init is not None:
         _load_weights(model, config.run.init)
     average = copy.deepcopy(model) if optim.ema is not None else None
     evaluated = average or model
     optimizer, schedule = experiment.optimizer, experiment.schedule
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-    learning: dict[str, Any] = {"optimizer": optimizer, "schedule": schedule, "scaler": scaler}
+    learning: dict[str, Any] = {"optimizer": optimizer, "schedule": schedule, "scaler": scaler, "balance": balance}
     if average is not None:
         learning["model"] = model
 
@@ -137,10 +137,12 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
             counts = _counts(micro_batches, objectives, device) / world  # DDP averages over processes where we want the sum
 
             optimizer.zero_grad(set_to_none=True)
+            balance.begin(step)
             losses = torch.zeros(len(tasks), device=device)
             for index, batch in enumerate(micro_batches):
                 is_last = index == len(micro_batches) - 1
-                with contextlib.nullcontext() if is_last or world == 1 else network.no_sync():
+                is_synchronised = is_last and not balance.reduces
+                with contextlib.nullcontext() if is_synchronised or world == 1 else network.no_sync():
                     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
                         outputs = network(batch["image"].to(device, non_blocking=True))
                     parts = {}
@@ -148,13 +150,14 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
                         target = TASKS[task].encode(batch["targets"][task].to(device, non_blocking=True))
                         valid = batch["valid"][task].to(device, non_blocking=True)
                         parts[task] = objectives[task].loss(outputs[task], target, valid, count)
-                    scaler.scale(balance(parts)).backward()
+                    balance.add(parts, scaler)
                 losses += torch.stack(list(parts.values())).detach() / world
             values = dict(zip(tasks, distributed.add(losses).tolist(), strict=True))
 
-            step, rate, norm = step + 1, optimizer.param_groups[0]["lr"], math.nan
+            step, rate, norm, balanced = step + 1, optimizer.param_groups[0]["lr"], math.nan, {}
             fault = next((f"the loss of {task} is {loss}" for task, loss in values.items() if not math.isfinite(loss)), None)
             if fault is None:
+                balanced = balance.finish(values, scaler)
                 scaler.unscale_(optimizer)
                 norm = float(nn.utils.clip_grad_norm_(model.parameters(), optim.clip or math.inf))
                 is_overflow = scaler.is_enabled() and scaler.get_scale() > 1  # then the scaler skips the step, and scales less
@@ -172,7 +175,7 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
                 _average(average, model, min(optim.ema, (1 + step) / (10 + step)))  # a young average forgets faster
 
             line = {f"{task}/loss": value for task, value in values.items()} | {"lr": rate, "grad_norm": norm}
-            line |= {"seconds": time.perf_counter() - begun, "data_seconds": waited}
+            line |= balanced | {"seconds": time.perf_counter() - begun, "data_seconds": waited}
             line |= {"peak_memory_mib": peak_memory_mib(device)}
             if fault is not None and is_main:
                 tqdm.write(f"step {step} left out, {skipped} of at most {optim.max_skipped}: {fault}", file=sys.stderr)
