@@ -36,6 +36,8 @@ class Task:
     metric: Callable[[Sequence[str] | None], metrics.Accumulator]
     primary: str
     colours: draw.Colours
+    errors: str | None = None
+    """What the histogram of an evaluation is of; None: there is none."""
     relative: Callable[[], metrics.Accumulator] | None = None
     """What measures it in place of `metric` where the unit of the dataset's labels is unknown; None: nothing changes."""
 
@@ -94,7 +96,8 @@ TASKS: dict[str, Task] = {
             loss=losses.rotate_l1,
             metric=lambda classes: metrics.Depth(),
             primary="rmse",
-            colours=draw.Scalar("turbo"),
+            colours=draw.Scalar("viridis"),  # not a rainbow: lightness says near and far to every eye
+            errors="(prediction - truth) / truth; the end bins hold all beyond",
             relative=lambda: metrics.Depth(metric=False),
         ),
         Task(
@@ -109,6 +112,7 @@ TASKS: dict[str, Task] = {
             metric=lambda classes: metrics.Normals(),
             primary="mean",
             colours=draw.Directions(),
+            errors="angle between prediction and truth, deg",
         ),
         Task(
             name="keypoints2d",

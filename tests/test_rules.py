@@ -47,6 +47,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "score": {"tasks", "metrics", "distributed", "bootstrap"},
     "evaluate": {"tasks", "metrics", "distributed", "bootstrap", "score"},
     "predict": {"tasks", "runs", "models", "config", "data"},
+    "report": {"draw", "runs", "score", "tasks"},
+    "showcase": {"build", "config", "evaluate", "predict", "report", "runs", "score", "tasks"},
     "train": {
         "build",
         "tasks",

@@ -1,0 +1,210 @@
+"""The page: summary, curves, images, errors, gradients, and what was run, each a section."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from mult.draw.chart import Line, chart, key, thinned
+from mult.report.errors import error_section, gradient_section
+from mult.report.examples import Example
+from mult.report.gallery import gallery_section
+from mult.report.html import Html, join, table, tag
+from mult.report.read import RunRecord
+from mult.score import primary
+from mult.tasks import TASKS
+
+
+def page(runs: Sequence[RunRecord], stem: str | None, examples: Sequence[Example] | str) -> str:
+    """One self-contained HTML page of one run, or of several side by side.
+
+    stem: the evaluation whose errors and images are shown (see `default_evaluation`). examples: its images, or why there are
+    none. The same arguments give the same bytes.
+    """
+    title = "mult: " + ", ".join(run.name for run in runs)
+    sections = {
+        "Results": join(*(_results(runs, name) for name in _stems(runs)), _severity(runs)),
+        "Training": _training(runs),
+        "Images": gallery_section(runs, stem, examples),
+        "Errors": error_section(runs, stem),
+        "Gradients": gradient_section(runs),
+        "What was run": join(*map(_provenance, runs)),
+    }
+    shown = {name: content for name, content in sections.items() if content}
+    links = [tag("a", name, href=f"#{_anchor(name)}") for name in shown]
+    body = [tag("header", tag("h1", title), tag("nav", *links, aria_label="sections"))]
+    body += [tag("section", tag("h2", name), content, id=_anchor(name)) for name, content in shown.items()]
+    head = tag("head", tag("meta", charset="utf-8"), _viewport(), tag("title", title), tag("style", _style()))
+    return "<!DOCTYPE html>\n" + tag("html", head, tag("body", tag("main", *body)), lang="en") + "\n"
+
+
+def _anchor(name: str) -> str:
+    return name.lower().replace(" ", "-")
+
+
+def _viewport() -> Html:
+    return tag("meta", name="viewport", content="width=device-width, initial-scale=1")
+
+
+@cache
+def _style() -> Html:
+    return Html(files("mult.report").joinpath("style.css").read_text())
+
+
+# --- Results ---
+
+
+def _stems(runs: Sequence[RunRecord]) -> list[str]:
+    """Every evaluation that a run has, the unspoilt images before the blurred."""
+    return sorted({stem for run in runs for stem in run.evaluations}, key=lambda stem: ("-blur" in stem, stem))
+
+
+def _tasks(runs: Sequence[RunRecord], stem: str) -> list[str]:
+    found = {task for run in runs if stem in run.evaluations for task in run.evaluations[stem]["tasks"]}
+    return [task for task in TASKS if task in found]
+
+
+def _results(runs: Sequence[RunRecord], stem: str) -> Html:
+    """The primary metrics in a table, and all the others in one to be opened."""
+    having = {run.name: run.evaluations[stem] for run in runs if stem in run.evaluations}
+    facts = next(iter(having.values()))
+    caption = f"{stem}: {facts.get('images', '?')} images; intervals of 95 % over {facts.get('interval_over', 'images')}"
+    head, tasks = _head(runs), _tasks(runs, stem)
+    rows, every = ([row for task in tasks for row in _rows(runs, stem, task, brief)] for brief in (True, False))
+    more = tag("details", tag("summary", f"all metrics of {stem}"), table(head, every, f"{stem}: all metrics"))
+    return join(table(head, rows, caption), more)
+
+
+def _head(runs: Sequence[RunRecord]) -> list[str]:
+    if len(runs) == 1:
+        return ["task", "metric", "value", "95 % interval", "best constant", "better by"]
+    return ["task", "metric", *(run.name for run in runs), "best constant"]
+
+
+def _rows(runs: Sequence[RunRecord], stem: str, task: str, only_primary: bool) -> list[list[str]]:
+    of_runs = [run.evaluations[stem]["tasks"].get(task, {}) if stem in run.evaluations else {} for run in runs]
+    first = next(entries for entries in of_runs if entries)
+    metrics = [primary(TASKS[task], first)] if only_primary else list(first)
+    return [_row(task, metric, [entries.get(metric, {}) for entries in of_runs]) for metric in metrics]
+
+
+def _row(task: str, metric: str, entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    values = [entry.get("value") for entry in entries]
+    known = [entry for entry in entries if entry.get("value") is not None]
+    if not known:
+        reason = next((entry["reason"] for entry in entries if "reason" in entry), "not evaluated")
+        return [
+            task,
+            metric,
+            *([f"none: {reason}"] + ["-"] * 3 if len(entries) == 1 else [f"none: {reason}"] * len(entries) + ["-"]),
+        ]
+    unit, sign = known[0]["unit"], 1 if known[0]["better"] == "higher" else -1
+    arrow = "↑" if sign > 0 else "↓"
+    trivial = known[0].get("trivial")
+    constant = "-" if trivial is None else f"{trivial:.4g}"
+    named = f"{metric} {arrow}" + (f" [{unit}]" if unit else "")
+    if len(entries) == 1:
+        gain = f"{100 * sign * (values[0] - trivial) / trivial:+.1f} %" if trivial else "-"
+        return [task, named, f"{values[0]:.4g}", _interval(entries[0]), constant, gain]
+    best = max(sign * entry["value"] for entry in known)
+    cells: list[str] = []
+    for entry in entries:
+        if entry.get("value") is None:
+            cells.append(f"none: {entry.get('reason', 'not evaluated')}")
+            continue
+        text = f"{entry['value']:.4g} ({_interval(entry)})"
+        is_best = sign * entry["value"] == best and len(known) > 1
+        cells.append(tag("td", tag("strong", text), " best", class_="best") if is_best else text)
+    return [task, named, *cells, constant]
+
+
+def _interval(entry: Mapping[str, Any]) -> str:
+    return " to ".join(f"{end:.4g}" for end in entry.get("interval") or ()) or "-"
+
+
+def _severity(runs: Sequence[RunRecord]) -> Html:
+    """Each task's primary metric against the blur, where a run was evaluated under one."""
+    charts: list[str] = []
+    for stem in (stem for stem in _stems(runs) if "-blur" not in stem):
+        for task in _tasks(runs, stem):
+            lines, named = [], ""
+            for run in runs:
+                swept = run.against_blur(stem) if stem in run.evaluations else {}
+                points = {sigma: facts["tasks"].get(task, {}) for sigma, facts in swept.items()}
+                entries = {sigma: of_task[primary(TASKS[task], of_task)] for sigma, of_task in points.items() if of_task}
+                known = {sigma: entry for sigma, entry in entries.items() if entry["value"] is not None}
+                if len(known) > 1:
+                    named = f"{task}, {primary(TASKS[task], points[0.0])}"
+                    band = [entry.get("interval") for entry in known.values()]
+                    ends = np.array(band, float).T if all(band) else None
+                    y = np.array([entry["value"] for entry in known.values()])
+                    lines.append(Line(run.name, np.array(list(known)), y, band=None if ends is None else (ends[0], ends[1])))
+            if lines:
+                charts.append(_figure(f"{stem}: {named}", "Gaussian blur, sigma in pixels", named, lines))
+    return join(tag("h3", "Under blur"), _key(runs), _grid(charts)) if charts else Html("")
+
+
+# --- Training ---
+
+
+def _training(runs: Sequence[RunRecord]) -> Html:
+    """The loss of each task, and its primary metric on every split that was evaluated, against the step."""
+    charts = []
+    for task in TASKS:
+        lines = [_line(run, "train", f"{task}/loss", thin=True) for run in runs]
+        if drawn := [line for line in lines if line]:
+            charts.append(_figure(f"{task}: training loss", "step", "loss", drawn))
+        for split in dict.fromkeys(split for run in runs for split in run.splits()):
+            metric = TASKS[task].primary
+            lines = [_line(run, split, f"{task}/{metric}", thin=False) for run in runs]
+            if drawn := [line for line in lines if line]:
+                charts.append(_figure(f"{task}: {metric}, {split} split", "step", metric, drawn, _trivial(runs, split, task)))
+    return join(_key(runs), _grid(charts)) if charts else Html("")
+
+
+def _line(run: RunRecord, split: str, name: str, thin: bool) -> Line | None:
+    steps, values = run.curve(split, name)
+    finite = np.isfinite(values)
+    if not finite.any():
+        return None
+    steps, means, band = thinned(steps[finite], values[finite]) if thin else (steps, values, None)
+    return Line(run.name, steps, means, band=band)
+
+
+def _trivial(runs: Sequence[RunRecord], split: str, task: str) -> list[tuple[str, float]]:
+    """The best constant's score, as a level, from the evaluation of that split."""
+    for run in runs:
+        for facts in (facts for stem, facts in run.evaluations.items() if "-blur" not in stem and facts.get("split") == split):
+            trivial = facts["tasks"].get(task, {}).get(TASKS[task].primary, {}).get("trivial")
+            if trivial is not None:
+                return [("best constant", trivial)]
+    return []
+
+
+def _figure(title: str, across: str, up: str, lines: Sequence[Line], levels: Sequence[tuple[str, float]] = ()) -> Html:
+    return tag("figure", Html(chart(title, across, up, lines, levels)), tag("figcaption", title))
+
+
+def _grid(charts: Sequence[str]) -> Html:
+    return tag("div", *charts, class_="grid")
+
+
+def _key(runs: Sequence[RunRecord]) -> Html:
+    return Html(key([run.name for run in runs])) if len(runs) > 1 else Html("")
+
+
+# --- What was run ---
+
+
+def _provenance(run: RunRecord) -> Html:
+    facts = json.dumps(run.provenance, indent=2, ensure_ascii=False)
+    return join(
+        tag("h3", run.name),
+        tag("details", tag("summary", "config"), tag("pre", run.config, tabindex="0")),
+        tag("details", tag("summary", "provenance"), tag("pre", facts, tabindex="0")),
+    )
