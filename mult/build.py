@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.optim import Optimizer
@@ -19,6 +19,7 @@ from mult import optim
 from mult.balance import Balance
 from mult.config import Config, DataConfig
 from mult.data import NYU, Augmented, CocoDoom, EvalTransform, Replica, Rooms, Taskonomy, TrainTransform
+from mult.data.classes import Mapped
 from mult.data.mixture import Mixture, label_spaces
 from mult.data.sample import Batch, EvalBatch, Reader, Sample, collate_eval, collate_train
 from mult.data.sampler import Shuffled
@@ -121,7 +122,10 @@ def dataset(data: DataConfig, tasks: Iterable[str], split: str) -> Reader:
     for name in ("subset", "max_depth_m"):
         if name in known:
             arguments[name] = getattr(data, name)
-    return kind(data.root, **arguments, **data.options)
+    reader = kind(data.root, **arguments, **data.options)
+    if data.class_map is None:
+        return reader
+    return cast(Reader, Mapped(reader, data.class_map.to, data.class_map.classes))
 
 
 def mixture(parts: Sequence[DataConfig], tasks: Sequence[str]) -> Mixture:

@@ -65,6 +65,16 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassMapConfig:
+    """A dataset's classes under the names and numbers of others, such as those that a checkpoint knows."""
+
+    to: str | list[str]
+    """The label space: taskonomy, nyu13, nyu40, or the names of all classes in the order of their ids."""
+    classes: dict[str, str | None]
+    """Each class of the dataset -> a class of `to`; null: ignored. None may be left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """The images and how they are brought to the network."""
 
@@ -85,11 +95,14 @@ class DataConfig:
     """Depth beyond it is invalid; None: no cut-off."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the dataset itself."""
+    class_map: ClassMapConfig | None = None
+    """What segmentation is mapped to; None: the dataset's own classes."""
     weight: Positive = 1.0
     """How often the samples of a mixture come from this dataset: weight / sum of weights, kept exactly."""
     mix: list[DataConfig] = field(default_factory=list)
     """More datasets to train on. YAML gives them as a list, `data: [{...}, {...}]`, of which the first is the section
-    itself. The others take from it what they leave out, but their root, weight and options; evaluation is on the first."""
+    itself. The others take from it what they leave out, but their root, weight, options and class_map; evaluation is on
+    the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +228,7 @@ def _complete_mixture(data: Any) -> Any:
     data = _first_of_mixture(data)
     if not isinstance(data, Mapping) or not isinstance(data.get("mix"), list | tuple):
         return data
-    common = {key: value for key, value in data.items() if key not in ("root", "weight", "options", "mix")}
+    common = {key: value for key, value in data.items() if key not in ("root", "weight", "options", "class_map", "mix")}
     return {**data, "mix": [{**common, **part} if isinstance(part, Mapping) else part for part in data["mix"]]}
 
 

@@ -93,7 +93,8 @@ def _read_value(hint: Any, value: Any, source: str, key: str, partial: bool) -> 
         _require(rule.holds(value))
         return value
     if origin in (typing.Union, types.UnionType):
-        for member in arguments:
+        # Sections last: what is wrong in one is said at once.
+        for member in sorted(arguments, key=dataclasses.is_dataclass):
             try:
                 return _read_value(member, value, source, key, partial)
             except _MismatchError:

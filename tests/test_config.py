@@ -76,6 +76,7 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
             "jitter": 0.2,
             "max_depth_m": None,
             "options": {},
+            "class_map": None,
             "weight": 1.0,
             "mix": [],
         },
