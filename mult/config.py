@@ -133,7 +133,8 @@ class TaskConfig:
 class OptimConfig:
     """One optimiser, its learning rate over time, and how gradients become an update."""
 
-    name: Literal["adamw"] = "adamw"
+    name: Literal["adamw", "muon"] = "adamw"
+    """muon is timm's: momentum made orthogonal for weight matrices, scaled so that rates are AdamW's; AdamW for the rest."""
     lr: Positive
     weight_decay: NonNegative = 0.05
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from timm.optim import Muon
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
@@ -93,16 +95,16 @@ def optimizer(config: Config, model: MulT, balance: Balance) -> Optimizer:
         groups[name not in spared].append(parameter)
     learnt = list(balance.parameters())
     rate = config.balance.options.get("lr") or optim.lr
-    return AdamW(
-        [
-            {"params": groups[True], "weight_decay": optim.weight_decay},
-            {"params": groups[False], "weight_decay": 0.0},
-            *([{"params": learnt, "weight_decay": 0.0, "lr": rate}] if learnt else []),
-        ],
-        lr=optim.lr,
-        betas=optim.betas,
-        fused=True,
-    )
+    parts: list[dict[str, Any]] = [
+        {"params": groups[True], "weight_decay": optim.weight_decay},
+        {"params": groups[False], "weight_decay": 0.0},
+        *([{"params": learnt, "weight_decay": 0.0, "lr": rate}] if learnt else []),
+    ]
+    if optim.name == "muon":
+        for part in parts[1:]:
+            part["use_fallback"] = True  # position tables are matrices by shape alone
+        return Muon(parts, lr=optim.lr, betas=optim.betas, nesterov=True)
+    return AdamW(parts, lr=optim.lr, betas=optim.betas, fused=True)
 
 
 def schedule(optim: OptimConfig) -> Callable[[int], float]:

@@ -76,6 +76,27 @@ def test_the_optimiser_is_what_the_config_says(configured: Configured) -> None:
         assert (group["lr"], tuple(group["betas"])) == (5e-4, (0.8, 0.95))
 
 
+def test_muon_moves_matrices_by_orthogonal_steps_and_the_rest_by_signs(configured: Configured) -> None:
+    experiment = build.experiment(
+        configured("optim.name=muon", "optim.lr=1e-3", "optim.weight_decay=0", "optim.warmup=0", "optim.schedule=constant")
+    )
+    stream = experiment.model.decoder.stages[0].blocks[0].streams["normal"]
+    matrix, bias, table = stream.mlp.fc1.weight, stream.mlp.fc1.bias, stream.query_key.position_bias.table
+    generator = torch.Generator().manual_seed(0)
+    before = [p.detach().clone() for p in (matrix, bias, table)]
+    for p in experiment.model.parameters():
+        p.grad = torch.randn(p.shape, generator=generator)
+    experiment.optimizer.step()
+    step, *others = ((old - new.detach()) / 1e-3 for old, new in zip(before, (matrix, bias, table), strict=True))
+    singular = torch.linalg.svdvals(step) / (0.2 * max(matrix.shape) ** 0.5)  # 0.2: the usual RMS of AdamW's steps
+    assert 0.6 < float(singular.min()) <= float(singular.max()) < 1.3
+    assert float((step * matrix.grad).sum()) > 0
+    for other, p in zip(others, (bias, table), strict=True):
+        assert p.grad is not None
+        assert torch.equal(other.sign(), p.grad.sign())
+        assert float(other.abs().std() / other.abs().mean()) < 0.01
+
+
 def test_tasks_come_in_their_order_with_the_datasets_classes(configured: Configured) -> None:
     experiment = build.experiment(configured("tasks={reshading: 1, depth_zbuffer: 2, segment_semantic: 1, normal: 1}"))
     order = [task for task in TASKS if task in {"reshading", "depth_zbuffer", "segment_semantic", "normal"}]

@@ -436,7 +436,7 @@ def test_from_dict_takes_tuples_and_leaves_its_argument_alone() -> None:
         ("tasks.normal", None, r"tasks\.normal\.weight: got None"),
         ("tasks.normal", "l1", r"tasks\.normal\.weight: got 'l1' \(str\)"),
         ("tasks.normal", {"loss": 1}, r"tasks\.normal\.loss: got 1 \(int\); expected a string or null"),
-        ("optim.name", "sgd", r"optim\.name: got 'sgd' \(str\); expected one of adamw"),
+        ("optim.name", "sgd", r"optim\.name: got 'sgd' \(str\); expected one of adamw, muon"),
         ("optim.lr", 0, r"optim\.lr: got 0 \(int\); expected a number above 0"),
         ("optim.lr", "fast", r"optim\.lr: got 'fast' \(str\); expected a number above 0"),
         ("optim.lr", True, r"optim\.lr: got True \(bool\)"),

@@ -174,7 +174,11 @@ class Interrupted(Run):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("extra", [ALL_RANDOM, ("optim.accumulate=2",)], ids=["random and averaged", "accumulated"])
+@pytest.mark.parametrize(
+    "extra",
+    [ALL_RANDOM, ("optim.accumulate=2",), ("optim.name=muon",)],
+    ids=["random and averaged", "accumulated", "muon"],
+)
 def test_two_steps_and_two_resumed_are_four(configured: Configured, train_run: Train, extra: tuple[str, ...]) -> None:
     whole = train_run(configured("run.name=whole", *extra))
     config = configured("run.name=parts", *extra)
