@@ -58,7 +58,7 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
     # --- what learns, and the average of it that is evaluated ---
     model, balance = experiment.model.to(device), experiment.balance.to(device)
     if saved is None and config.run.init is not None:
-        _load_weights(model, config.run.init)
+        _start_from(model, config.run.init)
     average = copy.deepcopy(model) if optim.ema is not None else None
     evaluated = average or model
     optimizer, schedule = experiment.optimizer, experiment.schedule
@@ -79,7 +79,7 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
     else:
         folder, state = checkpoints.load(saved)
         skipped = state["skipped"]
-        _load_weights(evaluated, folder)
+        evaluated.load_state_dict(MulT.from_pretrained(folder).state_dict())
         for name, part in learning.items():
             part.load_state_dict(state[name])
         for group, base, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
@@ -287,16 +287,17 @@ def _average(average: MulT, model: MulT, decay: float) -> None:
         statistic.copy_(newest)
 
 
-def _load_weights(model: MulT, path: Any) -> None:
-    """Another checkpoint's weights into this model; ValueError where they do not fit."""
+def _start_from(model: MulT, path: str) -> None:
+    """The weights of `run.init`; what it does not have is named; ValueError where it is another kind of model."""
     folder = find_checkpoint(path)
     try:
-        model.load_state_dict(MulT.from_pretrained(folder).state_dict())
-    except RuntimeError as error:
+        anew = model.start_from(MulT.from_pretrained(folder))
+    except ValueError as error:
         raise ValueError(
-            f"run.init: the weights in {folder} do not fit this model ({str(error).splitlines()[1].strip()}, ...); "
-            "expected a run of the same model section and tasks"
+            f"run.init: the weights in {folder} do not fit this model ({error}); expected a run of the same model section"
         ) from error
+    if distributed.is_main():
+        tqdm.write(f"weights from {folder}" + "".join(f"; {task} starts anew: {why}" for task, why in anew.items()))
 
 
 def _not_finite(what: str, step: int, skipped: int) -> str:

@@ -339,7 +339,27 @@ def test_a_run_can_start_from_another_s_weights(configured: Configured, train_ru
     assert differing(fresh, given)
 
 
-@pytest.mark.parametrize("change", ["tasks={normal: 1}", "model.decoder=released", "model.backbone_args.embed_dim=24"])
+def test_a_run_can_start_from_one_of_other_tasks(
+    configured: Configured, train_run: Train, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    still = ("optim.lr=1e-12", "optim.steps=1", *REPEATABLE)
+    given = load_file(find_checkpoint(trained) / "model.safetensors")
+    fewer = weights(train_run(configured("run.name=fewer", f"run.init={trained}", "tasks={normal: 1, reshading: 1}", *still)))
+    assert max(float((fewer[name] - given[name]).abs().max()) for name in fewer) < 1e-9
+    assert {name for name in given if "reshading" in name} < set(fewer)
+    assert "starts anew" not in capsys.readouterr().err
+    small = configured("run.name=small", "tasks={normal: 1, reshading: 1}", "optim.steps=1")
+    config = configured("run.name=more", f"run.init={train_run(small)}", *still)
+    more, given = (
+        weights(train_run(config)),
+        load_file(find_checkpoint(Path(small.run.output, small.run.name)) / "model.safetensors"),
+    )
+    assert max(float((more[name] - given[name]).abs().max()) for name in given) < 1e-9
+    fresh = build.experiment(config).model.state_dict()
+    assert max(float((more[name] - fresh[name]).abs().max()) for name in more if "depth_zbuffer" in name) < 1e-9
+
+
+@pytest.mark.parametrize("change", ["model.reference=reshading", "model.decoder=released", "model.backbone_args.embed_dim=24"])
 def test_weights_that_do_not_fit_are_refused(configured: Configured, train_run: Train, trained: Path, change: str) -> None:
     config = configured(f"run.init={trained}", change)
     with pytest.raises(ValueError, match=r"run\.init: the weights in .* do not fit this model .*; expected a run of the same"):

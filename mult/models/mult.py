@@ -102,6 +102,27 @@ class MulT(
         """The maps of `encode` and the image's (height, width) -> {task: (B, channels, height, width)} raw outputs."""
         return self.decoder(features, size)
 
+    def start_from(self, other: MulT) -> dict[str, str]:
+        """Take another model's weights, to train on from them; returns what could not be taken: {task: why}.
+
+        Tasks that only one of the two has are passed over, and so is the head of a task with another number of channels (classes
+        of another dataset). Raises ValueError where anything else differs.
+        """
+        ours, theirs = self.state_dict(), other.state_dict()
+        anew = {task: "not in the model to start from" for task in self.tasks if task not in other.tasks}
+        for task in self.tasks:
+            if task not in anew and self.arguments["tasks"][task] != other.arguments["tasks"][task]:
+                was, now = other.arguments["tasks"][task], self.arguments["tasks"][task]
+                anew[task] = f"its head has {now} channels instead of {was}"
+        for name, weight in ours.items():
+            given, parts = theirs.get(name), name.split(".")
+            if given is not None and given.shape == weight.shape:
+                weight.copy_(given)
+            elif not any(task in parts and (task not in other.tasks or "heads" in parts) for task in anew):
+                got = "nothing" if given is None else str(tuple(given.shape))
+                raise ValueError(f"{name}: got {got}; expected {tuple(weight.shape)}")
+        return anew
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Whether the backward pass computes the blocks' activations again: less memory, more time, the same gradients."""
         self.encoder.set_grad_checkpointing(enable)

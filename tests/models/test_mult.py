@@ -193,3 +193,14 @@ def test_no_weight_decay_for_norms_biases_and_position_tables() -> None:
         parts = set(name.split("."))
         expected = "bias" in parts or bool(parts & {"norm", "norm1", "norm2"}) or "position_bias" in name
         assert (name in spared) == expected, (name, value.shape)
+
+
+def test_a_head_with_other_classes_starts_anew() -> None:
+    arguments = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
+    given = MulT({"segment_semantic": 17, "normal": 3}, "normal", backbone_args=arguments)
+    model = MulT({"segment_semantic": 13, "normal": 3}, "normal", backbone_args=arguments)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert model.start_from(given) == {"segment_semantic": "its head has 13 channels instead of 17"}
+    for name, value in model.state_dict().items():
+        is_head = name.startswith("decoder.heads.segment_semantic.")
+        assert torch.equal(value, before[name] if is_head else given.state_dict()[name]), name
