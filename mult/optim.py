@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.optim import Muon
+from timm.optim.muon import Muon
 from torch import nn
 from torch.optim import AdamW, Optimizer
 

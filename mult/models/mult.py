@@ -60,7 +60,7 @@ class MulT(
     ) -> None:
         super().__init__()
         reference = _reference(tasks, reference, attention, decoder)
-        self.arguments = {
+        self.arguments: dict[str, Any] = {
             "tasks": dict(tasks),
             "reference": reference,
             "backbone": backbone,
@@ -105,8 +105,8 @@ class MulT(
     def start_from(self, other: MulT) -> dict[str, str]:
         """Take another model's weights, to train on from them; returns what could not be taken: {task: why}.
 
-        Tasks that only one of the two has are passed over, and so is the head of a task with another number of channels (classes
-        of another dataset). Raises ValueError where anything else differs.
+        Tasks that only one of the two has are passed over, and so is the head of a task with another number of channels
+        (classes of another dataset). Raises ValueError where anything else differs.
         """
         ours, theirs = self.state_dict(), other.state_dict()
         anew = {task: "not in the model to start from" for task in self.tasks if task not in other.tasks}
