@@ -1,4 +1,4 @@
-"""Measure what the design promises, as ratios within one run: python scripts/benchmark.py [--pairs 10].
+"""Measure what the design promises, as ratios within one run: python scripts/benchmark.py [--pairs 10] [--SECTION ...].
 
 A step is forward, losses and backward of a Swin-T MulT at 224, batch 2, without the optimiser, in float32. The two sides of
 a ratio take turns, so that a machine whose speed drifts slows both; the median over the pairs is what counts. By operations
@@ -8,10 +8,14 @@ alone, six tasks cost 0.476 of six single-task steps, and shared attention 0.943
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
+import resource
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,12 +30,13 @@ CLASSES, REFERENCE, SIZE, BATCH = 17, "normal", 224, 2
 Step = Callable[[], None]
 
 
-def training_step(tasks: list[str], **arguments: Any) -> Step:
-    """A function that runs one step of a model of these tasks on random data."""
+def training_step(tasks: list[str], prepare: Callable[[MulT], Any] = lambda model: None, **arguments: Any) -> Step:
+    """A function that runs one step of a model of these tasks on random data; `prepare` is called with the model first."""
     torch.manual_seed(0)
     model = MulT(
         {task: TASKS[task].channels or CLASSES for task in tasks}, REFERENCE if REFERENCE in tasks else None, **arguments
     )
+    prepare(model)
     images, valid = torch.rand(BATCH, 3, SIZE, SIZE), torch.ones(BATCH, 1, SIZE, SIZE, dtype=torch.bool)
     targets: dict[str, Tensor] = {}
     for task in tasks:
@@ -64,6 +69,50 @@ def compare(ours: Step, theirs: Step, pairs: int, name: str) -> str:
     return f"{statistics.median(ratios):6.3f}   ({min(ratios):.3f} to {max(ratios):.3f})"
 
 
+def recompute(model: MulT) -> None:
+    model.set_grad_checkpointing()
+
+
+def free_gradients(model: MulT) -> None:
+    """A gradient goes as soon as it is there, so that of a step's memory only the activations are left."""
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
+
+
+def activation_bytes(recomputes: bool) -> int:
+    """What a step of six tasks adds to the memory of this process, which should be a new one."""
+
+    def prepare(model: MulT) -> None:
+        free_gradients(model)
+        model.set_grad_checkpointing(recomputes)
+
+    step = training_step(list(TASKS), prepare)
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+
+
+def memory(pairs: int) -> None:
+    """Activation checkpointing: what is saved and what it costs."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        kept, recomputed = pool.map(activation_bytes, (False, True))
+    table(
+        "activation checkpointing: peak activation memory / without", 0.6, f"{recomputed / kept:6.3f}   (of {kept >> 20} MiB)"
+    )
+    six = list(TASKS)
+    ratio = compare(training_step(six, recompute), training_step(six), pairs, "checkpointing")
+    table("activation checkpointing: step / without", 1.4, ratio)
+
+
+def compiled(pairs: int) -> None:
+    """torch.compile by block: how long until the first step is done, and the gain from then on."""
+    six = list(TASKS)
+    eager, step = training_step(six), training_step(six, MulT.compile_blocks)
+    first = seconds(step)
+    print(f"compiled blocks: the first step takes {first:.0f} s ({first / seconds(eager):.0f} eager steps)")
+    print(f"compiled blocks: step / eager {'':<36} {compare(step, eager, pairs, 'compiled')}")
+
+
 def product_of(operations: float, size: int = 2048) -> Step:
     """A function that takes as long as `operations` do at the rate of a large float32 product, in whole products."""
     left, right = torch.rand(size, size), torch.rand(size, size)
@@ -83,18 +132,14 @@ def operations_of(step: Step) -> float:
     return counter.get_total_flops()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=10)
-    pairs = parser.parse_args().pairs
+def table(name: str, bound: float, value: str) -> None:
+    print(f"{name:<64} {bound:5.2f}   {value}", flush=True)
+
+
+def model(pairs: int) -> None:
+    """What the joint model costs, against its tasks alone, its operations and independent attention."""
     six = list(TASKS)
     paper = training_step(six)
-
-    def table(name: str, bound: float, value: str) -> None:
-        print(f"{name:<58} {bound:5.2f}   {value}", flush=True)
-
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, median of {pairs} pairs")
-    print(f"{'what':<58} at most  measured (range)")
     matrix = product_of(operations_of(paper))
     table("paper: step / its matrix operations at a large product's rate", 1.6, compare(paper, matrix, pairs, "matrix"))
     independent = training_step(six, attention="independent")
@@ -109,6 +154,21 @@ def main() -> None:
                 single()
 
         table(f"{decoder}: six tasks / six single-task steps", bound, compare(joint, each, pairs, decoder))
+
+
+SECTIONS: dict[str, Callable[[int], None]] = {"model": model, "memory": memory, "compile": compiled}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=10)
+    for name, section in SECTIONS.items():
+        parser.add_argument(f"--{name}", action="store_true", help=section.__doc__)
+    arguments = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, {arguments.pairs} pairs")
+    print(f"{'what':<64} at most  measured: median (range)")
+    for section in [SECTIONS[name] for name in SECTIONS if getattr(arguments, name)] or [model]:
+        section(arguments.pairs)
 
 
 if __name__ == "__main__":
