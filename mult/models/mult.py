@@ -6,6 +6,7 @@ A single-task MulT, the paper's "1-task Swin", is this class with one task.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -160,6 +161,8 @@ class MulT(
             "classes": self.classes,
         }
         (save_directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        # safetensors makes a file that only its owner may read.
+        shutil.copymode(save_directory / "config.json", save_directory / "model.safetensors")
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> MulT:

@@ -204,3 +204,10 @@ def test_a_head_with_other_classes_starts_anew() -> None:
     for name, value in model.state_dict().items():
         is_head = name.startswith("decoder.heads.segment_semantic.")
         assert torch.equal(value, before[name] if is_head else given.state_dict()[name]), name
+
+
+def test_whoever_may_read_a_new_file_may_read_the_weights(tmp_path: Path) -> None:
+    arguments = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
+    MulT({"normal": 3}, backbone_args=arguments).save_pretrained(tmp_path / "model")
+    (tmp_path / "new").touch()
+    assert (tmp_path / "model" / "model.safetensors").stat().st_mode == (tmp_path / "new").stat().st_mode
