@@ -151,6 +151,30 @@ def mixture(parts: Sequence[DataConfig], tasks: Sequence[str]) -> Mixture:
     return Mixture(readers, tasks, label_spaces(readers, names))
 
 
+def evaluable(data: DataConfig, model: MulT, split: str) -> tuple[Reader, dict[str, str]]:
+    """The dataset with those of a model's tasks that it can score, and {task: why not} for the others.
+
+    Raises ValueError where there is nothing to score.
+    """
+    plain = dataset(data, (), split)
+    absent = {}
+    for task in model.tasks:
+        if task not in plain.available:
+            absent[task] = plain.underivable.get(task, f"{data.dataset} ({data.root}) has no labels of it in split {split!r}")
+    views = dataset(data, [task for task in model.tasks if task not in absent], split)
+    for task, classes in views.classes.items():
+        if list(classes) != list(model.classes[task]):
+            absent[task] = (
+                f"the checkpoint's {len(model.classes[task])} classes ({', '.join(model.classes[task][:3])}, ...) are not the "
+                f"{len(classes)} of {data.dataset} ({', '.join(classes[:3])}, ...)"
+            )
+    if absent.keys() >= set(model.tasks):
+        reasons = "; ".join(f"{task}: {why}" for task, why in absent.items())
+        raise ValueError(f"{data.root}: got nothing to score ({reasons}); expected at least one task; choose other data")
+    kept = [task for task in views.tasks if task not in absent]
+    return (views if len(kept) == len(views.tasks) else dataset(data, kept, split)), absent
+
+
 def eval_batches(views: Any, image_size: tuple[int, int], batch_size: int, workers: int) -> Iterable[EvalBatch]:
     """Views in order, images brought to `image_size`, targets as they are; `views` is a dataset or a part of one."""
     collate = partial(_collate_resized, EvalTransform(image_size))

@@ -63,16 +63,19 @@ class Evaluation:
     def images(self) -> int:
         return len(self.columns["id"])
 
-    def as_json(self, dataset: str, split: str) -> dict[str, Any]:
-        """An evaluation's file (architecture.md, Contract)."""
+    def as_json(self, dataset: str, split: str, corruption: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """An evaluation's file (architecture.md, Contract); `corruption` says {"kind", "severity"} of spoilt images."""
         return {
-            "dataset": dataset,
-            "split": split,
-            "images": self.images,
-            "metric_version": METRIC_VERSION,
+            **header(dataset, split, self.images, corruption),
             "interval_over": self.interval_over,
             "tasks": self.results,
         }
+
+
+def header(dataset: str, split: str, images: int, corruption: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What must be equal in two evaluations for their numbers to be compared."""
+    spoilt = dict(corruption) if corruption else None
+    return {"dataset": dataset, "split": split, "corruption": spoilt, "images": images, "metric_version": METRIC_VERSION}
 
 
 def share(views: Samples) -> Subset[Any]:
@@ -187,22 +190,45 @@ def improvement(results: Results) -> float | None:
     return sum(terms) / len(terms) if terms else None
 
 
-def against(results: Results, baselines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Delta m against the evaluations of single-task runs, each the content of an evaluation's file; see metrics.delta_m.
+def merge_baselines(
+    ours: Mapping[str, Any], tasks: Iterable[str], baselines: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Entries]:
+    """{task: entries} of the evaluations of single-task runs, given by the names of their files.
 
-    Raises ValueError for a file of another metric version, and for a task that two files have.
+    Raises ValueError for a file that is no evaluation, for one whose `header` is not `ours`, for a task that two files have
+    and for one of `tasks` that none has.
     """
-    merged: dict[str, Any] = {}
-    for baseline in baselines:
-        if baseline.get("metric_version") != METRIC_VERSION:
+    merged: dict[str, Entries] = {}
+    for name, baseline in baselines.items():
+        where = f"--baseline {name}"
+        if not isinstance(baseline, Mapping) or not isinstance(baseline.get("tasks"), Mapping):
             raise ValueError(
-                f"--baseline: got metric_version {baseline.get('metric_version')}; expected {METRIC_VERSION}; evaluate it again"
+                f"{where}: got no evaluation; expected the JSON that eval.py writes; give eval/<dataset>-<split>.json"
             )
+        for key, expected in ours.items():
+            if baseline.get(key) != expected:
+                raise ValueError(
+                    f"{where}: got {key} {baseline.get(key)}; expected {expected}; evaluate it again on the same data"
+                )
         for task, entries in baseline["tasks"].items():
             if task in merged:
-                raise ValueError(f"--baseline: got {task} in two files; expected one a task; leave one out")
+                raise ValueError(f"{where}: got {task} in two files; expected one a task; leave one out")
             merged[task] = entries
-    return delta_m(results, merged)
+    for task in tasks:
+        if task not in merged:
+            raise ValueError(f"--baseline: {task}: got no baseline; expected one; evaluate its single-task model")
+    return merged
+
+
+def against(results: Results, baselines: Mapping[str, Entries]) -> dict[str, Any]:
+    """Delta m against single-task models: {"delta_m", "terms", "left_out": {task: why}}; see metrics.delta_m.
+
+    Left out are the tasks that cannot be scored, or only without a unit.
+    """
+    figures = {task: entries[TASKS[task].primary] for task, entries in results.items()}
+    left_out = {task: entry["reason"] for task, entry in figures.items() if entry["value"] is None}
+    kept = {task: entries for task, entries in results.items() if task not in left_out}
+    return {**delta_m(kept, baselines), "left_out": left_out}
 
 
 def table(evaluation: Evaluation) -> str:

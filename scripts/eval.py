@@ -1,56 +1,76 @@
-"""Evaluate a checkpoint: python scripts/eval.py --ckpt RUN_OR_CHECKPOINT [--config DATA.yaml] [--split test] [--out FILE].
+"""Evaluate a checkpoint: python scripts/eval.py --ckpt RUN_OR_CHECKPOINT [--config DATA.yaml] [--split test]
+[--blur 0,1,2,4] [--corrupt noise,brightness,contrast] [--baseline JSON ...] [--out FILE].
 
 The data are the checkpoint's own unless a YAML with another `data` section is given: a whole config, or that section alone.
-Beside the JSON lies an .npz of what each image contributed. Runs under torchrun as well.
+A task that these data do not label, or label by other classes, is null in the result, with the reason. Beside every JSON
+lies an .npz of what each image contributed. Runs under torchrun as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
 from mult import build, distributed, evaluate
 from mult.cli import exit_on_user_error
 from mult.config import load_data_config
+from mult.data.corruptions import Corrupted, parse
 from mult.predict import load_checkpoint
 from mult.runs import find_checkpoint, read_json, write_arrays, write_json
 from mult.train import PRECISIONS
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ckpt", required=True, help="a run's folder (its best checkpoint) or a checkpoint's")
     parser.add_argument("--config", help="a YAML whose data section to evaluate on, instead of the checkpoint's own")
     parser.add_argument("--split", default="test")
+    parser.add_argument("--blur", metavar="SIGMAS", help="blur the images by each of these sigmas, in pixels at the network")
+    parser.add_argument("--corrupt", metavar="KINDS", help="spoil them by noise, brightness, contrast, five severities each")
     parser.add_argument(
         "--baseline", nargs="+", default=[], metavar="JSON", help="evaluations of single-task runs: prints delta_m"
     )
-    parser.add_argument("--out", help="the JSON to write; by default eval/<dataset>-<split>.json in the run")
+    parser.add_argument(
+        "--out", help="the JSON to write (a suffix such as -blur2 is put in); by default eval/<dataset>-<split>.json in the run"
+    )
     arguments = parser.parse_args()
     with exit_on_user_error():
+        corruptions = parse(arguments.blur, arguments.corrupt)
+        baselines = {path: read_json(Path(path)) for path in arguments.baseline}
         folder = find_checkpoint(arguments.ckpt)
         model, config = load_checkpoint(folder)
         data = load_data_config(arguments.config, usual=config.data) if arguments.config else config.data
         device = distributed.pick_device(config.run.device)
         distributed.start(device)
-        views = build.dataset(data, model.tasks, arguments.split)
-        batches = build.eval_batches(
-            evaluate.share(views), data.image_size, config.eval.batch_size or data.batch_size, data.workers
-        )
+        views, absent = build.evaluable(data, model, arguments.split)
         constants = read_json(folder / "trivial.json")
-        evaluation = evaluate.evaluate(
-            model.to(device), batches, model.tasks, views, constants, device, PRECISIONS[config.run.precision]
-        )
-        out = Path(arguments.out) if arguments.out else folder.parents[1] / "eval" / f"{data.dataset}-{arguments.split}.json"
-        if distributed.is_main():
+        plain = Path(arguments.out) if arguments.out else folder.parents[1] / "eval" / f"{data.dataset}-{arguments.split}.json"
+        spoilt = {one: dataclasses.asdict(one) if one.severity else None for one in corruptions}
+        merged = {}
+        if baselines:
+            for one in corruptions:
+                ours = evaluate.header(data.dataset, arguments.split, len(views), spoilt[one])
+                merged[one] = evaluate.merge_baselines(ours, views.tasks, baselines)
+        for corruption in corruptions:
+            batches = build.eval_batches(
+                evaluate.share(Corrupted(views, data.image_size, corruption)),
+                data.image_size,
+                config.eval.batch_size or data.batch_size,
+                data.workers,
+            )
+            precision = PRECISIONS[config.run.precision]
+            evaluation = evaluate.evaluate(model.to(device), batches, views.tasks, views, constants, device, precision, absent)
+            if not distributed.is_main():
+                continue
+            out = plain.with_name(f"{plain.stem}{corruption.suffix}{plain.suffix}")
             write_arrays(out.with_suffix(".npz"), evaluation.columns)
-            write_json(out, evaluation.as_json(data.dataset, arguments.split))
+            write_json(out, evaluation.as_json(data.dataset, arguments.split, spoilt[corruption]))
             print(evaluate.table(evaluation))
-            if arguments.baseline:
-                against = evaluate.against(evaluation.results, [read_json(Path(path)) for path in arguments.baseline])
-                print(json.dumps(against, indent=2))
-            print(f"checkpoint: {folder}; {len(views)} images of {data.dataset}, {arguments.split} split; all metrics: {out}")
+            if baselines:
+                print(json.dumps(evaluate.against(evaluation.results, merged[corruption]), indent=2))
+            print(f"checkpoint: {folder}; {len(views)} images of {out.stem}; all metrics: {out}")
         distributed.stop()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -293,12 +294,100 @@ def test_the_script_prints_delta_m(script: Script, trained: Path, tmp_path: Path
     terms = {task: -100 * number for number, task in enumerate(TASKS)}  # all but the first, miou, are better if lower
     assert printed["terms"] == pytest.approx(terms, abs=1e-3)
     assert printed["delta_m"] == pytest.approx(-250, abs=1e-3)
-    for wrong, message in (
-        (files[1:], "segment_semantic: got no baseline; expected one"),
-        ([*files, files[0]], "got segment_semantic in two files; expected one a task"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            evaluate.against(file["tasks"], [read_json(path) for path in wrong])
-    old = {**read_json(files[0]), "metric_version": 0}
-    with pytest.raises(ValueError, match="got metric_version 0; expected 1; evaluate it again"):
-        evaluate.against(file["tasks"], [old])
+    assert printed["left_out"] == {}
+
+
+BASELINES: list[tuple[str, dict[str, Any] | None, str]] = [
+    ("another version", {"metric_version": 0}, "got metric_version 0; expected 1; evaluate it again on the same data"),
+    ("another split", {"split": "test"}, "got split test; expected val; evaluate it again"),
+    ("another dataset", {"dataset": "rooms"}, "got dataset rooms; expected taskonomy; evaluate it again"),
+    ("other images", {"images": 4}, "got images 4; expected 3; evaluate it again"),
+    (
+        "blurred",
+        {"corruption": {"kind": "blur", "severity": 2.0}},
+        "got corruption {'kind': 'blur', .*}; expected None; evaluate",
+    ),
+    ("no evaluation", {"tasks": 3}, "got no evaluation; expected the JSON that eval.py writes; give eval/"),
+    ("a task missing", None, "--baseline: reshading: got no baseline; expected one; evaluate its single-task model"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), [case[1:] for case in BASELINES], ids=[case[0] for case in BASELINES])
+def test_a_baseline_that_does_not_fit(
+    script: Script, trained: Path, tmp_path: Path, change: dict[str, Any] | None, message: str
+) -> None:
+    file: dict[str, Any] = read_json(trained / "eval" / "taskonomy-val.json")
+    if change is None:
+        del file["tasks"]["reshading"]
+    path, out = tmp_path / "single.json", tmp_path / "out" / "val.json"
+    path.write_text(json.dumps({**file, **(change or {})}))
+    ended = script("eval", "--ckpt", trained, "--split", "val", "--out", out, "--baseline", path)
+    assert ended.status == 2
+    assert re.search(message, ended.err), ended.err
+    assert not out.parent.exists()
+
+
+def test_a_task_in_two_baselines_is_refused(trained: Path) -> None:
+    file: dict[str, Any] = read_json(trained / "eval" / "taskonomy-val.json")
+    ours = evaluate.header("taskonomy", "val", 3, None)
+    with pytest.raises(ValueError, match="--baseline b: got segment_semantic in two files; expected one a task; leave one out"):
+        evaluate.merge_baselines(ours, TASKS, {"a": file, "b": file})
+
+
+def test_the_script_sweeps_severities(script: Script, trained: Path, tree_root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "val.json"
+    ended = script("eval", "--ckpt", trained, "--split", "val", "--blur", "0,2", "--corrupt", "contrast", "--out", out)
+    assert ended.status == 0, ended.err
+    suffixes = ["", "-blur2", *(f"-contrast{severity}" for severity in range(1, 6))]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"val{s}{e}" for s in suffixes for e in (".json", ".npz"))
+    clean, blurred = read_json(out), read_json(tmp_path / "val-blur2.json")
+    assert clean["corruption"] is None
+    assert blurred["corruption"] == {"kind": "blur", "severity": 2}
+    l1 = [file["tasks"]["edge_texture"]["l1"] for file in (clean, blurred)]
+    assert l1[0]["value"] == pytest.approx(
+        run_evaluation(trained, tree_root, "val", 3)["edge_texture"]["l1"]["value"], rel=1e-4
+    )
+    assert l1[0]["value"] != l1[1]["value"]
+    assert l1[0]["trivial"] == l1[1]["trivial"]  # the labels are the same
+
+
+def test_a_task_that_the_data_lack_is_absent_and_the_rest_evaluated(script: Script, trained: Path, own_tree: Path) -> None:
+    """No file of reshading, and a checkpoint of other classes."""
+    shutil.rmtree(own_tree / "reshading")
+    data, checkpoint = own_tree / "data.yaml", own_tree / "checkpoint"
+    data.write_text(f"data: {{dataset: taskonomy, root: {own_tree}}}\n")
+    shutil.copytree((trained / "checkpoints" / "best").resolve(), checkpoint)
+    saved = read_json(checkpoint / "config.json")
+    saved["classes"]["segment_semantic"][3] = "imp"
+    (checkpoint / "config.json").write_text(json.dumps(saved))
+    out = own_tree / "val.json"
+    ended = script("eval", "--ckpt", checkpoint, "--config", data, "--split", "val", "--out", out)
+    assert ended.status == 0, ended.err
+    tasks = read_json(out)["tasks"]
+    assert list(tasks) == list(TASKS)
+    assert tasks["reshading"]["l1"]["value"] is None
+    assert tasks["reshading"]["l1"]["reason"].endswith("has no labels of it in split 'val'")
+    assert re.match(
+        r"the checkpoint's 17 classes \(.*\) are not the 17 of taskonomy", tasks["segment_semantic"]["miou"]["reason"]
+    )
+    for task in ("depth_zbuffer", "normal", "keypoints2d", "edge_texture"):
+        assert tasks[task][TASKS[task].primary]["value"] > 0
+    assert not any(name.startswith(("reshading/", "segment_semantic/")) for name in read_arrays(out.with_suffix(".npz")))
+    assert "are not the 17 of taskonomy" in ended.out
+
+
+def test_depth_of_an_unknown_unit_has_aligned_figures_alone(trained: Path, tree_root: Path) -> None:
+    model, _ = load_checkpoint(trained)
+    views = Taskonomy(tree_root, split="val", tasks=("depth_zbuffer",))
+    metric = evaluate.evaluate(model, build.eval_batches(views, (48, 40), 3, 0), views.tasks, views, {}, CPU)
+    views.metric_depth = False
+    relative = evaluate.evaluate(model, build.eval_batches(views, (48, 40), 3, 0), views.tasks, views, {}, CPU)
+    found, known = (evaluation.results["depth_zbuffer"] for evaluation in (relative, metric))
+    assert found["rmse"] == {"value": None, "reason": "the unit of the dataset's labels is unknown"}
+    assert {name for name in found if "/" not in name} == {"rmse"}
+    for name, entry in found.items():
+        if "/" in name:
+            assert entry["unit"] == ""
+            assert entry["value"] == known[name]["value"]
+    assert "median_aligned/abs_rel" in evaluate.table(relative)
+    assert "rmse" in evaluate.table(metric)
