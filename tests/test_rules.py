@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bootstrap": set(),
     "score": {"tasks", "metrics", "distributed", "bootstrap"},
     "evaluate": {"tasks", "metrics", "distributed", "bootstrap", "score"},
+    "compare": {"tasks", "metrics", "runs", "bootstrap", "score", "evaluate"},
     "predict": {"tasks", "runs", "models", "config", "data"},
     "report": {"draw", "runs", "score", "tasks"},
     "showcase": {"build", "config", "evaluate", "predict", "report", "runs", "score", "tasks"},

@@ -1,0 +1,271 @@
+"""Runs side by side on the same images, and which differences the images can tell from chance.
+
+A row is a run, or several of one name that differ by seed: their mean, with the standard deviation over seeds beside it.
+The first row is what the others are compared with. A difference has a 95 % interval by a paired bootstrap: both sides see
+the same resamples of the same images (or buildings, see bootstrap.py), so what images have in common cancels. A mark says
+that the interval excludes 0. It tells of images, not of seeds: those are what the standard deviation is for.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mult import bootstrap
+from mult.evaluate import against, header, merge_baselines
+from mult.metrics import Accumulator
+from mult.runs import read_arrays, read_json
+from mult.score import primary
+from mult.tasks import TASKS
+
+MARKS = {"better": "▲", "worse": "▼", "": ""}
+ARROWS = {"higher": "↑", "lower": "↓"}
+LEGEND = "▲ better, ▼ worse than the first row: the 95 % interval of the paired difference, over {over}, excludes 0"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation on disk: its JSON and what each image contributed."""
+
+    name: str
+    path: Path
+    file: Mapping[str, Any]
+    columns: Mapping[str, NDArray[Any]]
+
+    def accumulator(self, task: str) -> Accumulator:
+        """An empty accumulator of the kind by which the task was scored."""
+        record, entries = TASKS[task], self.file["tasks"][task]
+        if record.relative is not None and primary(record, entries) != record.primary:
+            return record.relative()
+        names = self.columns.get(f"total/{task}/classes")
+        return record.metric(None if names is None else names.tolist())
+
+    def resampled(self, task: str, unit_of: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        """{metric: (resamples,)}; the same draws for every evaluation of the same images."""
+        prefix = f"{task}/"
+        columns = {name.removeprefix(prefix): column for name, column in self.columns.items() if name.startswith(prefix)}
+        return self.accumulator(task).divide(bootstrap.resample(columns, unit_of))
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the table calls a row and its evaluations, one a seed; `missing` says why there is none."""
+
+    name: str
+    evaluations: Sequence[Evaluated] = ()
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one row; `difference` to the first row and its interval, where both have it."""
+
+    task: str
+    metric: str
+    unit: str
+    better: str
+    value: float | None
+    deviation: float | None = None
+    """Over seeds; None for one."""
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    is_primary: bool = False
+
+    @property
+    def mark(self) -> str:
+        """ "better" or "worse" where the interval of the difference excludes 0, else ""."""
+        if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
+            return ""
+        return "better" if (self.interval[0] > 0) == (self.better == "higher") else "worse"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows of cells; `delta_m` [%] by row where there are baselines."""
+
+    head: Mapping[str, Any]
+    over: str
+    rows: Sequence[Row]
+    cells: Mapping[str, Sequence[Cell]]
+    delta_m: Mapping[str, float] = field(default_factory=dict)
+
+
+def load(path: str | Path, stem: str | None = None) -> Evaluated:
+    """An evaluation's JSON and the .npz beside it; of a run's folder the one named `stem`, by default the only one.
+
+    Raises ValueError where there is none, or several and no stem.
+    """
+    path = Path(path)
+    name = path.stem
+    if path.is_dir():
+        name = path.name
+        found = sorted(file.stem for file in (path / "eval").glob("*.json"))
+        if stem is None and len(found) != 1:
+            raise ValueError(
+                f"{path}: got {len(found)} evaluations ({', '.join(found) or 'none'}); expected one; "
+                + ("name it with --eval" if found else "run scripts/eval.py first")
+            )
+        if stem is not None and stem not in found:
+            raise ValueError(
+                f"{path}: got evaluations {', '.join(found) or 'none'}; expected {stem}; run scripts/eval.py for it first"
+            )
+        path = path / "eval" / f"{stem or found[0]}.json"
+    file = read_json(path)
+    if not isinstance(file, Mapping) or not isinstance(file.get("tasks"), Mapping):
+        raise ValueError(
+            f"{path}: got no evaluation; expected the JSON that eval.py writes; give a run or one of its eval/*.json"
+        )
+    return Evaluated(name, path, file, read_arrays(path.with_suffix(".npz")))
+
+
+def compare(rows: Sequence[Row], baselines: Mapping[str, Mapping[str, Any]] | None = None) -> Comparison:
+    """Put rows side by side. Raises ValueError, by name, for evaluations of different data or different images."""
+    present = [(row, evaluated) for row in rows for evaluated in row.evaluations]
+    if not present:
+        raise ValueError(f"compare: got no evaluation of {', '.join(row.name for row in rows)}; expected at least one")
+    first = present[0][1]
+    keys = header("", "", 0, None)
+    head = {key: first.file.get(key) for key in keys}
+    for _, other in present[1:]:
+        for key in keys:
+            if other.file.get(key) != head[key]:
+                raise ValueError(
+                    f"compare: got {key} {other.file.get(key)} in {other.path}, {head[key]} in {first.path}; expected one; "
+                    "evaluate both on the same data"
+                )
+        if not np.array_equal(other.columns["id"], first.columns["id"]):
+            place = int(np.argmin(other.columns["id"] == first.columns["id"]))
+            raise ValueError(
+                f"compare: got other images in {other.path} (number {place} is {other.columns['id'][place]}) than in "
+                f"{first.path} ({first.columns['id'][place]}); expected the same; evaluate both on the same data"
+            )
+    over, unit_of = bootstrap.units(first.columns["group"])
+    reference = rows[0].evaluations
+    cells = {row.name: _cells(row.evaluations, reference, unit_of, is_first=row is rows[0]) for row in rows if row.evaluations}
+    delta_m = {row.name: _delta_m(row, head, baselines) for row in rows if row.evaluations} if baselines else {}
+    return Comparison(head, over, rows, cells, delta_m)
+
+
+def _cells(ours: Sequence[Evaluated], theirs: Sequence[Evaluated], unit_of: NDArray[np.int64], is_first: bool) -> list[Cell]:
+    cells = []
+    for task in TASKS:
+        entries = [one.file["tasks"].get(task, {}) for one in ours]
+        if not all(entries):
+            continue
+        known = [entry for entry in entries[0] if all(other.get(entry, {}).get("value") is not None for other in entries)]
+        scored = [other for other in theirs if task in other.file["tasks"]]
+        shared = bool(known) and not is_first and len(scored) == len(theirs) > 0
+        samples = [[one.resampled(task, unit_of) for one in side] for side in (ours, theirs)] if shared else []
+        judged = primary(TASKS[task], entries[0])
+        for metric in known:
+            values = np.array([entry[metric]["value"] for entry in entries])
+            cell: dict[str, Any] = {"value": float(values.mean())}
+            if len(values) > 1:
+                cell["deviation"] = float(values.std(ddof=1))
+            others = [other.file["tasks"][task].get(metric, {}).get("value") for other in scored]
+            if shared and None not in others:
+                cell["difference"] = cell["value"] - float(np.mean(others))
+                one, other = (np.mean([sample[metric] for sample in side], axis=0) for side in samples)
+                interval = bootstrap.interval(one - other, int(unit_of.max()) + 1)
+                cell["interval"] = interval and (interval[0], interval[1])
+            entry = entries[0][metric]
+            cells.append(Cell(task, metric, entry["unit"], entry["better"], **cell, is_primary=metric == judged))
+    return cells
+
+
+def _delta_m(row: Row, head: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> float:
+    """The mean over seeds."""
+    of_seeds = []
+    for one in row.evaluations:
+        scored = [task for task, entries in one.file["tasks"].items() if entries[TASKS[task].primary]["value"] is not None]
+        merged = merge_baselines(head, scored, baselines)
+        of_seeds.append(against(one.file["tasks"], merged)["delta_m"])
+    return float(np.mean(of_seeds))
+
+
+# --- Tables ---
+
+
+def _grid(comparison: Comparison) -> list[list[str]]:
+    """A line a row, a column a task's primary metric."""
+    primaries = {(cell.task, cell.metric): cell for cells in comparison.cells.values() for cell in cells if cell.is_primary}
+    columns = [key for task in TASKS for key in primaries if key[0] == task]
+    heads = [" ".join(filter(None, (*key, primaries[key].unit, ARROWS[primaries[key].better]))) for key in columns]
+    several = any(len(row.evaluations) > 1 for row in comparison.rows)
+    grid = [["", *(["seeds"] if several else []), *heads, *(["Δm % ↑"] if comparison.delta_m else [])]]
+    for row in comparison.rows:
+        line = [row.name, *([str(len(row.evaluations))] if several else [])]
+        if not row.evaluations:
+            grid.append([*line, f"missing: {row.missing}"])
+            continue
+        found = {(cell.task, cell.metric): cell for cell in comparison.cells[row.name]}
+        for key in columns:
+            cell = found.get(key)
+            if cell is None or cell.value is None:
+                line.append("-")
+                continue
+            deviation = f" ± {cell.deviation:.2g}" if cell.deviation is not None else ""
+            line.append(f"{cell.value:.4g}{deviation} {MARKS[cell.mark]}".strip())
+        if comparison.delta_m:
+            line.append(f"{comparison.delta_m[row.name]:+.2f}")
+        grid.append(line)
+    return grid
+
+
+def _title(comparison: Comparison) -> str:
+    head = comparison.head
+    spoilt = "" if head["corruption"] is None else ", {kind} {severity:g}".format(**head["corruption"])
+    return f"{head['dataset']}, {head['split']} split{spoilt}, {head['images']} images"
+
+
+def as_text(comparison: Comparison) -> str:
+    """For a terminal: primary metrics, then every difference of them with its interval."""
+    grid = _grid(comparison)
+    full = [line for line in grid if len(line) == len(grid[0])]
+    widths = [max(len(line[i]) for line in full) for i in range(len(grid[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)).rstrip() for line in grid]
+    lines = [_title(comparison), *lines, LEGEND.format(over=comparison.over)]
+    for name, cells in comparison.cells.items():
+        for cell in cells:
+            if cell.is_primary and cell.difference is not None and cell.interval is not None:
+                low, high = cell.interval
+                lines.append(
+                    f"{name}: {cell.task} {cell.metric} {cell.difference:+.3g} ({low:+.3g} to {high:+.3g}) {cell.mark}".rstrip()
+                )
+    return "\n".join(lines)
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """A GitHub table of the primary metrics."""
+    grid = [[cell.replace("|", "\\|") for cell in line] for line in _grid(comparison)]
+    lines = ["| " + " | ".join([*line, *[""] * (len(grid[0]) - len(line))]) + " |" for line in grid]
+    rule = "|" + "---|" * len(grid[0])
+    return "\n".join([f"{_title(comparison)}\n", lines[0], rule, *lines[1:], "", LEGEND.format(over=comparison.over), ""])
+
+
+def as_csv(comparison: Comparison) -> str:
+    """Every metric, a line each."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    head = ("run", "seeds", "task", "metric", "unit", "better", "value", "deviation", "difference", "low", "high", "mark")
+    writer.writerow((*head, "missing"))
+    for row in comparison.rows:
+        number = len(row.evaluations)
+        for cell in comparison.cells.get(row.name, ()):
+            ends = cell.interval or ("", "")
+            numbers = [cell.value, cell.deviation, cell.difference, *ends]
+            shown = ["" if value in (None, "") else repr(value) for value in numbers]
+            writer.writerow([row.name, number, cell.task, cell.metric, cell.unit, cell.better, *shown, cell.mark, ""])
+        if row.name in comparison.delta_m:
+            gain = repr(comparison.delta_m[row.name])
+            writer.writerow([row.name, number, "", "delta_m", "%", "higher", gain, "", "", "", "", "", ""])
+        if not number:
+            writer.writerow([row.name, 0, *[""] * 10, row.missing])
+    return text.getvalue()

@@ -1,0 +1,38 @@
+"""Runs side by side: python scripts/compare.py RUN_OR_JSON ... [--eval rooms-test] [--baseline JSON ...] [--out FOLDER].
+
+The first is what the others are compared with. All must be evaluations (scripts/eval.py) of the same images.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mult import compare
+from mult.cli import exit_on_user_error
+from mult.runs import read_json, write_text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="RUN_OR_JSON")
+    parser.add_argument("--eval", help="which of a run's evaluations, such as rooms-test or rooms-test-blur2")
+    parser.add_argument(
+        "--baseline", nargs="+", default=[], metavar="JSON", help="evaluations of single-task runs: adds a column delta_m"
+    )
+    parser.add_argument("--out", help="a folder for comparison.md and comparison.csv, which has every metric")
+    arguments = parser.parse_args()
+    with exit_on_user_error():
+        found = [compare.load(path, arguments.eval) for path in arguments.runs]
+        names = [one.name for one in found]
+        # Two files of one name are told apart by their whole path.
+        rows = [compare.Row(one.name if names.count(one.name) == 1 else str(one.path), [one]) for one in found]
+        comparison = compare.compare(rows, {path: read_json(Path(path)) for path in arguments.baseline})
+        print(compare.as_text(comparison))
+        if arguments.out:
+            write_text(Path(arguments.out) / "comparison.md", compare.as_markdown(comparison))
+            write_text(Path(arguments.out) / "comparison.csv", compare.as_csv(comparison))
+
+
+if __name__ == "__main__":
+    main()
