@@ -20,6 +20,7 @@ from mult.balance import Balance
 from mult.config import Config, DataConfig
 from mult.data import NYU, Augmented, CocoDoom, EvalTransform, Replica, Rooms, Taskonomy, TrainTransform
 from mult.data.classes import Mapped
+from mult.data.derived import why_absent
 from mult.data.mixture import Mixture, label_spaces
 from mult.data.sample import Batch, EvalBatch, Reader, Sample, collate_eval, collate_train
 from mult.data.sampler import Shuffled
@@ -157,10 +158,7 @@ def evaluable(data: DataConfig, model: MulT, split: str) -> tuple[Reader, dict[s
     Raises ValueError where there is nothing to score.
     """
     plain = dataset(data, (), split)
-    absent = {}
-    for task in model.tasks:
-        if task not in plain.available:
-            absent[task] = plain.underivable.get(task, f"{data.dataset} ({data.root}) has no labels of it in split {split!r}")
+    absent = {task: why_absent(plain, task) for task in model.tasks if task not in plain.available}
     views = dataset(data, [task for task in model.tasks if task not in absent], split)
     for task, classes in views.classes.items():
         if list(classes) != list(model.classes[task]):
