@@ -88,6 +88,7 @@ def experiment(config: Config) -> Experiment:
     eval_data = Mixture([first], tasks, train_data.classes)
     torch.manual_seed(config.run.seed)
     model = build_model(config, train_data)
+    model.encoder.requires_grad_(not config.optim.freeze_encoder)
     balance = optim.balance(config, model, len(train_data))
     optimizer = optim.optimizer(config, model, balance)
     return Experiment(

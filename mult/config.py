@@ -140,7 +140,16 @@ class OptimConfig:
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     steps: Count
     warmup: CountOrZero = 0
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "poly", "onecycle"] = "cosine"
+    """After `warmup`: half a cosine to 0, nothing, (1 - progress)^power to 0, or torch's OneCycleLR with the warmup as its rise."""
+    power: Positive = 0.9
+    """Of the schedule poly."""
+    encoder_lr: Positive | None = None
+    """Of the encoder's last layer; None: lr."""
+    layer_decay: Annotated[float, Rule("a number in (0, 1]", lambda x: 0 < x <= 1)] = 1.0
+    """Each layer of the encoder, a block, learns at the rate of the one after it times this."""
+    freeze_encoder: bool = False
+    """The encoder keeps its weights and statistics, and drops no paths."""
     clip: Positive | None = 1.0
     """The largest norm of the gradient; None: not clipped."""
     accumulate: Count = 1

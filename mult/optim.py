@@ -89,33 +89,66 @@ def _shared_gradients(config: Config, model: MulT) -> SharedGradients:
 
 
 def optimizer(config: Config, model: MulT, balance: Balance) -> Optimizer:
-    optim, spared = config.optim, model.no_weight_decay()
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    """AdamW or Muon; the first of its groups learns at `optim.lr`. Raises ValueError for rates of an encoder that does not learn."""
+    optim, undecayed, rates = config.optim, model.no_weight_decay(), _encoder_rates(config.optim, model)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        groups[name not in spared].append(parameter)
-    learnt = list(balance.parameters())
-    rate = config.balance.options.get("lr") or optim.lr
+        if parameter.requires_grad:
+            groups.setdefault((rates.get(name, optim.lr), name in undecayed), []).append(parameter)
+    for parameter in balance.parameters():
+        groups.setdefault((config.balance.options.get("lr") or optim.lr, True), []).append(parameter)
     parts: list[dict[str, Any]] = [
-        {"params": groups[True], "weight_decay": optim.weight_decay},
-        {"params": groups[False], "weight_decay": 0.0},
-        *([{"params": learnt, "weight_decay": 0.0, "lr": rate}] if learnt else []),
+        {"params": groups[rate, is_spared], "lr": rate, "weight_decay": 0.0 if is_spared else optim.weight_decay}
+        # Position tables are matrices by shape alone, of which Muon knows nothing.
+        | ({"use_fallback": True} if is_spared and optim.name == "muon" else {})
+        for rate, is_spared in sorted(groups, key=lambda key: (key[0] != optim.lr, -key[0], key[1]))
     ]
     if optim.name == "muon":
-        for part in parts[1:]:
-            part["use_fallback"] = True  # position tables are matrices by shape alone
         return Muon(parts, lr=optim.lr, betas=optim.betas, nesterov=True)
     return AdamW(parts, lr=optim.lr, betas=optim.betas, fused=True)
 
 
+def _encoder_rates(optim: OptimConfig, model: MulT) -> dict[str, float]:
+    """Name of each of the encoder's parameters -> its learning rate."""
+    rate = optim.encoder_lr or optim.lr
+    if optim.freeze_encoder and (optim.encoder_lr is not None or optim.layer_decay < 1):
+        raise ValueError(
+            f"optim.freeze_encoder: got true, with encoder_lr {optim.encoder_lr} and layer_decay {optim.layer_decay}; expected "
+            "no rates of an encoder that does not learn; leave them out"
+        )
+    layers = model.encoder.layers()
+    last = max(layers.values())
+    if optim.layer_decay < 1 and last == 0:
+        raise ValueError(
+            f"optim.layer_decay: got {optim.layer_decay} with {model.encoder.name}, whose layers are not known; expected "
+            "1.0 there; leave it out or take another model.backbone"
+        )
+    return {f"encoder.{name}": rate * optim.layer_decay ** (last - layer) for name, layer in layers.items()}
+
+
 def schedule(optim: OptimConfig) -> Callable[[int], float]:
-    """Step -> factor of the learning rate: a line from 1 / warmup to 1, then as `schedule` says, to 0 at the end."""
+    """Step -> factor of every learning rate. A function of the step alone, so that a resumed run may be made longer."""
+    last = max(1, optim.steps - optim.warmup)
 
     def factor(step: int) -> float:
+        if optim.schedule == "onecycle":
+            return _one_cycle(step, optim.warmup, optim.steps)
         if step < optim.warmup:
             return (step + 1) / optim.warmup
-        if optim.schedule == "constant":
-            return 1.0
-        progress = (step - optim.warmup) / max(1, optim.steps - optim.warmup)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        left = 1 - min(1.0, (step - optim.warmup) / last)
+        if optim.schedule == "poly":
+            return left**optim.power
+        return 1.0 if optim.schedule == "constant" else 0.5 * (1 - math.cos(math.pi * left))
 
     return factor
+
+
+def _one_cycle(step: int, warmup: int, steps: int) -> float:
+    """torch's OneCycleLR with its defaults, but that the betas stay: a cosine from 1 / 25 up to 1 at the last step of the
+    warmup, another down to 1 / 250,000 at the last of all.
+    """
+    start, end, top = 1 / 25, 1 / 250_000, max(0, warmup - 1)
+    if step < top:
+        return start + (1 - start) * 0.5 * (1 - math.cos(math.pi * step / top))
+    down = min(1.0, (step - top) / max(1, steps - 1 - top))
+    return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * down))

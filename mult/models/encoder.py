@@ -6,6 +6,7 @@ features carry no output norm.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,22 @@ class Encoder(nn.Module):
         knowing: list[Any] = [module for module in self.body.modules() if hasattr(module, "grad_checkpointing")]
         for module in [module for module in knowing if module is not self.body] or knowing:
             module.grad_checkpointing = enable
+
+    def train(self, mode: bool = True) -> Encoder:
+        """As of any module, but an encoder whose parameters are all frozen is a fixed function: no drop path, no statistics."""
+        return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
+
+    def layers(self) -> dict[str, int]:
+        """Name of a parameter -> its layer, the stem 0, then a layer a block; what leads into a stage is of its first block."""
+        modules = self.body.feature_info.module_name()  # type: ignore[operator, union-attr]
+        stages = [modules[stage].replace(".", "_") for stage in self.stages]
+        places = {}
+        for name, _ in self.named_parameters():
+            _, stage, rest = name.split(".", 2)
+            block = re.match(r"(?:blocks\.)?(\d+)\.", rest)
+            places[name] = (stages.index(stage) + 1, int(block[1]) if block else 0) if stage in stages else (0, 0)
+        order = sorted(set(places.values()))
+        return {name: order.index(place) for name, place in places.items()}
 
     def forward(self, images: Tensor) -> list[Tensor]:
         if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
