@@ -141,7 +141,7 @@ class OptimConfig:
     steps: Count
     warmup: CountOrZero = 0
     schedule: Literal["cosine", "constant", "poly", "onecycle"] = "cosine"
-    """After `warmup`: half a cosine to 0, nothing, (1 - progress)^power to 0, or torch's OneCycleLR with the warmup as its rise."""
+    """After `warmup`: half a cosine to 0, nothing, (1 - progress)^power, or torch's OneCycleLR with the warmup as its rise."""
     power: Positive = 0.9
     """Of the schedule poly."""
     encoder_lr: Positive | None = None

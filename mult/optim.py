@@ -89,7 +89,7 @@ def _shared_gradients(config: Config, model: MulT) -> SharedGradients:
 
 
 def optimizer(config: Config, model: MulT, balance: Balance) -> Optimizer:
-    """AdamW or Muon; the first of its groups learns at `optim.lr`. Raises ValueError for rates of an encoder that does not learn."""
+    """AdamW or Muon; the first of its groups learns at `optim.lr`. ValueError for rates of an encoder that does not learn."""
     optim, undecayed, rates = config.optim, model.no_weight_decay(), _encoder_rates(config.optim, model)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
