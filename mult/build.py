@@ -13,7 +13,6 @@ from typing import Any, cast
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
 
 from mult import optim
 from mult.balance import Balance
@@ -24,9 +23,9 @@ from mult.data.derived import why_absent
 from mult.data.mixture import Mixture, label_spaces
 from mult.data.sample import Batch, EvalBatch, Reader, Sample, collate_eval, collate_train
 from mult.data.sampler import Shuffled
+from mult.loader import Loader
 from mult.losses import LOSSES, Count, Loss
 from mult.models import MulT
-from mult.signals import leave_to_parent
 from mult.tasks import TASKS
 
 DATASETS: dict[str, Callable[..., Reader]] = {
@@ -66,13 +65,12 @@ class Experiment:
         stop = optim.steps * optim.accumulate
         seed = self.config.run.seed
         weights = [part.weight for part in (data, *data.mix)]
-        return DataLoader(
+        return Loader(
             Augmented(self.train_data, transform, seed),
             batch_sampler=Shuffled(self.train_data.lengths, weights, data.batch_size, seed, start, stop, rank, world),
             num_workers=data.workers,
             collate_fn=collate_train,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=leave_to_parent,
         )
 
 
@@ -177,7 +175,7 @@ def evaluable(data: DataConfig, model: MulT, split: str) -> tuple[Reader, dict[s
 def eval_batches(views: Any, image_size: tuple[int, int], batch_size: int, workers: int) -> Iterable[EvalBatch]:
     """Views in order, images brought to `image_size`, targets as they are; `views` is a dataset or a part of one."""
     collate = partial(_collate_resized, EvalTransform(image_size))
-    return DataLoader(views, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=leave_to_parent)
+    return Loader(views, batch_size=batch_size, num_workers=workers, collate_fn=collate)
 
 
 def _collate_resized(transform: EvalTransform, samples: Sequence[Sample]) -> EvalBatch:

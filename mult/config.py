@@ -13,10 +13,8 @@ from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 from mult import schema
+from mult.layers import Tree, apply_override, load_file
 from mult.schema import Rule
-
-Tree = dict[str, Any]
-"""Nested dicts of plain values: a config, or a part of one, before it is made of dataclasses."""
 
 
 def _is_relative(folder: str) -> bool:
@@ -263,9 +261,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises FileNotFoundError for a missing file and ValueError for anything else that is wrong in one.
     """
-    tree = _load_file(Path(path), chain=())
+    tree = load_file(Config, Path(path))
     for override in overrides:
-        tree = _apply_override(tree, override)
+        tree = apply_override(Config, tree, override)
     return Config.from_dict(tree, str(path))
 
 
@@ -275,7 +273,7 @@ def load_data_config(path: str | Path, usual: DataConfig) -> DataConfig:
 
     Raises FileNotFoundError for a missing file and ValueError for anything else that is wrong in it, in any section.
     """
-    tree = _load_file(Path(path), chain=())
+    tree = load_file(Config, Path(path))
     if "data" not in tree:
         found = ", ".join(tree) or "nothing"
         raise ValueError(f"{path}: got {found}; expected a data section; say what to read in data.dataset and data.root")
@@ -294,7 +292,7 @@ def read_data(dataset: str, root: str, overrides: Sequence[str] = ()) -> DataCon
     # No default of the library's: whoever has no config brings no image to a network.
     tree: Tree = {"data": {"dataset": dataset, "root": root, "image_size": 224, "batch_size": 1}}
     for override in overrides:
-        tree = _apply_override(tree, f"data.{override}")
+        tree = apply_override(Config, tree, f"data.{override}")
     data = schema.read(DataConfig, tree["data"], "data")
     assert isinstance(data, DataConfig)
     return data
@@ -303,56 +301,3 @@ def read_data(dataset: str, root: str, overrides: Sequence[str] = ()) -> DataCon
 def to_yaml(config: Config) -> str:
     """Write out every value of a config; loading the text gives an equal Config."""
     return schema.write_yaml(config)
-
-
-# --- Layers: files and overrides become trees, trees merge ---
-
-
-def _load_file(path: Path, chain: tuple[Path, ...]) -> Tree:
-    """The tree of a file merged over those it derives from; `chain` holds the files that led here."""
-    if path.resolve() in (seen.resolve() for seen in chain):
-        links = " -> ".join(map(str, (*chain, path)))
-        raise ValueError(f"{chain[-1]}: base: got a cycle, {links}; expected a chain with an end; remove one link")
-    if not path.is_file():
-        asked_by = f"{chain[-1]}: base" if chain else "config"
-        raise FileNotFoundError(f"{asked_by}: got {path}; expected a YAML file; no such file, check the path")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: got no text ({error}); expected YAML in UTF-8; save it as such") from None
-    content = schema.parse_yaml(text, str(path))
-    if not isinstance(content, dict):
-        got = "an empty file" if content is None else f"a {type(content).__name__} at the top level"
-        raise ValueError(f"{path}: got {got}; expected a mapping of {schema.keys(Config)}; see configs/ for examples")
-    base = content.pop("base", None)
-    tree: Tree = schema.read(Config, content, str(path), partial=True)
-    if base is None:
-        return tree
-    if not isinstance(base, str):
-        raise ValueError(f"{path}: base: got {base!r}; expected the path of one YAML file; give a string")
-    parent = _load_file(path.parent / base, (*chain, path))
-    if "tasks" in tree:
-        parent.pop("tasks", None)
-    return _merge(parent, tree)
-
-
-def _apply_override(tree: Tree, override: str) -> Tree:
-    source = f"override {override!r}"
-    dotted, equals, text = override.partition("=")
-    path = dotted.strip().split(".")
-    if not equals or not all(path):
-        raise ValueError(f"{source}: got no dotted key and '='; expected section.key=value; write e.g. optim.lr=1e-4")
-    value = schema.parse_yaml(text, source)
-    layer = value
-    for key in reversed(path):
-        layer = {key: layer}
-    layer = schema.read(Config, layer, source, partial=True)
-    return _merge(tree, layer, depth=len(path) if isinstance(value, dict) else None)
-
-
-def _merge(old: Any, new: Any, depth: int | None = None) -> Any:
-    """`new` over `old`: mappings key by key, for `depth` levels (None: all), anything else replaced."""
-    if depth == 0 or not (isinstance(old, dict) and isinstance(new, dict)):
-        return new
-    below = None if depth is None else depth - 1
-    return {**old, **{key: _merge(old.get(key), value, below) for key, value in new.items()}}

@@ -30,7 +30,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def start(device: torch.device) -> None:
-    """Join the process group that torchrun announces in the environment, if it does."""
+    """Join the process group that torchrun, or a scheduler, announces in the environment, if it does."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -41,6 +41,19 @@ def start(device: torch.device) -> None:
 def stop() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+@contextmanager
+def group(device: torch.device) -> Iterator[None]:
+    """The body between `start` and `stop`. A process whose peer is gone ends with status 1 and a word: the peer said why."""
+    start(device)
+    try:
+        yield
+    except RuntimeError as error:
+        if world() == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        sys.exit("stopped: another process ended, and should have said why")
+    stop()
 
 
 def rank() -> int:
@@ -96,15 +109,9 @@ def from_main(values: list[float]) -> list[float]:
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """The body, on the main process and then on the others: what it leaves on the disk is made once.
-
-    Where the main process fails, and so says why, the others end without a word.
-    """
+    """The body, on the main process and then on the others: what it leaves on the disk is made once."""
     if not is_main():
-        try:
-            barrier()
-        except RuntimeError:
-            sys.exit(1)
+        barrier()
     yield
     if is_main():
         barrier()

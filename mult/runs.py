@@ -34,12 +34,16 @@ MAY_CHANGE = (
     "run.checkpoint_every",
     "run.keep",
     "run.tensorboard",
+    "run.activation_checkpointing",
     "data.root",
     "data.workers",
+    "data.on_bad_file",
     "optim.steps",
+    "optim.non_finite",
+    "optim.max_skipped",
     "eval",
 )
-"""What may differ when a run goes on: where things are, how much is saved and looked at, how long training takes."""
+"""What may differ when a run goes on: places, what is saved and looked at, what is done about faults, how long it is."""
 
 
 class Run:

@@ -65,9 +65,3 @@ class Interruptible:
                 raise StoppedError
             if (batch := next(batches, None)) is not None:
                 yield batch
-
-
-def leave_to_parent(worker: int) -> None:
-    """For the workers of a data loader: schedulers and terminals signal them too, and the step needs what they load."""
-    for number in HANDLED:
-        signal.signal(number, signal.SIG_IGN)

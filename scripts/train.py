@@ -21,19 +21,19 @@ def main() -> None:
         config = load_config(arguments.config, arguments.overrides)
         device = distributed.pick_device(config.run.device)
         run = Run(config)
-        distributed.start(device)
-        with distributed.main_first():
-            if distributed.is_main():
-                run.check(arguments.resume)
-            if config.run.init is not None:
-                find_checkpoint(config.run.init)
-            experiment = build.experiment(config)
-            if distributed.is_main():  # only now, that nothing of the config can be wrong, is there a folder
-                run = Run.open(config, arguments.resume)
-        results = train(experiment, run, device)
-        if distributed.is_main() and results is not None:
-            print(f"look at {run.folder}/gallery.png; all metrics: {run.folder}/eval/; checkpoints: {run.folder}/checkpoints/")
-        distributed.stop()
+        with distributed.group(device):
+            with distributed.main_first():
+                if distributed.is_main():
+                    run.check(arguments.resume)
+                if config.run.init is not None:
+                    find_checkpoint(config.run.init)
+                experiment = build.experiment(config)
+                if distributed.is_main():  # only now, that nothing of the config can be wrong, is there a folder
+                    run = Run.open(config, arguments.resume)
+            results = train(experiment, run, device)
+            if distributed.is_main() and results is not None:
+                where = f"all metrics: {run.folder}/eval/; checkpoints: {run.folder}/checkpoints/"
+                print(f"look at {run.folder}/gallery.png; {where}")
 
 
 if __name__ == "__main__":

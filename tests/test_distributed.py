@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from mult import distributed
+from mult import build, distributed
 from mult.config import Config
 from mult.runs import read_arrays
 
@@ -26,11 +30,37 @@ def lines(folder: Path, split: str) -> list[dict[str, float]]:
     return [{key: value for key, value in line.items() if key not in clock} for line in read if line["split"] == split]
 
 
+def start(config_file: Path, *settings: str) -> list[subprocess.Popen[str]]:
+    """Two processes of scripts/train.py, as a scheduler would start them."""
+    command = [sys.executable, "scripts/train.py", "--config", str(config_file), *settings]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    pipe = subprocess.PIPE
+    return [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **group, "RANK": str(rank), "PYTHONPATH": str(ROOT)},
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+
+
+def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+    """(status, stdout, stderr) of each."""
+    said = [process.communicate(timeout=240) for process in processes]
+    return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
+
+
 def test_two_processes_are_one(
     configured: Callable[..., Config], config_file: Path, train_run: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Each step two micro-batches of two views, some unlabelled, three views to evaluate: nothing divides evenly."""
-    overrides = ["optim.accumulate=2", "optim.ema=0.5"]
+    """Each of ten steps two micro-batches of two views, some unlabelled, three views to evaluate: nothing divides evenly."""
+    overrides = ["optim.accumulate=2", "optim.ema=0.5", "optim.steps=10", "eval.every=5"]
     alone = train_run(configured("run.name=alone", *overrides))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "scripts/train.py"]
     settings = ["--config", str(config_file), f"run.output={tmp_path}/runs", "run.name=pair", *overrides]
@@ -38,11 +68,18 @@ def test_two_processes_are_one(
     ended = subprocess.run([*command, *settings], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("look at") == 1  # one process speaks
+    assert ended.stdout.count("step 5, val split") == 1
     pair = alone.with_name("pair")
     for one, other in zip(lines(alone, "train"), lines(pair, "train"), strict=True):
         assert one == pytest.approx(other, rel=2e-4), one["step"]
     for one, other in zip(lines(alone, "val"), lines(pair, "val"), strict=True):
         assert one == pytest.approx(other, rel=5e-3, abs=5e-3)
+    begun = build.experiment(configured(*overrides)).model.state_dict()
+    for mine, theirs in zip(learnt(alone), learnt(pair), strict=True):
+        # Adam makes full steps of gradients that are rounding alone, as of the keys' biases: up to 5e-3 in ten steps.
+        assert max(float((mine[name] - theirs[name]).abs().max()) for name in begun) < 1e-4
+        moved, apart = (sum(float((mine[name] - to[name]).square().sum()) for name in begun) for to in (begun, theirs))
+        assert apart < 1e-7 * moved
     results: list[Any] = [json.loads((folder / "eval" / "taskonomy-val.json").read_text())["tasks"] for folder in (alone, pair)]
     for task, entries in results[0].items():
         for metric, entry in entries.items():
@@ -59,6 +96,50 @@ def test_two_processes_are_one(
             assert kept[1][name].tolist() == column.tolist(), name
     assert json.loads((pair / "provenance.json").read_text())["processes"] == 2
     assert json.loads((alone / "provenance.json").read_text())["processes"] == 1
+
+
+def learnt(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The average and the weights of the last checkpoint."""
+    last = folder / "checkpoints" / "last"
+    return load_file(last / "model.safetensors"), torch.load(last / "state.pt", weights_only=True)["model"]
+
+
+def test_a_signal_to_one_process_ends_both_at_the_same_step(config_file: Path, tmp_path: Path) -> None:
+    settings = [f"run.output={tmp_path}", "optim.steps=500", "eval.every=0"]
+    processes = start(config_file, *settings)
+    while not (tmp_path / "tiny" / "metrics.jsonl").exists() and processes[0].poll() is None:
+        time.sleep(0.05)
+    processes[1].terminate()
+    (main, out, err), (other, *nothing) = ends(processes)
+    assert (main, other) == (0, 0), err
+    last = os.readlink(tmp_path / "tiny" / "checkpoints" / "last")
+    assert f"a signal to another process: stopped after step {last} of 500; go on with --resume" in out
+    assert [line["step"] for line in lines(tmp_path / "tiny", "train")] == list(range(1, int(last) + 1))
+    assert nothing == ["", ""]  # one process speaks
+
+
+def test_a_failure_of_one_process_ends_both(config_file: Path, own_tree: Path, tmp_path: Path) -> None:
+    """The second of three views to evaluate is read by the second process alone."""
+    image = own_tree / "rgb" / "cedar" / "point_1_view_0_domain_rgb.png"
+    image.write_bytes(image.read_bytes()[:60])
+    settings = [f"data.root={own_tree}", f"run.output={tmp_path}/runs", "eval.images=0"]
+    (main, _, err), (other, _, why) = ends(start(config_file, *settings))
+    assert other == 2
+    assert re.search(r"^error: .*cedar/point_1_view_0_domain_rgb\.png: got a file that cannot be read", why, re.M)
+    assert main == 1
+    assert err.rstrip().endswith("stopped: another process ended, and should have said why")
+    assert "Traceback" not in err + why
+    assert os.readlink(tmp_path / "runs" / "tiny" / "checkpoints" / "last") == "2"
+
+
+def test_a_mistake_in_the_config_is_said_once(config_file: Path, tmp_path: Path) -> None:
+    (main, _, err), (other, _, nothing) = ends(start(config_file, f"run.output={tmp_path}", "model.reference=nothing"))
+    assert main == 2
+    assert err.count("error: ") == 1
+    assert "model.reference: got 'nothing'" in err
+    assert other == 1
+    assert nothing.splitlines() == ["stopped: another process ended, and should have said why"]
+    assert list(tmp_path.glob("*/tiny")) == []
 
 
 def test_one_process_needs_no_group() -> None:
