@@ -83,7 +83,7 @@ def experiment(config: Config) -> Experiment:
     train_data = mixture([config.data, *config.data.mix], tasks)
     # A mixture is evaluated on its first dataset: scores of several at once would compare with nobody's.
     first = dataset(config.data, train_data.readers[0].tasks, config.eval.split)
-    eval_data = Mixture([first], tasks, train_data.classes)
+    eval_data = Mixture([first], tasks, train_data.classes, train_data.skip_bad_files)
     torch.manual_seed(config.run.seed)
     model = build_model(config, train_data)
     model.encoder.requires_grad_(not config.optim.freeze_encoder)
@@ -148,7 +148,7 @@ def mixture(parts: Sequence[DataConfig], tasks: Sequence[str]) -> Mixture:
             dataset(part, [task for task in tasks if task in there], part.split)
             for part, there in zip(parts, available, strict=True)
         ]
-    return Mixture(readers, tasks, label_spaces(readers, names))
+    return Mixture(readers, tasks, label_spaces(readers, names), parts[0].on_bad_file == "skip")
 
 
 def evaluable(data: DataConfig, model: MulT, split: str) -> tuple[Reader, dict[str, str]]:

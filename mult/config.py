@@ -95,6 +95,9 @@ class DataConfig:
     """Keyword arguments of the dataset itself."""
     class_map: ClassMapConfig | None = None
     """What segmentation is mapped to; None: the dataset's own classes."""
+    on_bad_file: Literal["error", "skip"] = "error"
+    """A missing or damaged file ends the training, or its sample counts nowhere: the file is listed in the run's
+    bad_files.txt, and the log says how many samples a step lacked. No other sample takes its place."""
     weight: Positive = 1.0
     """How often the samples of a mixture come from this dataset: weight / sum of weights, kept exactly."""
     mix: list[DataConfig] = field(default_factory=list)
@@ -186,7 +189,7 @@ class EvalConfig:
     """Rows of the gallery's images."""
 
 
-PER_BATCH = ("image_size", "batch_size", "workers", "augment", "jitter")
+PER_BATCH = ("image_size", "batch_size", "workers", "augment", "jitter", "on_bad_file")
 """Keys of DataConfig that all datasets of a mixture share, since their samples come in one batch."""
 
 

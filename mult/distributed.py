@@ -95,6 +95,15 @@ def any_of(flag: bool) -> bool:
     return bool(add(torch.tensor(int(flag))))
 
 
+def gather_texts(texts: list[str]) -> list[str]:
+    """The texts of all processes, in the order of their ranks; cheap where there are none."""
+    if not dist.is_initialized() or not int(add(torch.tensor(len(texts)))):
+        return texts
+    parts: list[list[str]] = [[] for _ in range(world())]
+    dist.all_gather_object(parts, texts)
+    return [text for part in parts for text in part]
+
+
 def share(tensor: Tensor) -> Tensor:
     """The main process's values to all, in place."""
     if dist.is_initialized():

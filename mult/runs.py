@@ -1,6 +1,6 @@
 """A run's folder: resolved config, provenance, metrics.jsonl, and a lock, each written so that a crash leaves no half.
 
-<folder>/config.yaml  provenance.json  metrics.jsonl  trivial.json  gallery.png  eval/*.json  eval/*.npz
+<folder>/config.yaml  provenance.json  metrics.jsonl  trivial.json  gallery.png  eval/*.json  eval/*.npz  bad_files.txt
 <folder>/checkpoints/ (checkpoint.py)
 """
 
@@ -12,7 +12,7 @@ import os
 import platform
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,16 @@ from tqdm import tqdm
 from mult.config import Config, load_config, to_yaml
 from mult.provenance import provenance
 
-EARLY = {"config.yaml", "provenance.json", "metrics.jsonl", "trivial.json", "checkpoints", "tensorboard", ".lock"}
+EARLY = {
+    "config.yaml",
+    "provenance.json",
+    "metrics.jsonl",
+    "trivial.json",
+    "bad_files.txt",
+    "checkpoints",
+    "tensorboard",
+    ".lock",
+}
 """What a run may leave that ended before its first checkpoint, and so before its first evaluation: nothing worth keeping."""
 
 MAY_CHANGE = (
@@ -68,7 +77,7 @@ class Run:
         if run._is_early():
             if any(path.name != ".lock" for path in run.folder.iterdir()):
                 _say(f"{run.folder}: the run in it ended before its first checkpoint; starting it over")
-            for name in ("metrics.jsonl", "trivial.json"):
+            for name in ("metrics.jsonl", "trivial.json", "bad_files.txt"):
                 (run.folder / name).unlink(missing_ok=True)
             write_json(made, provenance(config.run.seed))
         else:
@@ -168,6 +177,15 @@ class Run:
         if last < step:
             _say(f"{path}: ends at step {last}, the checkpoint is of step {step}; the lines between are lost")
         return scores
+
+    def list_bad_files(self, messages: Iterable[str]) -> None:
+        """Append to bad_files.txt what it does not hold yet: a line a file, which says what is wrong with it."""
+        path = self.folder / "bad_files.txt"
+        listed = path.read_text().splitlines() if path.exists() else []
+        lines = [" ".join(message.splitlines()) for message in messages]
+        new = [line for line in dict.fromkeys(lines) if line not in listed]
+        if new:
+            write_text(path, "".join(f"{line}\n" for line in [*listed, *new]))
 
 
 def _differences(old: Config, new: Config) -> dict[str, str]:

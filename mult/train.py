@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from mult import build, distributed, draw, evaluate
 from mult.checkpoint import Checkpoints
-from mult.data.sample import Batch
+from mult.data.sample import Batch, note_bad
 from mult.models import MulT
 from mult.runs import Run, find_checkpoint, read_json, write_arrays, write_json
 from mult.signals import Interruptible, Signals, StoppedError
@@ -113,7 +113,7 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
                 saved = step
             if is_due and not is_stopping:
                 try:
-                    evaluation = _evaluate(experiment, evaluated, constants, device, precision, signals)
+                    evaluation, lacking = _evaluate(experiment, run, evaluated, constants, device, precision, signals)
                 except StoppedError:  # to be done when the run goes on
                     is_stopping = True
                 else:
@@ -122,7 +122,7 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
                     if is_main:
                         if score is not None and score > best:
                             checkpoints.mark_best(step)
-                        _report(experiment, run, watch, step, evaluated, evaluation, score, device)
+                        _report(experiment, run, watch, step, evaluated, evaluation, score, lacking, device)
                     scored, best = step, max(best, -math.inf if score is None else score)
             if is_stopping:
                 break
@@ -134,6 +134,7 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
             torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1))
             micro_batches = [next(batches) for _ in range(optim.accumulate)]
             waited = time.perf_counter() - begun
+            lacking = _bad_samples(experiment, run, [text for batch in micro_batches for text in batch["bad"]])
             counts = _counts(micro_batches, objectives, device) / world  # DDP averages over processes where we want the sum
 
             optimizer.zero_grad(set_to_none=True)
@@ -175,7 +176,7 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
                 _average(average, model, min(optim.ema, (1 + step) / (10 + step)))  # a young average forgets faster
 
             line = {f"{task}/loss": value for task, value in values.items()} | {"lr": rate, "grad_norm": norm}
-            line |= balanced | {"seconds": time.perf_counter() - begun, "data_seconds": waited}
+            line |= balanced | lacking | {"seconds": time.perf_counter() - begun, "data_seconds": waited}
             line |= {"peak_memory_mib": peak_memory_mib(device)}
             if fault is not None and is_main:
                 tqdm.write(f"step {step} left out, {skipped} of at most {optim.max_skipped}: {fault}", file=sys.stderr)
@@ -217,6 +218,16 @@ def _is_multiple(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
+def _bad_samples(experiment: build.Experiment, run: Run, messages: list[str]) -> dict[str, int]:
+    """How many samples all processes skipped for a bad file, for the log, if they may; the run lists the files."""
+    if not experiment.train_data.skip_bad_files:
+        return {}
+    messages = distributed.gather_texts(messages)
+    if distributed.is_main():
+        run.list_bad_files(messages)
+    return {"bad_samples": len(messages)}
+
+
 def _counts(micro_batches: list[Batch], objectives: dict[str, build.Objective], device: torch.device) -> Tensor:
     """The denominators of the tasks' losses over all micro-batches of the step and all processes, (tasks,) float64."""
     counts = [sum(objective.count(batch["valid"][task]) for batch in micro_batches) for task, objective in objectives.items()]
@@ -225,20 +236,26 @@ def _counts(micro_batches: list[Batch], objectives: dict[str, build.Objective], 
 
 def _evaluate(
     experiment: build.Experiment,
+    run: Run,
     model: nn.Module,
     constants: Any,
     device: torch.device,
     precision: torch.dtype,
     signals: Signals,
-) -> evaluate.Evaluation:
-    """The evaluation split, each view on one process, with no view twice; raises StoppedError when a signal came."""
+) -> tuple[evaluate.Evaluation, dict[str, int]]:
+    """The evaluation split, each view on one process, with no view twice, and how many were left out (`_bad_samples`).
+
+    Raises StoppedError when a signal came.
+    """
     config, views = experiment.config, experiment.eval_data
     size = config.eval.batch_size or config.data.batch_size
     batches = build.eval_batches(evaluate.share(views), config.data.image_size, size, config.data.workers)
     most = math.ceil(math.ceil(len(views) / distributed.world()) / size)
-    shown = Interruptible(batches, most, signals)
+    bad: list[str] = []
+    shown = note_bad(Interruptible(batches, most, signals), bad)
     with _eagerly(config.run.compile):
-        return evaluate.evaluate(model, shown, list(experiment.objectives), views, constants, device, precision)
+        evaluation = evaluate.evaluate(model, shown, list(experiment.objectives), views, constants, device, precision)
+    return evaluation, _bad_samples(experiment, run, bad)
 
 
 def _eagerly(is_compiled: bool) -> contextlib.AbstractContextManager[Any]:
@@ -254,6 +271,7 @@ def _report(
     model: MulT,
     evaluation: evaluate.Evaluation,
     score: float | None,
+    lacking: dict[str, int],
     device: torch.device,
 ) -> None:
     """The evaluation as a file, a table on the terminal, the gallery and, when these are done, a line of the log."""
@@ -267,15 +285,16 @@ def _report(
     }
     path = run.folder / "eval" / f"{config.data.dataset}-{split}.json"
     write_arrays(path.with_suffix(".npz"), evaluation.columns)
-    write_json(path, evaluation.as_json(config.data.dataset, split) | {"step": step})
-    tqdm.write(f"step {step}, {split} split, {len(views)} images\n{evaluate.table(evaluation)}")
+    write_json(path, evaluation.as_json(config.data.dataset, split) | lacking | {"step": step})
+    left_out = "".join(f", {count} of them skipped: see bad_files.txt" for count in lacking.values() if count)
+    tqdm.write(f"step {step}, {split} split, {len(views)} images{left_out}\n{evaluate.table(evaluation)}")
     if config.eval.images:
         chosen = np.unique(np.linspace(0, len(views) - 1, config.eval.images).round().astype(int))
         with _eagerly(config.run.compile):
             samples = evaluate.predictions(model, [views[int(i)] for i in chosen], config.data.image_size, device)
         names = next(iter(views.classes.values()), None)
         watch.picture(step, "gallery", draw.gallery(samples, {task: TASKS[task] for task in experiment.objectives}, names))
-    watch.log(step, split, values | {"improvement": score})
+    watch.log(step, split, values | lacking | {"improvement": score})
 
 
 @torch.no_grad()

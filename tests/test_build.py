@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from mult import TASKS, build
@@ -250,6 +251,52 @@ def test_a_task_that_no_dataset_of_a_mixture_labels_is_refused(configured: Confi
     )
     with pytest.raises(ValueError, match=message):
         build.experiment(configured(f"data.root={root}", f"data.mix=[{{root: {root}}}]"))
+
+
+def spoil(tree: Path) -> Path:
+    """Damage three files of two of the six training views, one of each kind; returns one that is cut short."""
+    cut = tree / "normal" / "alder" / "point_0_view_0_domain_normal.png"
+    cut.write_bytes(cut.read_bytes()[:-200])
+    (tree / "reshading" / "alder" / "point_0_view_0_domain_reshading.png").write_bytes(b"no image")
+    depth = tree / "depth_zbuffer" / "birch" / "point_1_view_0_domain_depth_zbuffer.png"
+    Image.new("L", (48, 40)).save(depth)
+    return cut
+
+
+BAD = {"alder/point_0_view_0", "birch/point_1_view_0"}
+
+
+def test_a_bad_file_is_an_error(configured: Configured, own_tree: Path) -> None:
+    cut = spoil(own_tree)
+    with pytest.raises(ValueError, match=rf"{cut}: got a file that cannot be read|got an image of mode L; expected I;16"):
+        collect(build.experiment(configured(f"data.root={own_tree}")))
+
+
+def test_skipped_samples_count_nowhere_and_move_no_other(configured: Configured, own_tree: Path) -> None:
+    sound = collect(build.experiment(configured(f"data.root={own_tree}", "optim.steps=6")))
+    cut = spoil(own_tree)
+    overrides = [f"data.root={own_tree}", "optim.steps=6", "data.on_bad_file=skip"]
+    skipping = collect(build.experiment(configured(*overrides)))
+    in_workers = collect(build.experiment(configured(*overrides, "data.workers=2")))
+    assert [same(one, other) for one, other in zip(skipping, in_workers, strict=True)] == [True] * 6
+    halves = [collect(build.experiment(configured(*overrides)), rank=rank, world=2) for rank in (0, 1)]
+    messages = []
+    for whole, before, first, second in zip(skipping, sound, *halves, strict=True):
+        assert whole["id"] == before["id"] == first["id"] + second["id"]
+        assert whole["bad"] == first["bad"] + second["bad"]
+        assert len(whole["bad"]) == sum(name in BAD for name in whole["id"])
+        messages += whole["bad"]
+        for place, name in enumerate(whole["id"]):
+            assert torch.equal(whole["image"][place], torch.zeros_like(before["image"][place])) == (name in BAD)
+            for task, valid in whole["valid"].items():
+                if name in BAD:
+                    assert not valid[place].any()
+                else:
+                    assert torch.equal(valid[place], before["valid"][task][place])
+                    assert torch.equal(whole["targets"][task][place], before["targets"][task][place])
+    assert len(messages) == 4  # two views, two epochs
+    assert any(message.startswith(f"{cut}: got a file that cannot be read") for message in messages)
+    assert [batch["bad"] for batch in sound] == [[]] * 6
 
 
 def test_evaluation_batches_keep_the_targets_as_they_are(configured: Configured) -> None:

@@ -77,6 +77,7 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
             "max_depth_m": None,
             "options": {},
             "class_map": None,
+            "on_bad_file": "error",
             "weight": 1.0,
             "mix": [],
         },

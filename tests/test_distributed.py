@@ -57,10 +57,13 @@ def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
 
 
 def test_two_processes_are_one(
-    configured: Callable[..., Config], config_file: Path, train_run: Callable[..., Path], tmp_path: Path
+    configured: Callable[..., Config], config_file: Path, train_run: Callable[..., Path], own_tree: Path, tmp_path: Path
 ) -> None:
-    """Each of ten steps two micro-batches of two views, some unlabelled, three views to evaluate: nothing divides evenly."""
+    """Ten steps of two micro-batches of two views, some unlabelled, one damaged, three to evaluate: nothing divides evenly."""
+    damaged = own_tree / "depth_zbuffer" / "alder" / "point_2_view_0_domain_depth_zbuffer.png"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
     overrides = ["optim.accumulate=2", "optim.ema=0.5", "optim.steps=10", "eval.every=5"]
+    overrides += [f"data.root={own_tree}", "data.on_bad_file=skip"]
     alone = train_run(configured("run.name=alone", *overrides))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "scripts/train.py"]
     settings = ["--config", str(config_file), f"run.output={tmp_path}/runs", "run.name=pair", *overrides]
@@ -94,6 +97,9 @@ def test_two_processes_are_one(
         assert kept[1][name].dtype == column.dtype
         if name.endswith("/pixels"):
             assert kept[1][name].tolist() == column.tolist(), name
+    assert sum(line["bad_samples"] for line in lines(pair, "train")) >= 2
+    assert (pair / "bad_files.txt").read_text() == (alone / "bad_files.txt").read_text()
+    assert (pair / "bad_files.txt").read_text().count("\n") == 1
     assert json.loads((pair / "provenance.json").read_text())["processes"] == 2
     assert json.loads((alone / "provenance.json").read_text())["processes"] == 1
 

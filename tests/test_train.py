@@ -328,6 +328,31 @@ def test_a_loss_that_is_not_finite_stops_before_harm(configured: Configured) -> 
     assert sorted(path.name for path in run.folder.rglob("*.tmp")) == []
 
 
+# --- Bad files ---
+
+
+def test_a_skipped_file_is_listed_once_and_counted_each_time(configured: Configured, train_run: Train, own_tree: Path) -> None:
+    """Two epochs over six views, one of which is damaged, and one of three views to evaluate on."""
+    damaged = own_tree / "rgb" / "birch" / "point_0_view_0_domain_rgb.png"
+    unseen = own_tree / "normal" / "cedar" / "point_2_view_0_domain_normal.png"
+    for path in (damaged, unseen):
+        path.write_bytes(path.read_bytes()[:-100])
+    overrides = [f"data.root={own_tree}", "data.on_bad_file=skip", "data.batch_size=3", "eval.every=4"]
+    folder = train_run(configured(*overrides))
+    listed = (folder / "bad_files.txt").read_text().splitlines()
+    assert sorted(line.split(": got ")[0] for line in listed) == sorted(map(str, (damaged, unseen)))
+    counts = [line["bad_samples"] for line in lines(folder)]
+    assert (len(counts), sum(counts)) == (4, 2)
+    (evaluated,) = lines(folder, "val")
+    assert evaluated["bad_samples"] == 1
+    evaluation = json.loads((folder / "eval" / "taskonomy-val.json").read_text())
+    assert (evaluation["images"], evaluation["bad_samples"]) == (3, 1)
+    assert evaluation["tasks"]["depth_zbuffer"]["rmse"]["images"] == 2
+    stops = configured(f"data.root={own_tree}", "run.name=stops")
+    with pytest.raises(ValueError, match=rf"{damaged}: got a file that cannot be read"):
+        train_run(stops)
+
+
 # --- Starting from another run ---
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mult.data.index import write_atomically
-from mult.data.sample import IGNORE
+from mult.data.sample import IGNORE, BadFileError
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -53,7 +53,7 @@ GRAY = ("L", "1", *GRAY_16_BIT)
 def read_pixels(path: Path, modes: tuple[str, ...], size: tuple[int, int] | None = None, convert: str | None = None) -> Array:
     """The stored values, (H, W) or (H, W, 3), of an image brought to the mode `convert`, if there is one.
 
-    Raises ValueError naming the file if it is damaged, of another mode than one of `modes` or of another size.
+    Raises BadFileError naming the file if it is damaged, of another mode than one of `modes` or of another size.
     """
     try:
         with Image.open(path) as image:
@@ -61,17 +61,17 @@ def read_pixels(path: Path, modes: tuple[str, ...], size: tuple[int, int] | None
             image.load()
             pixels = np.asarray(image if convert is None else image.convert(convert))
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises on damaged files
-        raise ValueError(
+        raise BadFileError(
             f"{path}: got a file that cannot be read ({error}); expected a whole image; "
             "fetch or make it again, or delete it to go without this label"
         ) from error
     if mode not in modes:
-        raise ValueError(
+        raise BadFileError(
             f"{path}: got an image of mode {mode}; expected {' or '.join(modes)}; "
             "store it in Taskonomy's encoding, unchanged by any converter"
         )
     if size is not None and pixels.shape[:2] != size:
-        raise ValueError(
+        raise BadFileError(
             f"{path}: got {pixels.shape[:2]} pixels (height, width); expected {size}, as the view's rgb file has; "
             "make all files of a view in one size"
         )
@@ -97,7 +97,7 @@ def write_png(path: Path, pixels: Array) -> None:
 def _decode_segmentation(pixels: Array, geometry: Mask, path: Path) -> tuple[Array, Mask]:
     highest = int(pixels.max())
     if highest > len(CLASSES):
-        raise ValueError(
+        raise BadFileError(
             f"{path}: got label code {highest}; expected 0 (uncertain) to {len(CLASSES)}; map the labels to Taskonomy's classes"
         )
     target = pixels - np.uint8(1)  # wraps code 0 to 255, which is IGNORE

@@ -1,4 +1,9 @@
-"""Datasets that are trained on together: one after the other as one dataset, whose samples all have the same tasks."""
+"""Datasets as training sees them: one after the other as one, whose samples all have the same tasks.
+
+A sample of which a file is bad is an error or, by `data.on_bad_file`, skipped: it keeps its place, so that all others are the
+same as without it on any number of workers and processes, but nothing of it is valid, so that no loss and no metric counts
+it. Never is another sample put in its place.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +12,15 @@ from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
-from mult.data.sample import Sample, empty_target
+from mult.data.sample import BadFileError, Sample, empty_target
 from mult.tasks import TASKS
+
+DEPTH = "depth_zbuffer"
+BLANK = (32, 32)
+"""Height and width of a skipped sample, which transforms bring to the network's size as they do all others."""
 
 
 class Reader(Protocol):
@@ -24,6 +34,7 @@ class Reader(Protocol):
     def classes(self) -> dict[str, list[str]]: ...
     def __len__(self) -> int: ...
     def __getitem__(self, i: int, /) -> Sample: ...
+    def name(self, i: int, /) -> str: ...
     def group(self, i: int, /) -> str: ...
 
 
@@ -31,11 +42,15 @@ class Mixture(Dataset[Sample]):
     """Map-style dataset of all samples of some readers, in their order; how often each is drawn is the sampler's business.
 
     Every sample has all of `tasks`, in their order, valid nowhere where its reader lacks one. `classes`: names of the
-    categorical tasks, as `label_spaces` finds them.
+    categorical tasks, as `label_spaces` finds them. With `skip_bad_files` a sample of which a file is bad is valid nowhere and
+    says so in `bad`; without, the reader's BadFileError goes on.
     """
 
-    def __init__(self, readers: Sequence[Reader], tasks: Iterable[str], classes: dict[str, list[str]]) -> None:
+    def __init__(
+        self, readers: Sequence[Reader], tasks: Iterable[str], classes: dict[str, list[str]], skip_bad_files: bool = False
+    ) -> None:
         self.readers, self.tasks, self.classes = list(readers), tuple(tasks), classes
+        self.skip_bad_files = skip_bad_files
         self.metric_depth = all(reader.metric_depth for reader in readers)
         self.lengths = [len(reader) for reader in readers]
         self._starts = [0, *accumulate(self.lengths)]
@@ -45,7 +60,13 @@ class Mixture(Dataset[Sample]):
 
     def __getitem__(self, i: int) -> Sample:
         reader, place = self._find(i)
-        sample = reader[place]
+        try:
+            sample = reader[place]
+        except BadFileError as error:
+            if not self.skip_bad_files:
+                raise
+            blank = torch.zeros(3, *BLANK)
+            sample = {"image": blank, "targets": {}, "valid": {}, "id": reader.name(place), "derived": (), "bad": str(error)}
         height, width = sample["image"].shape[-2:]
         targets, valid = {}, {}
         for task in self.tasks:
@@ -70,8 +91,14 @@ class Mixture(Dataset[Sample]):
 def label_spaces(readers: Sequence[Reader], names: Sequence[str]) -> dict[str, list[str]]:
     """The class names of each categorical task that a reader has; `names` say in messages which reader is which.
 
-    Raises ValueError where two readers give different classes to one task.
+    Raises ValueError where two readers give different classes to one task, and for depth in metres beside relative depth.
     """
+    units = {reader.metric_depth: name for reader, name in zip(readers, names, strict=True) if DEPTH in reader.tasks}
+    if len(units) == 2:
+        raise ValueError(
+            f"data: got two units of {DEPTH}: {units[True]} has metres, {units[False]} has depth of no known scale; expected "
+            "one; give the latter its scale in data.options, or train without it"
+        )
     found: dict[str, tuple[str, list[str]]] = {}
     for reader, name in zip(readers, names, strict=True):
         for task, classes in reader.classes.items():

@@ -6,7 +6,7 @@ keys and a batch can be stacked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypedDict
 
@@ -20,12 +20,12 @@ IGNORE = 255
 """The class id of pixels that no loss or metric counts."""
 
 
-class Sample(TypedDict):
-    """One view: image float32 (3, H, W) in [0, 1], a target and a bool mask (1, H, W) a task, and a name for messages.
+class BadFileError(ValueError):
+    """A file of a dataset is missing, damaged or not in its encoding; the message names it, and what to do."""
 
-    Targets are int64 (H, W) class ids (255 = ignore) or float32 (C, H, W) in the task's unit, 0 where invalid. `derived`
-    names the tasks whose labels were made from depth or colour (derived.py), the others are the dataset's own.
-    """
+
+class _View(TypedDict):
+    """What every sample has."""
 
     image: Tensor
     targets: dict[str, Tensor]
@@ -34,22 +34,38 @@ class Sample(TypedDict):
     derived: tuple[str, ...]
 
 
+class Sample(_View, total=False):
+    """One view: image float32 (3, H, W) in [0, 1], a target and a bool mask (1, H, W) a task, and a name for messages.
+
+    Targets are int64 (H, W) class ids (255 = ignore) or float32 (C, H, W) in the task's unit, 0 where invalid. `derived`
+    names the tasks whose labels were made from depth or colour (derived.py), the others are the dataset's own. A view that was
+    skipped has `bad`, which says what is wrong with its files, and nothing of it is valid.
+    """
+
+    bad: str
+
+
 class Batch(TypedDict):
-    """Samples of one size, stacked: image (B, 3, H, W), targets (B, H, W) or (B, C, H, W), valid (B, 1, H, W)."""
+    """Samples of one size, stacked: image (B, 3, H, W), targets (B, H, W) or (B, C, H, W), valid (B, 1, H, W).
+
+    `bad` says what is wrong with the files of the samples that were skipped.
+    """
 
     image: Tensor
     targets: dict[str, Tensor]
     valid: dict[str, Tensor]
     id: list[str]
+    bad: list[str]
 
 
 class EvalBatch(TypedDict):
-    """Images of one size, stacked, with every view's targets at their native size: lists of B tensors."""
+    """Images of one size, stacked, with every view's targets at their native size: lists of B tensors; `bad` as in Batch."""
 
     image: Tensor
     targets: dict[str, list[Tensor]]
     valid: dict[str, list[Tensor]]
     id: list[str]
+    bad: list[str]
 
 
 class Reader(Protocol):
@@ -92,6 +108,13 @@ def empty_target(task: Task, height: int, width: int) -> tuple[Tensor, Tensor]:
     return target, torch.zeros(1, height, width, dtype=torch.bool)
 
 
+def note_bad(batches: Iterable[EvalBatch], noted: list[str]) -> Iterator[EvalBatch]:
+    """The same batches; what they say of bad files is added to `noted` on the way."""
+    for batch in batches:
+        noted += batch["bad"]
+        yield batch
+
+
 def collate_train(samples: Sequence[Sample]) -> Batch:
     """Stack samples of one size and one set of tasks."""
     tasks = samples[0]["targets"]
@@ -100,6 +123,7 @@ def collate_train(samples: Sequence[Sample]) -> Batch:
         "targets": {task: torch.stack([sample["targets"][task] for sample in samples]) for task in tasks},
         "valid": {task: torch.stack([sample["valid"][task] for sample in samples]) for task in tasks},
         "id": [sample["id"] for sample in samples],
+        "bad": [sample["bad"] for sample in samples if "bad" in sample],
     }
 
 
@@ -111,4 +135,5 @@ def collate_eval(samples: Sequence[Sample]) -> EvalBatch:
         "targets": {task: [sample["targets"][task] for sample in samples] for task in tasks},
         "valid": {task: [sample["valid"][task] for sample in samples] for task in tasks},
         "id": [sample["id"] for sample in samples],
+        "bad": [sample["bad"] for sample in samples if "bad" in sample],
     }

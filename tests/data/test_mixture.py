@@ -35,9 +35,12 @@ class Depths:
             "image": torch.full((3, 1, 2), 0.25),
             "targets": {"depth_zbuffer": depth},
             "valid": {"depth_zbuffer": torch.tensor([[[True, False]]])},
-            "id": f"{self.offset}/{i}",
+            "id": self.name(i),
             "derived": (),
         }
+
+    def name(self, i: int, /) -> str:
+        return f"{self.offset}/{i}"
 
 
 def test_samples_come_in_the_order_of_their_datasets() -> None:
@@ -45,7 +48,6 @@ def test_samples_come_in_the_order_of_their_datasets() -> None:
     assert (len(views), views.lengths) == (6, [2, 1, 3])
     assert [float(views[i]["targets"]["depth_zbuffer"][0, 0, 0]) for i in range(6)] == [100, 101, 200, 300, 301, 302]
     assert [views[i]["id"] for i in (1, 2, 5)] == ["100/1", "200/0", "300/2"]
-    assert [views.group(i) for i in (1, 2, 5)] == ["100:1", "200:0", "300:2"]
     for outside in (-1, 6):
         with pytest.raises(IndexError, match=f"sample {outside} of 6"):
             views[outside]
@@ -77,3 +79,15 @@ def test_label_spaces_must_agree() -> None:
     reordered = {"segment_semantic": ["sofa", "bed"]}  # the same names under other ids would be learnt wrongly
     with pytest.raises(ValueError, match="two label spaces"):
         label_spaces([Depths(0, 1, classes=bed), Depths(0, 1, classes=reordered)], ["a", "b"])
+
+
+def test_metres_do_not_mix_with_relative_depth() -> None:
+    readers = [Depths(0, 1), Depths(0, 1, metric_depth=False)]
+    message = (
+        r"data: got two units of depth_zbuffer: rooms \(a\) has metres, cocodoom \(b\) has depth of no known scale; "
+        r"expected one; give the latter its scale in data\.options, or train without it"
+    )
+    with pytest.raises(ValueError, match=message):
+        label_spaces(readers, ["rooms (a)", "cocodoom (b)"])
+    readers[1].tasks = ("normal",)
+    assert label_spaces(readers, ["rooms (a)", "cocodoom (b)"]) == {}
