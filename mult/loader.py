@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from mult.signals import HANDLED
@@ -16,7 +17,8 @@ class Loader(DataLoader[Any]):
     """A DataLoader whose workers finish what they load when a signal asks for an end."""
 
     def __init__(self, dataset: Any, **arguments: Any) -> None:
-        super().__init__(dataset, worker_init_fn=_ignore_signals, **arguments)
+        # A generator of its own: torch's iterator draws a seed for its workers, which must not be the global generator's next.
+        super().__init__(dataset, worker_init_fn=_ignore_signals, generator=torch.Generator(), **arguments)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Raises RuntimeError("DataLoader worker (pid ...) ...") where a worker died, as torch does if it notices first."""
