@@ -63,17 +63,20 @@ def read_pixels(path: Path, modes: tuple[str, ...], size: tuple[int, int] | None
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises on damaged files
         raise BadFileError(
             f"{path}: got a file that cannot be read ({error}); expected a whole image; "
-            "fetch or make it again, or delete it to go without this label"
+            "fetch or make it again, or delete it to go without this label",
+            "missing" if isinstance(error, FileNotFoundError) else "damaged",
         ) from error
     if mode not in modes:
         raise BadFileError(
             f"{path}: got an image of mode {mode}; expected {' or '.join(modes)}; "
-            "store it in Taskonomy's encoding, unchanged by any converter"
+            "store it in Taskonomy's encoding, unchanged by any converter",
+            "mode",
         )
     if size is not None and pixels.shape[:2] != size:
         raise BadFileError(
             f"{path}: got {pixels.shape[:2]} pixels (height, width); expected {size}, as the view's rgb file has; "
-            "make all files of a view in one size"
+            "make all files of a view in one size",
+            "size",
         )
     return pixels
 
@@ -98,7 +101,9 @@ def _decode_segmentation(pixels: Array, geometry: Mask, path: Path) -> tuple[Arr
     highest = int(pixels.max())
     if highest > len(CLASSES):
         raise BadFileError(
-            f"{path}: got label code {highest}; expected 0 (uncertain) to {len(CLASSES)}; map the labels to Taskonomy's classes"
+            f"{path}: got label code {highest}; expected 0 (uncertain) to {len(CLASSES)}; "
+            "map the labels to Taskonomy's classes",
+            "range",
         )
     target = pixels - np.uint8(1)  # wraps code 0 to 255, which is IGNORE
     return target.astype(np.int64), target != IGNORE

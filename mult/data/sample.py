@@ -21,7 +21,14 @@ IGNORE = 255
 
 
 class BadFileError(ValueError):
-    """A file of a dataset is missing, damaged or not in its encoding; the message names it, and what to do."""
+    """A file of a dataset is missing or cannot be used; the message names it, and what to do.
+
+    `kind`: "missing", "damaged", or of another "mode", "size" or "range" of values than it should be.
+    """
+
+    def __init__(self, message: str, kind: str = "damaged") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class _View(TypedDict):

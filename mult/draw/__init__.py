@@ -3,7 +3,7 @@ attention over the input."""
 
 from mult.draw.attention import Look, attention_page
 from mult.draw.colours import COLORMAPS, ERROR, PALETTE, Classes, Colours, Directions, Drawable, Scalar, overlay
-from mult.draw.gallery import gallery, picture
+from mult.draw.gallery import gallery, picture, sheet
 
 __all__ = [
     "COLORMAPS",
@@ -19,4 +19,5 @@ __all__ = [
     "gallery",
     "overlay",
     "picture",
+    "sheet",
 ]

@@ -106,3 +106,33 @@ def picture(task: Drawable, prediction: Array, image: Array | None = None, class
     key = colour_bar(colours, limits, task.unit, room, size) if limits else None
     key = key or legend(colours.keys([prediction], classes), room, size)
     return join([Image.fromarray(painted), title, ImageOps.expand(key, size // 2, "white")], 1)
+
+
+def sheet(samples: Sequence[Mapping[str, Any]], tasks: Mapping[str, Drawable]) -> Image.Image:
+    """The labels of a few samples, a row each and a column a task, with the limits of their colours; hatched where invalid.
+
+    A sample is {"id", "image", "targets", "valid"} as in `gallery`. Raises ValueError without samples.
+    """
+    if not samples:
+        raise ValueError("sheet: got no samples; expected at least one; give it some views of a dataset")
+    rows = []
+    for sample in samples:
+        shown = photo(np.asarray(sample["image"]))
+        height = _fitted(*shown.size)[1]
+        given = [
+            _cell(np.asarray(shown), height),
+            *(text_line(part, CELL + 2, SMALL, FAINT) for part in sample["id"].split("/")),
+        ]
+        columns = [join(given, 1, GAP)]
+        for task in tasks.values():
+            target, valid = (np.asarray(sample[kind][task.name]) for kind in ("targets", "valid"))
+            if not valid.any():
+                blank_cell = _cell(np.full((*target.shape[-2:], 3), 244, np.uint8), height, "no label")
+                columns.append(join([blank_cell, text_line(task.name, CELL + 2, SMALL, FAINT)], 1, GAP))
+                continue
+            limits = task.colours.limits(target, valid)
+            scale = [colour_bar(task.colours, limits, task.unit, CELL + 2, SMALL)] if limits else []
+            painted = _cell(task.colours.paint(target, valid, limits), height)
+            columns.append(join([painted, text_line(task.name.replace("_", " "), CELL + 2, SMALL, FAINT), *scale], 1, GAP))
+        rows.append(join(columns, 0, GAP))
+    return ImageOps.expand(join(rows, 1, 2 * GAP), MARGIN, "white")

@@ -1,0 +1,129 @@
+"""Check data before training: python scripts/check_data.py --config YAML [section.key=value ...]
+or python scripts/check_data.py --dataset NAME --root ROOT [key=value ...] [--split train ...].
+
+Reads every file once. Finds files that are missing, damaged, of a wrong size, mode or range, and constant ones; holds stored
+labels against those that depth and colour give, which tells a wrong depth scale or a flipped frame of normals. Prints a table
+a split and writes OUT/check.json and a sheet of pictures a split. Exit status: 0 if training can start, 1 if not, 2 for what
+cannot be opened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from mult import build
+from mult.cli import exit_on_user_error
+from mult.config import DataConfig, load_config, read_data
+from mult.data.check import Report, check, spread
+from mult.data.index import write_atomically
+from mult.data.sample import BadFileError, Sample
+from mult.data.taskonomy import SPLITS
+from mult.draw import sheet
+from mult.runs import write_json
+from mult.tasks import TASKS
+
+SHOWN = 12  # problems and buildings on the terminal; the JSON has more
+ROWS = 4  # of the sheet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", help="a YAML to train with: the splits that it trains and evaluates on")
+    parser.add_argument("--dataset", help="data.dataset of a config")
+    parser.add_argument("--root", help="data.root of a config")
+    parser.add_argument("--split", nargs="+", choices=SPLITS, help="default: of a config its own, else all that have views")
+    parser.add_argument("--views", type=int, help="the most to read of a split, at equal distances; default: all")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; default: one a core")
+    parser.add_argument("--out", default="check", help="the folder to write to")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    arguments = parser.parse_intermixed_args()
+    if (arguments.config is None) == (arguments.dataset is None or arguments.root is None):
+        parser.error("give either --config or both --dataset and --root")
+    with exit_on_user_error():
+        out, reports, can_train = Path(arguments.out), [], True
+        for number, (data, split) in enumerate(parts(arguments)):
+            report = check(partial(build.dataset, data, split=split), split, arguments.views, arguments.workers)
+            name = f"{number}-{data.dataset}-{split}"
+            can_start = report.can_train(skipping=data.on_bad_file == "skip")
+            can_train &= can_start
+            reports.append({"dataset": data.dataset, "root": data.root, "can_train": can_start, **asdict(report)})
+            write_json(out / "check.json", reports)
+            print("\n".join(lines(data, report)))
+            if (pictures := draw_sheet(data, split)) is not None:
+                write_atomically(out / f"{name}.png", partial(pictures.save, format="PNG"))
+                print(f"  pictures: {out / name}.png\n")
+        if arguments.config:  # what only shows with all parts together: tasks without labels, label spaces that differ
+            config = load_config(arguments.config, arguments.overrides)
+            build.mixture([config.data, *config.data.mix], build.task_names(config))
+    print(f"training {'can' if can_train else 'cannot'} start; all findings: {out / 'check.json'}")
+    sys.exit(0 if can_train else 1)
+
+
+def parts(arguments: argparse.Namespace) -> Iterator[tuple[DataConfig, str]]:
+    """The datasets and splits to check; of a dataset without a config, those of SPLITS that it has."""
+    if arguments.config:
+        config = load_config(arguments.config, arguments.overrides)
+        for data in (config.data, *config.data.mix):
+            evaluated = [config.eval.split] if data is config.data else []
+            yield from ((data, split) for split in arguments.split or dict.fromkeys([data.split, *evaluated]))
+        return
+    data = read_data(arguments.dataset, arguments.root, arguments.overrides)
+    found: list[str] = []
+    absent: dict[str, ValueError] = {}
+    for split in arguments.split or SPLITS:
+        try:
+            build.dataset(data, (), split)
+            found.append(split)
+        except ValueError as error:
+            absent[split] = error
+    if absent and (arguments.split or not found):
+        raise next(iter(absent.values()))
+    for split, reason in absent.items():
+        tqdm.write(f"split {split} is not checked: {reason}")
+    yield from ((data, split) for split in found)
+
+
+def draw_sheet(data: DataConfig, split: str) -> Image.Image | None:
+    """The labels of a few views that can be read; None where of many none can."""
+    tasks = build.dataset(data, (), split).available
+    views = build.dataset(data, tasks, split)
+    samples: list[Sample] = []
+    for i in spread(len(views), 8 * ROWS):
+        with suppress(BadFileError):
+            samples += [views[i]] if len(samples) < ROWS else []
+    return sheet(samples, {task: TASKS[task] for task in tasks}) if samples else None
+
+
+def lines(data: DataConfig, report: Report) -> Iterator[str]:
+    """A split's report for the terminal."""
+    part = "" if report.read == report.views else f", {report.read} of them read"
+    yield f"{data.dataset} ({data.root}), split {report.split}: {report.views} views of {len(report.buildings)} buildings{part}"
+    if report.median_depth_m is not None:
+        yield f"  median depth {report.median_depth_m:.3g} m"
+    yield f"  {'task':<20}{'own':>9}{'derived':>9}{'valid':>9}"
+    for task, entry in report.tasks.items():
+        yield f"  {task:<20}{entry['native']:>9.0f}{entry['derived']:>9.0f}{100 * entry['valid']:>8.1f}%"
+    largest = [f"{name or '(none)'} {count}" for name, count in list(report.buildings.items())[:SHOWN]]
+    more = f" and {len(report.buildings) - SHOWN} more" if len(report.buildings) > SHOWN else ""
+    yield f"  views a building: {', '.join(largest)}{more}"
+    if report.counts:
+        yield f"  found: {', '.join(f'{count} {kind}' for kind, count in report.counts.items())}"
+    for word, found in (("error", report.problems), ("warning", report.warnings)):
+        yield from (f"  {word}: {problem.kind}: {problem.text}" for problem in found[:SHOWN])
+    for comparison in report.comparisons:
+        word = {True: "right", False: "WRONG", None: "unknown"}[comparison.is_right]
+        yield f"  {word}: {comparison.task}: {comparison.text}"
+
+
+if __name__ == "__main__":
+    main()
