@@ -56,11 +56,15 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Row:
-    """What the table calls a row and its evaluations, one a seed; `missing` says why there is none."""
+    """What the table calls a row and its evaluations, one a seed; `missing` says why there is none, or not of every seed.
+
+    baselines: for each evaluation {path: JSON} of single-task runs, or none.
+    """
 
     name: str
     evaluations: Sequence[Evaluated] = ()
     missing: str = ""
+    baselines: Sequence[Mapping[str, Mapping[str, Any]]] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows of cells; `delta_m` [%] by row where there are baselines."""
+    """Rows of cells; `delta_m` [%] of the rows that have baselines."""
 
     head: Mapping[str, Any]
     over: str
@@ -125,7 +129,7 @@ def load(path: str | Path, stem: str | None = None) -> Evaluated:
     return Evaluated(name, path, file, read_arrays(path.with_suffix(".npz")))
 
 
-def compare(rows: Sequence[Row], baselines: Mapping[str, Mapping[str, Any]] | None = None) -> Comparison:
+def compare(rows: Sequence[Row]) -> Comparison:
     """Put rows side by side. Raises ValueError, by name, for evaluations of different data or different images."""
     present = [(row, evaluated) for row in rows for evaluated in row.evaluations]
     if not present:
@@ -149,7 +153,7 @@ def compare(rows: Sequence[Row], baselines: Mapping[str, Mapping[str, Any]] | No
     over, unit_of = bootstrap.units(first.columns["group"])
     reference = rows[0].evaluations
     cells = {row.name: _cells(row.evaluations, reference, unit_of, is_first=row is rows[0]) for row in rows if row.evaluations}
-    delta_m = {row.name: _delta_m(row, head, baselines) for row in rows if row.evaluations} if baselines else {}
+    delta_m = {row.name: _delta_m(row, head) for row in rows if row.evaluations and row.baselines}
     return Comparison(head, over, rows, cells, delta_m)
 
 
@@ -180,10 +184,10 @@ def _cells(ours: Sequence[Evaluated], theirs: Sequence[Evaluated], unit_of: NDAr
     return cells
 
 
-def _delta_m(row: Row, head: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> float:
+def _delta_m(row: Row, head: Mapping[str, Any]) -> float:
     """The mean over seeds."""
     of_seeds = []
-    for one in row.evaluations:
+    for one, baselines in zip(row.evaluations, row.baselines, strict=True):
         scored = [task for task, entries in one.file["tasks"].items() if entries[TASKS[task].primary]["value"] is not None]
         merged = merge_baselines(head, scored, baselines)
         of_seeds.append(against(one.file["tasks"], merged)["delta_m"])
@@ -214,9 +218,15 @@ def _grid(comparison: Comparison) -> list[list[str]]:
             deviation = f" ± {cell.deviation:.2g}" if cell.deviation is not None else ""
             line.append(f"{cell.value:.4g}{deviation} {MARKS[cell.mark]}".strip())
         if comparison.delta_m:
-            line.append(f"{comparison.delta_m[row.name]:+.2f}")
+            line.append(f"{comparison.delta_m[row.name]:+.2f}" if row.name in comparison.delta_m else "-")
         grid.append(line)
     return grid
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    """What the marks mean, and which seeds of a row are missing."""
+    partly = [f"{row.name}, missing: {row.missing}" for row in comparison.rows if row.evaluations and row.missing]
+    return [LEGEND.format(over=comparison.over), *partly]
 
 
 def _title(comparison: Comparison) -> str:
@@ -231,7 +241,7 @@ def as_text(comparison: Comparison) -> str:
     full = [line for line in grid if len(line) == len(grid[0])]
     widths = [max(len(line[i]) for line in full) for i in range(len(grid[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)).rstrip() for line in grid]
-    lines = [_title(comparison), *lines, LEGEND.format(over=comparison.over)]
+    lines = [_title(comparison), *lines, *_notes(comparison)]
     for name, cells in comparison.cells.items():
         for cell in cells:
             if cell.is_primary and cell.difference is not None and cell.interval is not None:
@@ -247,7 +257,7 @@ def as_markdown(comparison: Comparison) -> str:
     grid = [[cell.replace("|", "\\|") for cell in line] for line in _grid(comparison)]
     lines = ["| " + " | ".join([*line, *[""] * (len(grid[0]) - len(line))]) + " |" for line in grid]
     rule = "|" + "---|" * len(grid[0])
-    return "\n".join([f"{_title(comparison)}\n", lines[0], rule, *lines[1:], "", LEGEND.format(over=comparison.over), ""])
+    return "\n".join([f"{_title(comparison)}\n", lines[0], rule, *lines[1:], "", "  \n".join(_notes(comparison)), ""])
 
 
 def as_csv(comparison: Comparison) -> str:

@@ -2,7 +2,8 @@
 
 A step is forward, losses and backward of a Swin-T MulT at 224, batch 2, without the optimiser, in float32. The two sides of
 a ratio take turns, so that a machine whose speed drifts slows both; the median over the pairs is what counts. By operations
-alone, six tasks cost 0.476 of six single-task steps, and shared attention 0.943 of independent attention.
+alone, six tasks cost 0.476 of six single-task steps, and shared attention 0.943 of independent attention. Without --SECTION
+the model is measured; the other sections say what they do in --help.
 """
 
 from __future__ import annotations
@@ -11,19 +12,28 @@ import argparse
 import multiprocessing
 import os
 import resource
+import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from mult.data.rooms import Rooms
+from mult.data.taskonomy import Taskonomy
+from mult.data.transforms import Augmented, TrainTransform
 from mult.models import MulT
+from mult.score import Score
 from mult.tasks import TASKS
 
 CLASSES, REFERENCE, SIZE, BATCH = 17, "normal", 224, 2
@@ -159,7 +169,134 @@ def model(pairs: int) -> None:
         table(f"{decoder}: six tasks / six single-task steps", bound, compare(joint, each, pairs, decoder))
 
 
-SECTIONS: dict[str, Callable[[int], None]] = {"model": model, "memory": memory, "compile": compiled}
+def forward_pass(size: int, batch: int) -> Step:
+    """A function that predicts six tasks for a batch of images, as evaluation does."""
+    torch.manual_seed(0)
+    network = MulT({task: TASKS[task].channels or CLASSES for task in TASKS}, REFERENCE).eval()
+    images = torch.rand(batch, 3, size, size)
+
+    @torch.inference_mode()
+    def step() -> None:
+        network(images)
+
+    return step
+
+
+def inference(pairs: int) -> None:
+    """Images a second of six tasks, and which part of the time is not matrix products."""
+    for size in (224, 512):
+        for batch in (1, 8):
+            step = forward_pass(size, batch)
+            matrix = product_of(operations_of(step), 1024)
+            step()
+            matrix()
+            times = [(seconds(step), seconds(matrix)) for _ in tqdm(range(pairs), desc=f"{size}, {batch}", leave=False)]
+            rate = batch / statistics.median(own for own, _ in times)
+            outside = 1 - statistics.median(products / own for own, products in times)
+            print(f"inference, {size} pixels, batch {batch}: {rate:6.2f} images/s, {outside:4.0%} outside matrix products")
+
+
+def metrics(pairs: int) -> None:
+    """What all metrics of six tasks, with the best constants beside them, take of the forward pass, labels of 224 and 512."""
+    batch = 8
+    step = forward_pass(SIZE, batch)
+    for size in (SIZE, 512):
+        generator = torch.Generator().manual_seed(0)
+        work = []
+        for name, task in TASKS.items():
+            channels = task.channels or CLASSES
+            output = torch.rand(batch, channels, SIZE, SIZE, generator=generator)
+            target = torch.rand(batch, channels, size, size, generator=generator) * 2 + 0.1
+            target = target.argmax(1) if task.categorical else target / target.norm(dim=1, keepdim=True).clamp(min=1)
+            names = [str(label) for label in range(CLASSES)] if task.categorical else None
+            pixels = np.zeros(100, np.int64) if task.categorical else np.random.default_rng(0).random((100, channels))
+            score = Score(task, names, task.metric(names).constants(pixels))
+            work.append((name, score, output, list(target), list(torch.ones(batch, 1, size, size, dtype=torch.bool))))
+
+        @torch.inference_mode()
+        def update(work: list[Any] = work) -> None:
+            for _, score, output, targets, valid in work:
+                score.update(output, targets, valid)
+
+        table(f"metrics of six tasks, labels of {size} / forward pass at {SIZE}", 0.15, compare(update, step, pairs, "metrics"))
+
+
+def data(pairs: int) -> None:
+    """Samples a second of six tasks, 512 -> 256, against decoding the same files with Pillow; one process."""
+    with tempfile.TemporaryDirectory() as folder:
+        views = Rooms(folder, "train", tuple(TASKS), buildings=4, views=8, size=512)
+        samples = Augmented(views, TrainTransform((256, 256)), seed=0)
+        files = [file for building in views.buildings for file in Path(folder).glob(f"*/{building}/*.png")]
+
+        def load() -> None:
+            for index in range(len(views)):
+                samples[0, index]
+
+        def decode() -> None:
+            for file in files:
+                with Image.open(file) as image:
+                    np.asarray(image)
+
+        ratio = compare(decode, load, pairs, "data")
+        print(f"{'data: decoding alone / samples of six tasks, 512 -> 256':<59} at least 0.70   {ratio}")
+
+
+INDEXED = 1_000_000
+
+
+def index(pairs: int) -> None:
+    """The index of a tree of a million views with an image and depth, in 500 buildings (files are empty)."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, cache = Path(folder, "tree"), Path(folder, "cache")
+        os.environ["XDG_CACHE_HOME"] = str(cache)
+        for building in tqdm(range(500), desc="a tree", leave=False):
+            for domain in ("rgb", "depth_zbuffer"):
+                (root / domain / f"b{building:03d}").mkdir(parents=True)
+                for view in range(INDEXED // 500):
+                    os.mknod(root / domain / f"b{building:03d}" / f"point_{view}_view_0_domain_{domain}.png")
+        (root / "splits.csv").write_text("id,train,val,test\n" + "".join(f"b{building:03d},1,0,0\n" for building in range(500)))
+
+        def walk() -> None:
+            folders = [os.fspath(root)]
+            while folders:
+                with os.scandir(folders.pop()) as entries:
+                    folders += [entry.path for entry in entries if entry.is_dir()]
+
+        def scan() -> None:
+            shutil.rmtree(cache, ignore_errors=True)
+            Taskonomy(root)
+
+        ratio = compare(walk, scan, pairs, "index")
+        print(f"{'index: bare walk / first scan of a million views':<59} at least 0.50   {ratio}")
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            second, grown, pickled = process.submit(_second_start, root).result()
+        print(f"index: the second start takes {second:.2f} s and {grown >> 20} MiB; a worker is sent {pickled >> 10} KiB")
+
+
+def _second_start(root: Path) -> tuple[float, int, int]:
+    """Seconds, bytes of memory and bytes of pickle of a reader whose index is cached, in this process, which should be new."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begun = time.perf_counter()
+    views = Taskonomy(root)
+    taken = time.perf_counter() - begun
+    for i in range(0, len(views), 100):
+        views.name(i)
+    return (
+        taken,
+        (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024,
+        len(ForkingPickler.dumps(views)),
+    )
+
+
+SECTIONS: dict[str, Callable[[int], None]] = {
+    "model": model,
+    "memory": memory,
+    "compile": compiled,
+    "inference": inference,
+    "metrics": metrics,
+    "data": data,
+    "index": index,
+}
 
 
 def main() -> None:

@@ -26,8 +26,11 @@ def main() -> None:
         found = [compare.load(path, arguments.eval) for path in arguments.runs]
         names = [one.name for one in found]
         # Two files of one name are told apart by their whole path.
-        rows = [compare.Row(one.name if names.count(one.name) == 1 else str(one.path), [one]) for one in found]
-        comparison = compare.compare(rows, {path: read_json(Path(path)) for path in arguments.baseline})
+        baselines = [{path: read_json(Path(path)) for path in arguments.baseline}] if arguments.baseline else []
+        rows = [
+            compare.Row(one.name if names.count(one.name) == 1 else str(one.path), [one], baselines=baselines) for one in found
+        ]
+        comparison = compare.compare(rows)
         print(compare.as_text(comparison))
         if arguments.out:
             write_text(Path(arguments.out) / "comparison.md", compare.as_markdown(comparison))

@@ -142,12 +142,14 @@ def test_delta_m_against_single_task_runs(tmp_path: Path) -> None:
             write(tmp_path / "single_shade", {"reshading": l1_of_images(1) / 1.25}),  # and 25 % worse
         )
     }
-    comparison = compare.compare([row(ours)], singles)
+    both = compare.Row("ours", [compare.load(ours)], baselines=[singles])
+    comparison = compare.compare([both, row(tmp_path / "single_edge")])
     assert comparison.delta_m == {"ours": pytest.approx((50 - 25) / 2)}
     assert "+12.50" in compare.as_text(comparison)
+    assert compare.as_markdown(comparison).splitlines()[-3].endswith("| - |")  # the baseline has no delta_m of its own
     del singles[str(tmp_path / "single_edge")]
     with pytest.raises(ValueError, match="--baseline: edge_texture: got no baseline; expected one"):
-        compare.compare([row(ours)], singles)
+        compare.compare([both])
 
 
 @pytest.mark.parametrize(

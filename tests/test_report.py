@@ -95,6 +95,7 @@ def write_run(folder: Path, scale: float = 1.0, ids: tuple[str, ...] = ("a", EVI
             "dataset": "rooms",
             "split": "val",
             "images": 4,
+            "corruption": {"kind": "blur", "severity": 2.0} if blur else None,
             "metric_version": 1,
             "interval_over": "images",
             "tasks": tasks,
@@ -221,7 +222,8 @@ def test_curves_against_steps_and_against_blur(runs: list[RunRecord]) -> None:
     steps, values = runs[0].curve("val", "normal/mean")
     assert (steps.tolist(), values.tolist()) == ([10, 20, 30, 40], [50, 40, 30, 20])
     assert np.isnan(runs[0].curve("val", "depth_zbuffer/rmse")[1]).all()
-    assert list(runs[0].against_blur("rooms-val")) == [0.0, 2.0]
+    assert list(runs[0].against("rooms-val", "blur")) == [0.0, 2.0]
+    assert list(runs[0].against("rooms-val", "noise")) == [0.0]
 
 
 def test_confusion_and_cosines(runs: list[RunRecord]) -> None:

@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bootstrap": set(),
     "score": {"tasks", "metrics", "distributed", "bootstrap"},
     "evaluate": {"tasks", "metrics", "distributed", "bootstrap", "score"},
+    "suite": {"compare", "schema", "config", "data", "runs"},
     "compare": {"tasks", "metrics", "runs", "bootstrap", "score", "evaluate"},
     "predict": {"tasks", "runs", "models", "config", "data"},
     "report": {"draw", "runs", "score", "tasks"},

@@ -15,7 +15,7 @@ from mult.report.errors import error_section, gradient_section
 from mult.report.examples import Example
 from mult.report.gallery import gallery_section
 from mult.report.html import Html, join, table, tag
-from mult.report.read import RunRecord
+from mult.report.read import RunRecord, corruption
 from mult.score import primary
 from mult.tasks import TASKS
 
@@ -28,7 +28,7 @@ def page(runs: Sequence[RunRecord], stem: str | None, examples: Sequence[Example
     """
     title = "mult: " + ", ".join(run.name for run in runs)
     sections = {
-        "Results": join(*(_results(runs, name) for name in _stems(runs)), _severity(runs)),
+        "Results": join(*(_results(runs, name) for name in _stems(runs, spoilt=False)), _spoilt(runs), _severity(runs)),
         "Training": _training(runs),
         "Images": gallery_section(runs, stem, examples),
         "Errors": error_section(runs, stem),
@@ -59,9 +59,10 @@ def _style() -> Html:
 # --- Results ---
 
 
-def _stems(runs: Sequence[RunRecord]) -> list[str]:
-    """Every evaluation that a run has, the unspoilt images before the blurred."""
-    return sorted({stem for run in runs for stem in run.evaluations}, key=lambda stem: ("-blur" in stem, stem))
+def _stems(runs: Sequence[RunRecord], spoilt: bool) -> list[str]:
+    """The evaluations that a run has of corrupted images, or of the images as they are."""
+    found = {(stem, corruption(facts) is not None) for run in runs for stem, facts in run.evaluations.items()}
+    return sorted(stem for stem, is_spoilt in found if is_spoilt == spoilt)
 
 
 def _tasks(runs: Sequence[RunRecord], stem: str) -> list[str]:
@@ -78,6 +79,15 @@ def _results(runs: Sequence[RunRecord], stem: str) -> Html:
     rows, every = ([row for task in tasks for row in _rows(runs, stem, task, brief)] for brief in (True, False))
     more = tag("details", tag("summary", f"all metrics of {stem}"), table(head, every, f"{stem}: all metrics"))
     return join(table(head, rows, caption), more)
+
+
+def _spoilt(runs: Sequence[RunRecord]) -> Html:
+    """The tables of corrupted images, to be opened."""
+    stems = _stems(runs, spoilt=True)
+    if not stems:
+        return Html("")
+    summary = tag("summary", f"tables of {len(stems)} evaluations of corrupted images")
+    return tag("details", summary, *(_results(runs, stem) for stem in stems))
 
 
 def _head(runs: Sequence[RunRecord]) -> list[str]:
@@ -127,26 +137,37 @@ def _interval(entry: Mapping[str, Any]) -> str:
     return " to ".join(f"{end:.4g}" for end in entry.get("interval") or ()) or "-"
 
 
+ACROSS = {"blur": "Gaussian blur, sigma in pixels"}
+"""What a kind of corruption's severity is, where it is not a number from 1 to 5."""
+
+
 def _severity(runs: Sequence[RunRecord]) -> Html:
-    """Each task's primary metric against the blur, where a run was evaluated under one."""
-    charts: list[str] = []
-    for stem in (stem for stem in _stems(runs) if "-blur" not in stem):
-        for task in _tasks(runs, stem):
-            lines, named = [], ""
-            for run in runs:
-                swept = run.against_blur(stem) if stem in run.evaluations else {}
-                points = {sigma: facts["tasks"].get(task, {}) for sigma, facts in swept.items()}
-                entries = {sigma: of_task[primary(TASKS[task], of_task)] for sigma, of_task in points.items() if of_task}
-                known = {sigma: entry for sigma, entry in entries.items() if entry["value"] is not None}
-                if len(known) > 1:
-                    named = f"{task}, {primary(TASKS[task], points[0.0])}"
-                    band = [entry.get("interval") for entry in known.values()]
-                    ends = np.array(band, float).T if all(band) else None
-                    y = np.array([entry["value"] for entry in known.values()])
-                    lines.append(Line(run.name, np.array(list(known)), y, band=None if ends is None else (ends[0], ends[1])))
-            if lines:
-                charts.append(_figure(f"{stem}: {named}", "Gaussian blur, sigma in pixels", named, lines))
-    return join(tag("h3", "Under blur"), _key(runs), _grid(charts)) if charts else Html("")
+    """Each task's primary metric against the severity of each kind of corruption that a run was evaluated under."""
+    evaluations = [facts for run in runs for facts in run.evaluations.values()]
+    kinds = dict.fromkeys(spoilt["kind"] for facts in evaluations if (spoilt := corruption(facts)) is not None)
+    found = []
+    for stem in _stems(runs, spoilt=False):
+        for kind in kinds:
+            charts = [drawn for task in _tasks(runs, stem) if (drawn := _severity_chart(runs, stem, kind, task))]
+            if charts:
+                found.append(join(tag("h3", f"{stem} under {kind}"), _key(runs), _grid(charts)))
+    return join(*found)
+
+
+def _severity_chart(runs: Sequence[RunRecord], stem: str, kind: str, task: str) -> Html | None:
+    lines, named = [], ""
+    for run in runs:
+        swept = run.against(stem, kind) if stem in run.evaluations else {}
+        points = {severity: facts["tasks"].get(task, {}) for severity, facts in swept.items()}
+        entries = {severity: of_task[primary(TASKS[task], of_task)] for severity, of_task in points.items() if of_task}
+        known = {severity: entry for severity, entry in entries.items() if entry["value"] is not None}
+        if len(known) > 1:
+            named = f"{task}, {primary(TASKS[task], points[0.0])}"
+            band = [entry.get("interval") for entry in known.values()]
+            ends = np.array(band, float).T if all(band) else None
+            y = np.array([entry["value"] for entry in known.values()])
+            lines.append(Line(run.name, np.array(list(known)), y, band=None if ends is None else (ends[0], ends[1])))
+    return _figure(f"{stem}: {named}", ACROSS.get(kind, f"{kind}, severity"), named, lines) if lines else None
 
 
 # --- Training ---
@@ -179,7 +200,8 @@ def _line(run: RunRecord, split: str, name: str, thin: bool) -> Line | None:
 def _trivial(runs: Sequence[RunRecord], split: str, task: str) -> list[tuple[str, float]]:
     """The best constant's score, as a level, from the evaluation of that split."""
     for run in runs:
-        for facts in (facts for stem, facts in run.evaluations.items() if "-blur" not in stem and facts.get("split") == split):
+        plain = [facts for facts in run.evaluations.values() if corruption(facts) is None]
+        for facts in (facts for facts in plain if facts.get("split") == split):
             trivial = facts["tasks"].get(task, {}).get(TASKS[task].primary, {}).get("trivial")
             if trivial is not None:
                 return [("best constant", trivial)]

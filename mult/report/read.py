@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mult.runs import read_arrays, read_json
-
-BLURRED = re.compile(r"(.*)-blur([0-9.]+)$")
 
 
 @dataclass(frozen=True)
@@ -43,13 +40,20 @@ class RunRecord:
     def splits(self) -> list[str]:
         return list(dict.fromkeys(line["split"] for line in self.log if line["split"] != "train"))
 
-    def against_blur(self, stem: str) -> dict[float, Mapping[str, Any]]:
-        """{sigma: evaluation} of the images of the evaluation `stem`, 0 being as they are."""
+    def against(self, stem: str, kind: str) -> dict[float, Mapping[str, Any]]:
+        """{severity: evaluation} of the images of the evaluation `stem` under one kind of corruption, 0 being as they are."""
         found = {0.0: self.evaluations[stem]}
         for other, evaluation in self.evaluations.items():
-            if (match := BLURRED.fullmatch(other)) and match[1] == stem:
-                found[float(match[2])] = evaluation
+            spoilt = corruption(evaluation)
+            if spoilt is not None and spoilt["kind"] == kind and other == f"{stem}-{kind}{spoilt['severity']:g}":
+                found[float(spoilt["severity"])] = evaluation
         return dict(sorted(found.items()))
+
+
+def corruption(evaluation: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """{"kind", "severity"} of what was done to the images before they were looked at; None for nothing."""
+    found: Mapping[str, Any] | None = evaluation.get("corruption")
+    return found
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -75,7 +79,7 @@ def read_run(folder: Path) -> RunRecord:
 def default_evaluation(runs: Sequence[RunRecord]) -> str | None:
     """The evaluation to look at closely, of those that all runs have: the test split, else the one the images are kept of."""
     common = [stem for stem in runs[0].evaluations if all(stem in run.evaluations for run in runs)]
-    plain = [stem for stem in common if not BLURRED.fullmatch(stem)]
+    plain = [stem for stem in common if corruption(runs[0].evaluations[stem]) is None]
     first = sorted(plain, key=lambda stem: (stem not in runs[0].columns, not stem.endswith("-test"), stem))
     return first[0] if first else None
 

@@ -1,0 +1,183 @@
+"""A suite of two very small networks: what it runs, what it leaves alone, what of it fails, and its tables."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mult import suite
+from mult.suite import read_suite, run_suite
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+SINGLE = ["tasks={normal: 1}", "model.reference=null"]
+
+
+@pytest.fixture
+def write(tmp_path: Path, config_file: Path) -> Callable[..., Path]:
+    def call(members: dict[str, list[str]], **more: Any) -> Path:
+        path = tmp_path / "few.yaml"
+        path.write_text(
+            yaml.safe_dump({"base": os.path.relpath(config_file, tmp_path), "members": members, **more}, sort_keys=False)
+        )
+        return path
+
+    return call
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, script: Callable[..., Any]) -> list[str]:
+    """What scripts the suite ran, and of which run; in this process, which has torch already."""
+    made: list[str] = []
+
+    def run(path: Path, *arguments: str) -> str | None:
+        name = next((word.removeprefix("run.name=") for word in arguments if word.startswith("run.name=")), "")
+        made.append(f"{path.stem} {name or Path(arguments[1]).name}")
+        ended = script(path.stem, *arguments)
+        return f"{path.name} ended with status {ended.status}: {ended.err.splitlines()[-1]}" if ended.status else None
+
+    monkeypatch.setattr(suite, "_call", run)
+    return made
+
+
+def test_a_suite_trains_evaluates_compares_and_goes_on(write: Callable[..., Path], calls: list[str], tmp_path: Path) -> None:
+    members = {"both": ["tasks={normal: 1, depth_zbuffer: 1}"], "alone": SINGLE, "tuned": ["run.init={alone}", *SINGLE]}
+    asked = {"seen": {"split": "val", "blur": "0,2"}, "held": {"split": "val", "members": ["both", "alone"]}}
+    path = write({**members, "broken": ["data.root=nowhere"]}, seeds=[3], evaluate=asked)
+    text = run_suite(path, SCRIPTS, tmp_path / "runs", ["eval.images=0"])
+    runs = tmp_path / "runs" / "few"
+    trained = ["both-3", "eval both-3", "eval both-3", "alone-3", "eval alone-3", "eval alone-3"]
+    assert [call.removeprefix("train ") for call in calls[:6]] == trained
+    assert calls[6:9] == ["train tuned-3", "eval tuned-3", "train broken-3"]
+    assert calls[9:] == ["report alone-3"]
+    assert yaml.safe_load((runs / "tuned-3" / "config.yaml").read_text())["run"]["init"] == str(runs / "alone-3")
+    assert yaml.safe_load((runs / "both-3" / "config.yaml").read_text())["run"]["seed"] == 3
+    table = (runs / "results.md").read_text()
+    assert table.startswith("# few with eval.images=0\n")
+    assert table.count("| broken | missing: seed 3: train.py ended with status 2: error: data.root: got 'nowhere'") == 2
+    for stem, rows in (("seen", 4), ("seen-blur2", 4), ("held", 2)):
+        assert f"## {stem}\n" in table
+        with open(runs / f"{stem}.csv") as file:
+            lines = list(csv.DictReader(file))
+        assert len({line["run"] for line in lines}) == rows
+        value = next(float(line["value"]) for line in lines if (line["run"], line["metric"]) == ("alone", "mean"))
+        assert f"{value:.4g}" in text
+    assert "under blur" in (runs / "report.html").read_text()
+
+    calls.clear()  # what is done is not done again; what failed is tried again
+    assert run_suite(path, SCRIPTS, tmp_path / "runs", ["eval.images=0"]) == text
+    assert calls[:-1] == ["train broken-3"]
+
+    calls.clear()  # a config that changed is not taken for the run that is there
+    changed = write({**members, "alone": [*SINGLE, "optim.lr=1e-2"]}, seeds=[3], evaluate=asked)
+    again = run_suite(changed, SCRIPTS, tmp_path / "runs", ["eval.images=0"])
+    assert calls[:-1] == ["train alone-3"]
+    assert "alone  missing: seed 3: train.py ended with status 2: error: --resume: the config differs from" in again
+    assert "optim.lr: 0.001 -> 0.01" in again
+
+    calls.clear()  # neither is an evaluation that was told other things
+    run_suite(write(members, seeds=[3], evaluate={"seen": {"split": "test", "blur": "0,2"}}), SCRIPTS, tmp_path / "runs")
+    assert [call for call in calls if call.startswith("eval")] == ["eval both-3", "eval alone-3", "eval tuned-3"]
+
+
+@pytest.mark.usefixtures("calls")
+def test_delta_m_is_against_the_runs_of_the_same_seed(write: Callable[..., Path], tmp_path: Path) -> None:
+    members = {
+        "both": ["tasks={normal: 1, depth_zbuffer: 1}"],
+        "normal": SINGLE,
+        "depth": ["tasks={depth_zbuffer: 1}", SINGLE[1]],
+    }
+    path = write(members, seeds=[0, 1], baselines=["normal", "depth"], evaluate={"val": {"split": "val"}})
+    run_suite(path, SCRIPTS, tmp_path / "runs", ["eval.images=0", "optim.steps=2"])
+    with open(tmp_path / "runs" / "few" / "val.csv") as file:
+        lines = list(csv.DictReader(file))
+    values = {}
+    for name in ("both", "normal", "depth"):
+        for seed in (0, 1):
+            content = yaml.safe_load((tmp_path / "runs" / "few" / f"{name}-{seed}" / "eval" / "val.json").read_text())
+            for task, metric in (("normal", "mean"), ("depth_zbuffer", "rmse")):
+                if task in content["tasks"]:
+                    values[name, seed, task] = content["tasks"][task][metric]["value"]
+    gains = [
+        100 * (1 - values["both", seed, task] / values[single, seed, task])
+        for seed in (0, 1)
+        for single, task in (("normal", "normal"), ("depth", "depth_zbuffer"))
+    ]
+    (found,) = [line for line in lines if line["metric"] == "delta_m"]
+    assert (found["run"], found["seeds"]) == ("both", "2")
+    assert float(found["value"]) == pytest.approx(sum(gains) / 4)
+
+
+def test_a_training_that_stopped_early_is_not_taken_for_a_finished_one(
+    write: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A signal may end it, with status 0; what scripts say is seen, and of one that fails the last line is the reason."""
+    train = tmp_path / "train.py"
+    train.write_text("import sys\nprint('half', file=sys.stderr)\n")
+    assert "one: seed 0: train.py stopped at step 0 of 4" in run_suite(write({"one": []}), tmp_path, tmp_path / "runs")
+    assert "half" in capfd.readouterr().err
+    train.write_text("import sys\nprint('first\\nerror: no room', file=sys.stderr)\nsys.exit(2)\n")
+    text = run_suite(write({"one": []}), tmp_path, tmp_path / "runs")
+    assert "one: seed 0: train.py ended with status 2: no room" in text
+
+
+def test_ctrl_c_and_sigterm_end_the_suite_after_the_script(write: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(
+        "import signal, sys, time, pathlib\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(sys.argv[0]).with_name('saved').touch(), sys.exit(0)))\n"
+        "pathlib.Path(sys.argv[0]).with_name('begun').touch()\n"
+        "time.sleep(60)\n"
+    )
+    (tmp_path / "suite.py").write_text((SCRIPTS / "suite.py").read_text())
+    suite_file = write({"one": [], "two": []})
+    command: list[str | Path] = [sys.executable, tmp_path / "suite.py", suite_file, "--out", tmp_path / "runs"]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(SCRIPTS.parent)}, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert b"stopped: interrupted" in said
+    assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize(
+    ("members", "more", "message"),
+    [
+        ({}, {}, "got 0 members and the seeds"),
+        ({"a": []}, {"seeds": []}, r"got 1 members and the seeds \[\]"),
+        ({"a": []}, {"seeds": [1, 1]}, r"the seeds \[1, 1\]; expected at least one of each, none twice"),
+        ({"a": []}, {"baselines": ["b"]}, "baselines: got 'b'; expected some of a; add it to members"),
+        ({"a": []}, {"evaluate": {"x": {"members": ["b"]}}}, r"evaluate.x.members: got 'b'; expected some of a"),
+        ({"a": []}, {"evaluate": {"x": {"blur": "-1"}}}, "--blur: got '-1'; expected sigmas"),
+        ({"a": ["optim.lrr=1"]}, {}, "lrr"),
+        ({"../a": []}, {}, "members: got '../a'; expected the name of a folder"),
+        ({"a": []}, {"sedes": [1]}, "sedes"),
+    ],
+)
+def test_what_is_wrong_in_a_suite_is_said_before_any_work(
+    write: Callable[..., Path], members: dict[str, list[str]], more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_suite(write(members, **more))
+
+
+@pytest.mark.parametrize("path", sorted((SCRIPTS.parent / "configs" / "suites").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_suites_here_can_be_read(path: Path) -> None:
+    assert read_suite(path).members
+
+
+def test_no_suite_there(script: Callable[..., Any], tmp_path: Path) -> None:
+    ended = script("suite", tmp_path / "none.yaml")
+    assert ended.status == 2
+    assert "expected a YAML file; see configs/suites/" in ended.err
