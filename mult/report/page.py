@@ -183,7 +183,7 @@ def _training(runs: Sequence[RunRecord]) -> Html:
         for split in dict.fromkeys(split for run in runs for split in run.splits()):
             metric = TASKS[task].primary
             lines = [_line(run, split, f"{task}/{metric}", thin=False) for run in runs]
-            if drawn := [line for line in lines if line]:
+            if drawn := [line for line in lines if line and len(line.x) > 1]:  # of one evaluation the table says all
                 charts.append(_figure(f"{task}: {metric}, {split} split", "step", metric, drawn, _trivial(runs, split, task)))
     return join(_key(runs), _grid(charts)) if charts else Html("")
 
