@@ -49,7 +49,7 @@ class Checkpoints:
         """Write <step>/, point `last` at it, remove what need not be kept; <step>/ may be there if `last` is older.
 
         state: tensors and plain values only, so that `weights_only=True` can read it. Raises OSError where the disk does not
-        take it; all checkpoints are then as they were.
+        take it; all checkpoints are then as they were. So they are where a loader's worker dies meanwhile, a RuntimeError.
         """
         assert _is_plain(state), "weights_only=True could not read this state"
         final, temporary = self.folder / str(step), self.folder / f".{step}.{os.getpid()}.tmp"
@@ -67,6 +67,8 @@ class Checkpoints:
             _remove(final)
             os.replace(temporary, final)
         except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: what torch.save makes of a full disk
+            if str(error).startswith("DataLoader worker"):  # its death is raised in whatever this process is at
+                raise
             last = self.folder / "last"
             stands = f"checkpoint {os.readlink(last)} stands" if last.is_symlink() else "there is none yet"
             raise OSError(

@@ -131,6 +131,19 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(checkpoints: Checkpoints, m
     assert checkpoints.recover() == 6
 
 
+def test_a_worker_that_dies_meanwhile_is_not_taken_for_a_full_disk(checkpoints: Checkpoints) -> None:
+    class Interrupted(Weights):
+        def save_pretrained(self, save_directory: Path) -> None:
+            super().save_pretrained(save_directory)
+            raise RuntimeError("DataLoader worker (pid 691) is killed by signal: Killed. ")
+
+    save(checkpoints, 2)
+    before = snapshot(checkpoints.folder)
+    with pytest.raises(RuntimeError, match="^DataLoader worker"):
+        checkpoints.save(4, Interrupted(4), {"step": 4}, {})
+    assert snapshot(checkpoints.folder) == before
+
+
 def test_a_full_disk_at_the_first_checkpoint(checkpoints: Checkpoints) -> None:
     with largest_file(8_000), pytest.raises(OSError, match=r"cannot be written .*; there is none yet; make room"):
         checkpoints.save(6, Weights(6, size=4000), {"step": 6}, {})
