@@ -139,7 +139,7 @@ def test_a_worker_that_dies_meanwhile_is_not_taken_for_a_full_disk(checkpoints: 
 
     save(checkpoints, 2)
     before = snapshot(checkpoints.folder)
-    with pytest.raises(RuntimeError, match="^DataLoader worker"):
+    with pytest.raises(RuntimeError, match=r"^DataLoader worker"):
         checkpoints.save(4, Interrupted(4), {"step": 4}, {})
     assert snapshot(checkpoints.folder) == before
 
