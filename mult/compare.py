@@ -201,7 +201,7 @@ def _grid(comparison: Comparison) -> list[list[str]]:
     """A line a row, a column a task's primary metric."""
     primaries = {(cell.task, cell.metric): cell for cells in comparison.cells.values() for cell in cells if cell.is_primary}
     columns = [key for task in TASKS for key in primaries if key[0] == task]
-    heads = [" ".join(filter(None, (*key, primaries[key].unit, ARROWS[primaries[key].better]))) for key in columns]
+    heads = [_head(primaries[key]) for key in columns]
     several = any(len(row.evaluations) > 1 for row in comparison.rows)
     grid = [["", *(["seeds"] if several else []), *heads, *(["Δm % ↑"] if comparison.delta_m else [])]]
     for row in comparison.rows:
@@ -211,16 +211,22 @@ def _grid(comparison: Comparison) -> list[list[str]]:
             continue
         found = {(cell.task, cell.metric): cell for cell in comparison.cells[row.name]}
         for key in columns:
-            cell = found.get(key)
-            if cell is None or cell.value is None:
-                line.append("-")
-                continue
-            deviation = f" ± {cell.deviation:.2g}" if cell.deviation is not None else ""
-            line.append(f"{cell.value:.4g}{deviation} {MARKS[cell.mark]}".strip())
+            line.append(_shown(found.get(key)))
         if comparison.delta_m:
             line.append(f"{comparison.delta_m[row.name]:+.2f}" if row.name in comparison.delta_m else "-")
         grid.append(line)
     return grid
+
+
+def _head(cell: Cell) -> str:
+    return " ".join(filter(None, (cell.task, cell.metric, cell.unit, ARROWS[cell.better])))
+
+
+def _shown(cell: Cell | None) -> str:
+    if cell is None or cell.value is None:
+        return "-"
+    deviation = f" ± {cell.deviation:.2g}" if cell.deviation is not None else ""
+    return f"{cell.value:.4g}{deviation} {MARKS[cell.mark]}".strip()
 
 
 def _notes(comparison: Comparison) -> list[str]:
@@ -258,6 +264,20 @@ def as_markdown(comparison: Comparison) -> str:
     lines = ["| " + " | ".join([*line, *[""] * (len(grid[0]) - len(line))]) + " |" for line in grid]
     rule = "|" + "---|" * len(grid[0])
     return "\n".join([f"{_title(comparison)}\n", lines[0], rule, *lines[1:], "", "  \n".join(_notes(comparison)), ""])
+
+
+def overview(comparisons: Mapping[str, Comparison]) -> str:
+    """A GitHub table of several, by name: a line a comparison and row, a column a primary metric."""
+    lines = {
+        (name, row): {_head(cell): _shown(cell) for cell in cells if cell.is_primary}
+        for name, comparison in comparisons.items()
+        for row, cells in comparison.cells.items()
+    }
+    found = {head for line in lines.values() for head in line}
+    heads = sorted(found, key=lambda head: (list(TASKS).index(head.split()[0]), head))
+    table = [["", "", *heads], ["---"] * (len(heads) + 2)]
+    table += [[*key, *(line.get(head, "-") for head in heads)] for key, line in lines.items()]
+    return "".join(f"| {' | '.join(line)} |\n" for line in table)
 
 
 def as_csv(comparison: Comparison) -> str:

@@ -103,12 +103,12 @@ def run_suite(path: Path, scripts: Path, output: Path, extra: Sequence[str] = ()
                 if member in (asked.members or suite.members):
                     why = untrained or _evaluate(asked, name, path.parent, runs[member], scripts)
                     missing |= {(name, member, seed): why} if why else {}
-    texts, tables = [], []
+    texts, tables, comparisons = [], [], {}
     for name, asked in suite.evaluate.items():
         for stem in asked.stems(name):
             rows = [_row(suite, folder, name, stem, member, missing) for member in asked.members or suite.members]
             if any(row.evaluations for row in rows):
-                comparison = compare.compare(rows)
+                comparison = comparisons[stem] = compare.compare(rows)
                 texts.append(f"{stem}: {compare.as_text(comparison)}")
                 tables.append(f"## {stem}\n\n{compare.as_markdown(comparison)}")
                 write_text(folder / f"{stem}.csv", compare.as_csv(comparison))
@@ -117,7 +117,9 @@ def run_suite(path: Path, scripts: Path, output: Path, extra: Sequence[str] = ()
                 texts.append(f"{stem}: missing: {said}")
                 tables.append(f"## {stem}\n\nMissing: {said}\n")
     title = " with ".join(filter(None, [path.stem, " ".join(extra)]))
-    write_text(folder / "results.md", f"# {title}\n\n" + "\n".join(tables))
+    write_text(
+        folder / "results.md", "\n".join([f"# {title}\n", *([compare.overview(comparisons)] if comparisons else []), *tables])
+    )
     trained = [folder / f"{member}-{suite.seeds[0]}" for member in suite.members]
     if shown := [str(run) for run in trained if (run / "eval").is_dir()]:
         _call(scripts / "report.py", *shown, "--images", "0", "--out", str(folder / "report.html"))

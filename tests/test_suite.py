@@ -63,6 +63,10 @@ def test_a_suite_trains_evaluates_compares_and_goes_on(write: Callable[..., Path
     assert yaml.safe_load((runs / "both-3" / "config.yaml").read_text())["run"]["seed"] == 3
     table = (runs / "results.md").read_text()
     assert table.startswith("# few with eval.images=0\n")
+    overview = [line.split(" | ")[:2] for line in table.splitlines()[4:12]]
+    assert (
+        overview == [[f"| {stem}", row] for stem in ("seen", "seen-blur2", "held") for row in ("both", "alone", "tuned")][:-1]
+    )
     assert table.count("| broken | missing: seed 3: train.py ended with status 2: error: data.root: got 'nowhere'") == 2
     for stem, rows in (("seen", 4), ("seen-blur2", 4), ("held", 2)):
         assert f"## {stem}\n" in table
