@@ -71,10 +71,11 @@ def _tasks(runs: Sequence[RunRecord], stem: str) -> list[str]:
 
 
 def _results(runs: Sequence[RunRecord], stem: str) -> Html:
-    """The primary metrics in a table, and all the others in one to be opened."""
-    having = {run.name: run.evaluations[stem] for run in runs if stem in run.evaluations}
-    facts = next(iter(having.values()))
-    caption = f"{stem}: {facts.get('images', '?')} images; intervals of 95 % over {facts.get('interval_over', 'images')}"
+    """The primary metrics in a table, and all the others in one to be opened; of the runs that have this evaluation."""
+    having = [run for run in runs if stem in run.evaluations]
+    whose = f" of {', '.join(run.name for run in having)}" if len(having) < len(runs) else ""
+    runs, facts = having, having[0].evaluations[stem]
+    caption = f"{stem}{whose}: {facts.get('images', '?')} images; intervals of 95 % over {facts.get('interval_over', 'images')}"
     head, tasks = _head(runs), _tasks(runs, stem)
     rows, every = ([row for task in tasks for row in _rows(runs, stem, task, brief)] for brief in (True, False))
     more = tag("details", tag("summary", f"all metrics of {stem}"), table(head, every, f"{stem}: all metrics"))
@@ -97,7 +98,7 @@ def _head(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def _rows(runs: Sequence[RunRecord], stem: str, task: str, only_primary: bool) -> list[list[str]]:
-    of_runs = [run.evaluations[stem]["tasks"].get(task, {}) if stem in run.evaluations else {} for run in runs]
+    of_runs = [run.evaluations[stem]["tasks"].get(task, {}) for run in runs]
     first = next(entries for entries in of_runs if entries)
     metrics = [primary(TASKS[task], first)] if only_primary else list(first)
     return [_row(task, metric, [entries.get(metric, {}) for entries in of_runs]) for metric in metrics]
