@@ -34,7 +34,7 @@ NOWHERE = torch.zeros(1, dtype=torch.bool)
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding: its kind (of a BadFileError, or "constant" or "empty") and what was found where."""
+    """One finding: its kind (of a BadFileError, or "constant" or "scale") and what was found where."""
 
     kind: str
     text: str
@@ -155,7 +155,7 @@ def _bad_file(views: Reader, i: int) -> Iterator[Problem]:
 
 
 def _suspicious(sample: Sample) -> Iterator[Problem]:
-    """Images and maps that are of one value, and labels without a valid pixel: readable, but hardly meant."""
+    """Images and maps that are of one value: readable, but hardly meant."""
     image = sample["image"].flatten(1)
     if bool((image == image[:, :1]).all()):
         yield Problem(
