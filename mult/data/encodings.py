@@ -83,9 +83,12 @@ def read_pixels(path: Path, modes: tuple[str, ...], size: tuple[int, int] | None
 
 def read_image(path: Path, modes: tuple[str, ...] = ("RGB",)) -> Array:
     """A picture as float32 (3, H, W) in [0, 1]; raises as `read_pixels` does."""
-    pixels = read_pixels(path, modes)
-    image = np.empty((3, *pixels.shape[:2]), np.float32)
-    return np.divide(pixels.transpose(2, 0, 1), np.float32(255), out=image)
+    return _planes(read_pixels(path, modes)) / np.float32(255)
+
+
+def _planes(pixels: Array) -> Array:
+    """(H, W, C) -> contiguous (C, H, W), along which NumPy computes several times faster."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def write_png(path: Path, pixels: Array) -> None:
@@ -116,9 +119,10 @@ def _decode_depth(pixels: Array, geometry: Mask, path: Path) -> tuple[Array, Mas
 
 
 def _decode_normal(pixels: Array, geometry: Mask, path: Path) -> tuple[Array, Mask]:
-    red, green, blue = planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # NumPy is 20 times faster along planes
+    red, green, blue = planes = _planes(pixels)
     valid = geometry & ((red != NO_NORMAL) | (green != NO_NORMAL) | (blue != NO_NORMAL))
-    normal = planes * np.float32(2 / 255) - np.float32(1)
+    normal = planes * np.float32(2 / 255)
+    normal -= np.float32(1)
     normal *= valid / np.sqrt(np.einsum("chw,chw->hw", normal, normal))  # no code is exactly 0, so neither is the length
     return normal, valid
 

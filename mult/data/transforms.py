@@ -9,6 +9,7 @@ do not depend on which worker makes them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
@@ -151,28 +152,63 @@ def _jitter(image: Tensor, brightness: float, contrast: float, saturation: float
 
 
 def _interpolate(values: Tensor, size: Size) -> Tensor:
-    """(C, H, W) -> (C, *size), bilinear, antialiased where it shrinks."""
-    if values.shape[-2:] == size:
-        return values
-    return F.interpolate(values[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
+    """(C, H, W) float32 -> (C, *size), bilinear, antialiased where it shrinks.
+
+    Rows first, as weighted sums of whole rows: `F.interpolate` alone begins with the columns and takes twice the time.
+    """
+    channels, height, width = values.shape
+    if height != size[0]:
+        rows, weights = _taps(height, size[0])
+        rows = rows + height * torch.arange(channels).view(-1, 1, 1)
+        values = F.embedding_bag(
+            rows.flatten(0, 1), values.reshape(-1, width), per_sample_weights=weights.repeat(channels, 1), mode="sum"
+        ).view(channels, size[0], width)
+    if width != size[1]:
+        values = F.interpolate(values[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
+    return values
+
+
+@functools.lru_cache(maxsize=64)
+def _taps(source: int, length: int) -> tuple[Tensor, Tensor]:
+    """Which rows of `source` each of `length` output rows is a sum of, and their weights, both (length, K)."""
+    unit = torch.eye(source)[None, None]
+    matrix = F.interpolate(unit, size=(length, source), mode="bilinear", antialias=True, align_corners=False)[0, 0]
+    used = matrix != 0
+    count = int(used.sum(dim=1).max())
+    first = used.int().argmax(dim=1, keepdim=True).clamp(max=source - count)
+    rows = first + torch.arange(count)
+    return rows, matrix.gather(1, rows)
 
 
 def _nearest(target: Tensor, valid: Tensor, size: Size) -> tuple[Tensor, Tensor]:
     """The source pixel in which each output pixel's centre lies, of target and mask alike."""
-    for dim, length in ((-2, size[0]), (-1, size[1])):
-        source = target.shape[dim]
-        if source != length:
-            at = (torch.arange(length) * 2 + 1) * source // (2 * length)  # floor((i + 1/2) source / length), exactly
-            target, valid = target.index_select(dim, at), valid.index_select(dim, at)
-    return target, valid
+
+    def take(values: Tensor) -> Tensor:
+        taken = values.numpy()
+        for dim, length in ((-2, size[0]), (-1, size[1])):
+            source = taken.shape[dim]
+            if source != length:
+                at = (np.arange(length) * 2 + 1) * source // (2 * length)  # floor((i + 1/2) source / length), exactly
+                taken = taken.take(at, dim)  # four times as fast as Tensor.index_select
+        return torch.from_numpy(taken)
+
+    return take(target), take(valid)
+
+
+def _keep(values: Tensor, mask: Tensor, out: Tensor) -> Tensor:
+    """float32 values where the mask is, 0 elsewhere, in `out`: their bits times 0 or 1, since 0 * NaN is NaN.
+
+    Several times as fast as `masked_fill_`.
+    """
+    torch.mul(values.view(torch.int32), mask, out=out.view(torch.int32))
+    return out
 
 
 def _weighted(target: Tensor, valid: Tensor, size: Size) -> tuple[Tensor, Tensor]:
     """The interpolation of the valid pixels alone (C, *size), and the weight they had in it (1, *size)."""
     channels, height, width = target.shape
     stacked = target.new_empty(channels + 1, height, width)
-    # Filled, not multiplied by the mask: an invalid pixel may hold anything, and 0 * NaN is NaN.
-    stacked[:-1].copy_(target).masked_fill_(~valid, 0)
+    _keep(target, valid, out=stacked[:-1])
     stacked[-1:] = valid
     stacked = _interpolate(stacked, size)
     return stacked[:-1], stacked[-1:]
@@ -182,11 +218,12 @@ def _mean(target: Tensor, valid: Tensor, size: Size) -> tuple[Tensor, Tensor]:
     """The weighted mean over valid pixels, 0 where too few are."""
     if target.shape[-2:] == size:
         return target, valid
-    if valid.all():
+    if valid.numpy().all():  # Tensor.all is 20 times slower
         return _interpolate(target, size), torch.ones(1, *size, dtype=torch.bool)
     total, weight = _weighted(target, valid, size)
     enough = weight >= ENOUGH
-    return (total / weight).masked_fill_(~enough, 0), enough
+    mean = total / weight
+    return _keep(mean, enough, out=mean), enough
 
 
 def _normals(target: Tensor, valid: Tensor, size: Size) -> tuple[Tensor, Tensor]:
@@ -196,7 +233,8 @@ def _normals(target: Tensor, valid: Tensor, size: Size) -> tuple[Tensor, Tensor]
     total, weight = _weighted(target, valid, size)
     length = total.square().sum(dim=0, keepdim=True).sqrt_()  # Tensor.norm over the first axis is 80 times slower
     enough = (weight >= ENOUGH) & (length > 1e-3)
-    return (total / length).masked_fill_(~enough, 0), enough
+    direction = total / length
+    return _keep(direction, enough, out=direction), enough
 
 
 def _mirror(target: Tensor) -> Tensor:
