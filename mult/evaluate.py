@@ -7,13 +7,12 @@ constants, `evaluate` scores them on the same pixels as the model.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Subset
@@ -130,16 +129,18 @@ def _gather_names(names: list[str]) -> NDArray[np.str_]:
 
 @torch.inference_mode()
 def predictions(
-    model: nn.Module, samples: Sequence[Any], image_size: tuple[int, int], device: torch.device
+    model: nn.Module, samples: Sequence[Any], transform: Callable[[Any], Any], device: torch.device
 ) -> list[dict[str, Any]]:
-    """The samples, each with "predictions" {task: array} at its own size beside its targets, for `draw.gallery`."""
+    """The samples, each with "predictions" {task: array} at its own size beside its targets, for `draw.gallery`.
+
+    transform: what brings a sample's image to the size of the network, as in the evaluation.
+    """
     was_training = model.training
     model.eval()
     shown = []
     for sample in samples:
         size = tuple(sample["image"].shape[-2:])
-        image = F.interpolate(sample["image"][None].to(device), size=image_size, mode="bilinear", antialias=True)
-        outputs = model(image)
+        outputs = model(transform(sample)["image"][None].to(device))
         maps = {task: TASKS[task].predict(outputs[task], size)[0].cpu().numpy() for task in sample["targets"]}
         shown.append({**sample, "predictions": maps})
     model.train(was_training)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from mult import build, evaluate, report
 from mult.config import DataConfig, load_config
+from mult.data import EvalTransform
 from mult.predict import load_checkpoint
 from mult.report import Example, RunRecord, Shown
 from mult.runs import write_text
@@ -86,7 +87,7 @@ def collect_examples(
         model, config = load_checkpoint(_checkpoint(run, stem))
         for index in tqdm(sorted({choice.index for choice in choices}), desc=f"report: {run.name}", leave=False):
             sample = _view(views, index, str(runs[0].columns[stem]["id"][index]))
-            (shown,) = evaluate.predictions(model.to(device), [sample], config.data.image_size, device)
+            (shown,) = evaluate.predictions(model.to(device), [sample], EvalTransform(config.data.image_size), device)
             for choice in (choice for choice in choices if choice.index == index):
                 if number == 0:
                     truths[choice] = report.draw_truth(choice.task, sample)

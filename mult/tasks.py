@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -51,6 +52,8 @@ class Task:
         float32 (B, channels, H, W) in `unit`, or int64 (B, H, W) for a categorical task.
         """
         output = output.float()
+        if self.categorical:  # a pixel's classes side by side: argmax over planes takes several times as long
+            output = output.contiguous(memory_format=torch.channels_last)
         if output.shape[-2:] != size:
             output = F.interpolate(output, size=size, mode="bilinear", align_corners=False)
         return self.decode(output)
@@ -58,6 +61,11 @@ class Task:
 
 def _identity(values: Tensor) -> Tensor:
     return values
+
+
+def _normalised(vectors: Tensor) -> Tensor:
+    """As F.normalize(vectors, dim=1), whose norm over planes takes 20 times as long on a CPU."""
+    return vectors / vectors.square().sum(dim=1, keepdim=True).sqrt().clamp(min=1e-12)
 
 
 class _Code(TypedDict):
@@ -107,7 +115,7 @@ TASKS: dict[str, Task] = {
             resize="normals",
             flip="mirror_negate_x",
             encode=_identity,
-            decode=lambda output: F.normalize(output, dim=1),
+            decode=_normalised,
             loss=losses.l1,
             metric=lambda classes: metrics.Normals(),
             primary="mean",

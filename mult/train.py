@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from mult import build, distributed, draw, evaluate
 from mult.checkpoint import Checkpoints
+from mult.data import EvalTransform
 from mult.data.sample import Batch, note_bad
 from mult.models import MulT
 from mult.runs import Run, find_checkpoint, read_json, write_arrays, write_json
@@ -291,7 +292,8 @@ def _report(
     if config.eval.images:
         chosen = np.unique(np.linspace(0, len(views) - 1, config.eval.images).round().astype(int))
         with _eagerly(config.run.compile):
-            samples = evaluate.predictions(model, [views[int(i)] for i in chosen], config.data.image_size, device)
+            transform = EvalTransform(config.data.image_size)
+            samples = evaluate.predictions(model, [views[int(i)] for i in chosen], transform, device)
         names = next(iter(views.classes.values()), None)
         watch.picture(step, "gallery", draw.gallery(samples, {task: TASKS[task] for task in experiment.objectives}, names))
     watch.log(step, split, values | lacking | {"improvement": score})

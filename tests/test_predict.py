@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from mult import TASKS, Predictor, evaluate
-from mult.data import Taskonomy
+from mult.data import EvalTransform, Taskonomy
 from mult.draw import Look, attention_page
 from mult.models import MulT
 from mult.predict import load_checkpoint
@@ -117,7 +117,7 @@ def test_flip_averaging_cannot_tell_left_from_right(predictor: Predictor) -> Non
 
 def test_predictions_are_the_evaluation_s(predictor: Predictor, tree_root: Path) -> None:
     view = Taskonomy(tree_root, split="val")[1]
-    (shown,) = evaluate.predictions(predictor.model, [view], (48, 40), torch.device("cpu"))
+    (shown,) = evaluate.predictions(predictor.model, [view], EvalTransform((48, 40)), torch.device("cpu"))
     image = Image.fromarray((view["image"].permute(1, 2, 0) * 255).round().byte().numpy())
     for task, values in predictor(image).items():
         np.testing.assert_allclose(values, shown["predictions"][task], atol=1e-6)

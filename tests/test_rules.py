@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compare": {"tasks", "metrics", "runs", "bootstrap", "score", "evaluate"},
     "predict": {"tasks", "runs", "models", "config", "data"},
     "report": {"draw", "runs", "score", "tasks"},
-    "showcase": {"build", "config", "evaluate", "predict", "report", "runs", "score", "tasks"},
+    "showcase": {"build", "config", "data", "evaluate", "predict", "report", "runs", "score", "tasks"},
     "train": {
         "build",
         "tasks",

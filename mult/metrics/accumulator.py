@@ -127,7 +127,8 @@ class Accumulator(ABC):
 
 def per_image(values: Tensor) -> Tensor:
     """(B, ...) -> (B,): int64 counts of bools, float64 sums of the rest."""
-    return values.flatten(1).sum(1, dtype=torch.int64 if values.dtype == torch.bool else torch.float64)
+    # Tensor.sum with a dtype is several times slower than these.
+    return values.flatten(1).count_nonzero(1) if values.dtype == torch.bool else values.flatten(1).double().sum(1)
 
 
 def zeros(counts: Collection[str], totals: Collection[str]) -> dict[str, Tensor]:

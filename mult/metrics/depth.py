@@ -132,8 +132,9 @@ class Depth(Accumulator):
 
 def _unitless(predicted: Tensor, true: Tensor, counts: Tensor) -> dict[str, Callable[[], Tensor]]:
     """What a depth's scale cancels in, per image."""
-    positive = counts & (predicted > 0) & predicted.isfinite()
-    ratio = torch.maximum(predicted / true, true / predicted)
+    positive = counts & (predicted > 0) & (predicted < torch.inf)
+    quotient = predicted / true
+    ratio = torch.maximum(quotient, true / predicted)
     failing = ratio.where(positive, torch.inf)
 
     def below(limit: float) -> Tensor:
@@ -142,7 +143,7 @@ def _unitless(predicted: Tensor, true: Tensor, counts: Tensor) -> dict[str, Call
     return {
         "positive": lambda: per_image(positive),
         **{name: partial(below, limit) for name, limit in RATIOS.items()},
-        "relative": lambda: per_image((predicted / true - 1).abs()),
+        "relative": lambda: per_image((quotient - 1).abs()),
         # float64: see normals.py
         "log10": lambda: per_image(ratio.where(positive, 1.0).double().log10()),
     }
