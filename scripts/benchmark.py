@@ -32,6 +32,7 @@ from tqdm import tqdm
 from mult.data.rooms import Rooms
 from mult.data.taskonomy import Taskonomy
 from mult.data.transforms import Augmented, TrainTransform
+from mult.loader import Loader
 from mult.models import MulT
 from mult.score import Score
 from mult.tasks import TASKS
@@ -225,12 +226,13 @@ def data(pairs: int) -> None:
     """Samples a second of six tasks, 512 -> 256, against decoding the same files with Pillow; one process."""
     with tempfile.TemporaryDirectory() as folder:
         views = Rooms(folder, "train", tuple(TASKS), buildings=4, views=8, size=512)
-        samples = Augmented(views, TrainTransform((256, 256)), seed=0)
+        keys = [(0, index) for index in range(len(views))]
+        samples = Loader(Augmented(views, TrainTransform((256, 256)), seed=0), batch_size=None, sampler=keys)
         files = [file for building in views.buildings for file in Path(folder).glob(f"*/{building}/*.png")]
 
         def load() -> None:
-            for index in range(len(views)):
-                samples[0, index]
+            for _ in samples:
+                pass
 
         def decode() -> None:
             for file in files:

@@ -121,9 +121,8 @@ def _decode_depth(pixels: Array, geometry: Mask, path: Path) -> tuple[Array, Mas
 def _decode_normal(pixels: Array, geometry: Mask, path: Path) -> tuple[Array, Mask]:
     red, green, blue = planes = _planes(pixels)
     valid = geometry & ((red != NO_NORMAL) | (green != NO_NORMAL) | (blue != NO_NORMAL))
-    normal = planes * np.float32(2 / 255)
-    normal -= np.float32(1)
-    normal *= valid / np.sqrt(np.einsum("chw,chw->hw", normal, normal))  # no code is exactly 0, so neither is the length
+    normal = planes - np.float32(255 / 2)  # as long as need be, and never 0: no code is
+    normal *= valid / np.sqrt(np.einsum("chw,chw->hw", normal, normal))
     return normal, valid
 
 

@@ -158,26 +158,25 @@ def _interpolate(values: Tensor, size: Size) -> Tensor:
     """
     channels, height, width = values.shape
     if height != size[0]:
-        rows, weights = _taps(height, size[0])
-        rows = rows + height * torch.arange(channels).view(-1, 1, 1)
-        values = F.embedding_bag(
-            rows.flatten(0, 1), values.reshape(-1, width), per_sample_weights=weights.repeat(channels, 1), mode="sum"
-        ).view(channels, size[0], width)
+        rows, weights = _taps(height, size[0], channels)
+        values = values.reshape(-1, width)
+        values = F.embedding_bag(rows, values, per_sample_weights=weights, mode="sum").view(channels, size[0], width)
     if width != size[1]:
         values = F.interpolate(values[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
     return values
 
 
 @functools.lru_cache(maxsize=64)
-def _taps(source: int, length: int) -> tuple[Tensor, Tensor]:
-    """Which rows of `source` each of `length` output rows is a sum of, and their weights, both (length, K)."""
+def _taps(source: int, length: int, channels: int) -> tuple[Tensor, Tensor]:
+    """Which rows of `channels` x `source` each of `channels` x `length` rows is a sum of, and their weights, both (., K)."""
     unit = torch.eye(source)[None, None]
     matrix = F.interpolate(unit, size=(length, source), mode="bilinear", antialias=True, align_corners=False)[0, 0]
     used = matrix != 0
     count = int(used.sum(dim=1).max())
     first = used.int().argmax(dim=1, keepdim=True).clamp(max=source - count)
     rows = first + torch.arange(count)
-    return rows, matrix.gather(1, rows)
+    starts = source * torch.arange(channels).view(-1, 1, 1)
+    return (starts + rows).flatten(0, 1), matrix.gather(1, rows).repeat(channels, 1)
 
 
 def _nearest(target: Tensor, valid: Tensor, size: Size) -> tuple[Tensor, Tensor]:
