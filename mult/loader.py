@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from mult.memory import keep_freed
 from mult.signals import HANDLED
 
 
@@ -17,7 +18,7 @@ class Loader(DataLoader[Any]):
     """A DataLoader whose workers finish what they load when a signal asks for an end."""
 
     def __init__(self, dataset: Any, **arguments: Any) -> None:
-        _keep_freed_memory()  # for a loader without workers, and for workers that are forks of this process
+        keep_freed()  # for a loader without workers, and for workers that are forks of this process
         # A generator of its own: torch's iterator draws a seed for its workers, which must not be the global generator's next.
         super().__init__(dataset, worker_init_fn=_start_worker, generator=torch.Generator(), **arguments)
 
@@ -37,13 +38,4 @@ class Loader(DataLoader[Any]):
 def _start_worker(worker: int) -> None:
     for number in HANDLED:  # schedulers and terminals signal workers too, whose batches the last step needs
         signal.signal(number, signal.SIG_IGN)
-    _keep_freed_memory()
-
-
-def _keep_freed_memory() -> None:
-    """Have freed memory serve the next sample: to return it to the system and have it anew takes a quarter of a sample's time.
-
-    What glibc returns is what exceeds twice the largest block that it has seen freed, of at most 32 MiB (mallopt(3)). Other
-    allocators are not moved by this.
-    """
-    torch.empty(31 * 2**20, dtype=torch.uint8)  # freed at once, and never written to
+    keep_freed()

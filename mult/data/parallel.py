@@ -10,6 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from itertools import islice
 from typing import Any, TypeVar
 
+from mult.memory import keep_freed
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -23,6 +25,7 @@ def in_processes(work: Callable[[T], R], items: Iterable[T], workers: int, chunk
     An error of one item, or an end of the main process, ends the workers; items not begun are dropped.
     """
     if workers <= 1:
+        keep_freed()
         yield from map(work, items)
         return
     source = iter(items)
@@ -45,6 +48,7 @@ def _start(work: Callable[[Any], Any]) -> None:
     """In a worker: take the work over, and end with the main process, which a pool alone does not see to."""
     global _work
     _work = work
+    keep_freed()
 
     def end_with_parent() -> None:
         parent = multiprocessing.parent_process()

@@ -69,7 +69,9 @@ class Hits:
 
 
 def _slab(origin: float, direction: Array) -> tuple[Array, Array]:
-    inverse = 1 / np.where(direction == 0, 1e-30, direction)
+    if not direction.all():
+        direction = np.where(direction == 0, 1e-30, direction)
+    inverse = 1 / direction
     middle, reach = -origin * inverse, np.abs(inverse)
     return middle - reach, middle + reach
 
@@ -185,19 +187,18 @@ def lit(solids: Solids, casters: NDArray[np.integer], light: Array, points: Arra
     free = np.ones(len(distance), points.dtype)
     to_local = solids.to_local
     offset = solids.centre[casters] - light
-    away, radius = np.sqrt((offset**2).sum(1)), np.sqrt((solids.half[casters] ** 2).sum(1))
-    for row in np.flatnonzero(away > radius):
-        some = bundles.towards(offset[row] / away[row], np.arcsin(radius[row] / away[row]), away[row] - radius[row])
-        if some.size:
-            n = casters[row]
-            matrix = to_local[n].astype(points.dtype)
-            x, y, z = way[:, some]
-            direction = [m[0] * x + m[1] * y + m[2] * z for m in matrix]
-            origin = -np.einsum("ij,j->i", to_local[n], offset[row]).astype(points.dtype)
-            near, far = interval(int(solids.kind[n]), origin, direction)
-            inside = np.maximum(np.minimum(far, 1) - np.maximum(near, 0), 0) * distance[some]
-            soft = np.minimum(inside / min(0.25, 2 * float(solids.half[n].min())), 1)
-            free[some] *= 1 - soft * soft * (3 - 2 * soft)
+    for row, some in bundles.towards(offset, np.sqrt((solids.half[casters] ** 2).sum(1))):
+        n = casters[row]
+        matrix = to_local[n].astype(points.dtype)
+        x, y, z = way.take(some, axis=1)
+        direction = [m[0] * x + m[1] * y + m[2] * z for m in matrix]
+        origin = -np.einsum("ij,j->i", to_local[n], offset[row]).astype(points.dtype)
+        near, far = interval(int(solids.kind[n]), origin, direction)
+        inside = np.minimum(far, 1) - np.maximum(near, 0)
+        met = np.flatnonzero(inside > 0)  # few
+        some = some[met]
+        soft = np.minimum(inside[met] * distance[some] / min(0.25, 2 * float(solids.half[n].min())), 1)
+        free[some] *= 1 - soft * soft * (3 - 2 * soft)
     result = np.empty_like(free)
     result[bundles.order] = free
     return result
@@ -219,8 +220,8 @@ class _Bundles:
     def of(cls, way: Array) -> _Bundles:
         distance = np.sqrt((way * way).sum(0)) + 1e-9
         unit = way / distance
-        turn = np.floor(np.arctan2(unit[1], unit[0]) * (24 / np.pi)).astype(np.int16)
-        cell = (turn + 32) * 32 + np.floor(unit[2] * 12).astype(np.int16)
+        turn = np.floor(np.arctan2(unit[1], unit[0]) * (48 / np.pi)).astype(np.int16)
+        cell = (turn + 64) * 64 + np.floor(unit[2] * 24).astype(np.int16)
         order = np.argsort(cell, kind="stable")
         start = np.flatnonzero(np.diff(cell[order], prepend=-1))
         count = np.diff(start, append=len(order))
@@ -234,10 +235,19 @@ class _Bundles:
         spread = np.arccos(np.clip(cosine, -1, 1)) + 1e-3
         return cls(order, distance, start, count, axis, spread, np.maximum.reduceat(distance, start))
 
-    def towards(self, axis: Array, angle: float, nearest: float) -> NDArray[np.intp]:
-        """Positions in `order` of the rays whose bundle meets a cone and reaches farther than `nearest`."""
-        between = np.arccos(np.clip(axis[0] * self.axis[0] + axis[1] * self.axis[1] + axis[2] * self.axis[2], -1, 1))
-        met = np.flatnonzero((between < angle + self.spread) & (self.reach > nearest))
-        start, count = self.start[met], self.count[met]
-        first = np.cumsum(count) - count
-        return np.repeat(start - first, count) + np.arange(count.sum())
+    def towards(self, centre: Array, radius: Array) -> Iterator[tuple[int, NDArray[np.intp]]]:
+        """(ball, positions in `order` of the rays whose bundle may reach it) of N balls that do not hold the origin.
+
+        centre (N, 3), radius (N,); balls that no bundle may reach are left out.
+        """
+        away = np.sqrt((centre**2).sum(1))
+        sine = np.minimum(radius / away, 1)
+        x, y, z = (centre / away[:, None]).T[:, :, None]
+        cosine = x * self.axis[0] + y * self.axis[1] + z * self.axis[2]
+        # The cosine of the ball's and the bundle's half angles together, which are less than pi.
+        widest = np.sqrt(1 - sine**2)[:, None] * np.cos(self.spread) - sine[:, None] * np.sin(self.spread)
+        met = (cosine > widest) & (self.reach > (away - radius)[:, None]) & (away > radius)[:, None]
+        for ball in np.flatnonzero(met.any(1)):
+            start, count = self.start[met[ball]], self.count[met[ball]]
+            first = np.cumsum(count) - count
+            yield int(ball), np.repeat(start - first, count) + np.arange(count.sum())

@@ -132,7 +132,7 @@ def _render_all(root: Path, chosen: dict[str, int], missing: list[tuple[int, int
     """Render views with a progress bar, in this process if there is one worker."""
     work = partial(_render_one, root, chosen["seed"], chosen["size"])
     # Consecutive views mostly share their building, which a worker then furnishes once.
-    done = in_processes(work, missing, workers, chunk=8)
+    done = in_processes(work, missing, workers, chunk=4)
     for _ in tqdm(done, desc=f"rendering {root.name}", total=len(missing), unit="view"):
         pass
 
