@@ -27,6 +27,7 @@ from mult.tasks import TASKS
 
 MARKS = {"better": "▲", "worse": "▼", "": ""}
 ARROWS = {"higher": "↑", "lower": "↓"}
+DELTA_M = "Δm % ↑"
 LEGEND = "▲ better, ▼ worse than the first row: the 95 % interval of the paired difference, over {over}, excludes 0"
 
 
@@ -203,7 +204,7 @@ def _grid(comparison: Comparison) -> list[list[str]]:
     columns = [key for task in TASKS for key in primaries if key[0] == task]
     heads = [_head(primaries[key]) for key in columns]
     several = any(len(row.evaluations) > 1 for row in comparison.rows)
-    grid = [["", *(["seeds"] if several else []), *heads, *(["Δm % ↑"] if comparison.delta_m else [])]]
+    grid = [["", *(["seeds"] if several else []), *heads, *([DELTA_M] if comparison.delta_m else [])]]
     for row in comparison.rows:
         line = [row.name, *([str(len(row.evaluations))] if several else [])]
         if not row.evaluations:
@@ -213,7 +214,7 @@ def _grid(comparison: Comparison) -> list[list[str]]:
         for key in columns:
             line.append(_shown(found.get(key)))
         if comparison.delta_m:
-            line.append(f"{comparison.delta_m[row.name]:+.2f}" if row.name in comparison.delta_m else "-")
+            line.append(_gain(comparison, row.name))
         grid.append(line)
     return grid
 
@@ -227,6 +228,14 @@ def _shown(cell: Cell | None) -> str:
         return "-"
     deviation = f" ± {cell.deviation:.2g}" if cell.deviation is not None else ""
     return f"{cell.value:.4g}{deviation} {MARKS[cell.mark]}".strip()
+
+
+def _gain(comparison: Comparison, row: str) -> str:
+    return f"{comparison.delta_m[row]:+.2f}" if row in comparison.delta_m else "-"
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 
 def _notes(comparison: Comparison) -> list[str]:
@@ -260,24 +269,25 @@ def as_text(comparison: Comparison) -> str:
 
 def as_markdown(comparison: Comparison) -> str:
     """A GitHub table of the primary metrics."""
-    grid = [[cell.replace("|", "\\|") for cell in line] for line in _grid(comparison)]
-    lines = ["| " + " | ".join([*line, *[""] * (len(grid[0]) - len(line))]) + " |" for line in grid]
-    rule = "|" + "---|" * len(grid[0])
-    return "\n".join([f"{_title(comparison)}\n", lines[0], rule, *lines[1:], "", "  \n".join(_notes(comparison)), ""])
+    grid = _grid(comparison)
+    grid[1:1] = [["---"] * len(grid[0])]
+    table = "".join(_markdown_line([*line, *[""] * (len(grid[0]) - len(line))]) for line in grid)
+    return f"{_title(comparison)}\n\n{table}\n" + "  \n".join(_notes(comparison)) + "\n"
 
 
 def overview(comparisons: Mapping[str, Comparison]) -> str:
     """A GitHub table of several, by name: a line a comparison and row, a column a primary metric."""
-    lines = {
-        (name, row): {_head(cell): _shown(cell) for cell in cells if cell.is_primary}
-        for name, comparison in comparisons.items()
-        for row, cells in comparison.cells.items()
-    }
-    found = {head for line in lines.values() for head in line}
-    heads = sorted(found, key=lambda head: (list(TASKS).index(head.split()[0]), head))
+    lines = {}
+    for name, comparison in comparisons.items():
+        for row, cells in comparison.cells.items():
+            lines[name, row] = {_head(cell): _shown(cell) for cell in cells if cell.is_primary}
+            if row in comparison.delta_m:
+                lines[name, row][DELTA_M] = _gain(comparison, row)
+    places = {task: place for place, task in enumerate([*TASKS, DELTA_M.split()[0]])}
+    heads = sorted({head for line in lines.values() for head in line}, key=lambda head: (places[head.split()[0]], head))
     table = [["", "", *heads], ["---"] * (len(heads) + 2)]
     table += [[*key, *(line.get(head, "-") for head in heads)] for key, line in lines.items()]
-    return "".join(f"| {' | '.join(line)} |\n" for line in table)
+    return "".join(_markdown_line(line) for line in table)
 
 
 def as_csv(comparison: Comparison) -> str:

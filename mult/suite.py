@@ -117,9 +117,8 @@ def run_suite(path: Path, scripts: Path, output: Path, extra: Sequence[str] = ()
                 texts.append(f"{stem}: missing: {said}")
                 tables.append(f"## {stem}\n\nMissing: {said}\n")
     title = " with ".join(filter(None, [path.stem, " ".join(extra)]))
-    write_text(
-        folder / "results.md", "\n".join([f"# {title}\n", *([compare.overview(comparisons)] if comparisons else []), *tables])
-    )
+    overview = [compare.overview(comparisons)] if len(comparisons) > 1 else []
+    write_text(folder / "results.md", "\n".join([f"# {title}\n", *overview, *tables]))
     trained = [folder / f"{member}-{suite.seeds[0]}" for member in suite.members]
     if shown := [str(run) for run in trained if (run / "eval").is_dir()]:
         _call(scripts / "report.py", *shown, "--images", "0", "--out", str(folder / "report.html"))

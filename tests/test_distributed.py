@@ -62,7 +62,8 @@ def test_two_processes_are_one(
     """Ten steps of two micro-batches of two views, some unlabelled, one damaged, three to evaluate: nothing divides evenly."""
     damaged = own_tree / "depth_zbuffer" / "alder" / "point_2_view_0_domain_depth_zbuffer.png"
     damaged.write_bytes(damaged.read_bytes()[:-100])
-    overrides = ["optim.accumulate=2", "optim.ema=0.5", "optim.steps=10", "eval.every=5"]
+    # At a rate of 1e-3 the training itself makes 1e-3 of a last bit in ten steps, with one process as with two; at 1e-4, 1e-5.
+    overrides = ["optim.accumulate=2", "optim.ema=0.5", "optim.steps=10", "optim.lr=1e-4", "eval.every=5"]
     overrides += [f"data.root={own_tree}", "data.on_bad_file=skip"]
     alone = train_run(configured("run.name=alone", *overrides))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "scripts/train.py"]
@@ -74,15 +75,15 @@ def test_two_processes_are_one(
     assert ended.stdout.count("step 5, val split") == 1
     pair = alone.with_name("pair")
     for one, other in zip(lines(alone, "train"), lines(pair, "train"), strict=True):
-        assert one == pytest.approx(other, rel=2e-4), one["step"]
+        assert one == pytest.approx(other, rel=5e-5), one["step"]
     for one, other in zip(lines(alone, "val"), lines(pair, "val"), strict=True):
-        assert one == pytest.approx(other, rel=5e-3, abs=5e-3)
+        assert one == pytest.approx(other, rel=5e-5, abs=5e-5)
     begun = build.experiment(configured(*overrides)).model.state_dict()
     for mine, theirs in zip(learnt(alone), learnt(pair), strict=True):
-        # Adam makes full steps of gradients that are rounding alone, as of the keys' biases: up to 5e-3 in ten steps.
-        assert max(float((mine[name] - theirs[name]).abs().max()) for name in begun) < 1e-4
+        # Adam makes full steps of gradients that are rounding alone, as of the keys' biases: up to 5e-4 in ten steps.
+        assert max(float((mine[name] - theirs[name]).abs().max()) for name in begun) < 1e-5
         moved, apart = (sum(float((mine[name] - to[name]).square().sum()) for name in begun) for to in (begun, theirs))
-        assert apart < 1e-7 * moved
+        assert apart < 1e-8 * moved
     results: list[Any] = [json.loads((folder / "eval" / "taskonomy-val.json").read_text())["tasks"] for folder in (alone, pair)]
     for task, entries in results[0].items():
         for metric, entry in entries.items():

@@ -100,7 +100,7 @@ def test_delta_m_is_against_the_runs_of_the_same_seed(write: Callable[..., Path]
         "normal": SINGLE,
         "depth": ["tasks={depth_zbuffer: 1}", SINGLE[1]],
     }
-    path = write(members, seeds=[0, 1], baselines=["normal", "depth"], evaluate={"val": {"split": "val"}})
+    path = write(members, seeds=[0, 1], baselines=["normal", "depth"], evaluate={"val": {"split": "val", "blur": "0,2"}})
     run_suite(path, SCRIPTS, tmp_path / "runs", ["eval.images=0", "optim.steps=2"])
     with open(tmp_path / "runs" / "few" / "val.csv") as file:
         lines = list(csv.DictReader(file))
@@ -119,6 +119,11 @@ def test_delta_m_is_against_the_runs_of_the_same_seed(write: Callable[..., Path]
     (found,) = [line for line in lines if line["metric"] == "delta_m"]
     assert (found["run"], found["seeds"]) == ("both", "2")
     assert float(found["value"]) == pytest.approx(sum(gains) / 4)
+    overview = (tmp_path / "runs" / "few" / "results.md").read_text().splitlines()[2:10]
+    assert overview[0].endswith(" | Δm % ↑ |")
+    assert overview[2].startswith("| val | both | ")
+    assert overview[2].endswith(f" | {sum(gains) / 4:+.2f} |")
+    assert [line.split(" | ")[-1] for line in overview[3:5]] == ["- |"] * 2  # the baselines themselves
 
 
 def test_a_training_that_stopped_early_is_not_taken_for_a_finished_one(
