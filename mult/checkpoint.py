@@ -28,6 +28,9 @@ FORMAT_VERSION = 1
 """Changes when what `state.pt` holds does: training does not go on from a checkpoint of another version."""
 
 
+WEIGHTS = "model.safetensors"
+
+
 class Saveable(Protocol):
     """What a checkpoint needs of a model."""
 
@@ -123,6 +126,16 @@ class Checkpoints:
                 _remove(self.folder / str(step))
         for left in self.folder.glob(".*.tmp"):  # by a process that was killed
             left.unlink() if left.is_symlink() else shutil.rmtree(left)
+
+
+def check_weights(folder: Path) -> None:
+    """Raise ValueError where a checkpoint's weights are not those it was written with; without a manifest nobody can tell."""
+    manifest = folder / "manifest.json"
+    if manifest.exists() and _checksum(folder / WEIGHTS) != read_json(manifest)["sha256"][WEIGHTS]:
+        raise ValueError(
+            f"{folder / WEIGHTS}: got another checksum than when it was written; expected the weights that training saved; "
+            "the file is damaged or was replaced: take another checkpoint of the run"
+        )
 
 
 def _fault(folder: Path) -> str | None:

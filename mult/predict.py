@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from mult.checkpoint import check_weights
 from mult.config import Config, load_config
 from mult.data import EvalTransform
 from mult.data.sample import Sample
@@ -98,8 +99,12 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def load_checkpoint(path: str | Path) -> tuple[MulT, Config]:
-    """The model, in eval mode, and the config it was trained with, of a checkpoint or of a run's best one."""
+    """The model, in eval mode, and the config it was trained with, of a checkpoint or of a run's best one.
+
+    Raises ValueError where there is none, or one that is damaged.
+    """
     folder = find_checkpoint(path)
+    check_weights(folder)
     model = MulT.from_pretrained(folder)
     for task in model.tasks:
         if task not in TASKS:

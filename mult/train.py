@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from mult import build, distributed, draw, evaluate
-from mult.checkpoint import Checkpoints
+from mult.checkpoint import Checkpoints, check_weights
 from mult.data import EvalTransform
 from mult.data.sample import Batch, note_bad
 from mult.models import MulT
@@ -311,6 +311,7 @@ def _average(average: MulT, model: MulT, decay: float) -> None:
 def _start_from(model: MulT, path: str) -> None:
     """The weights of `run.init`; what it does not have is named; ValueError where it is another kind of model."""
     folder = find_checkpoint(path)
+    check_weights(folder)
     try:
         anew = model.start_from(MulT.from_pretrained(folder))
     except ValueError as error:

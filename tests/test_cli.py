@@ -174,7 +174,16 @@ def test_a_folder_that_holds_a_run(script: Script, config_file: Path, trained: P
 # --- Checkpoints ---
 
 
-def damaged_weights(folder: Path) -> None:
+def a_bit_of_the_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+
+
+def half_the_weights(folder: Path) -> None:
+    """As `save_pretrained` leaves them, without a checksum."""
+    (folder / "manifest.json").unlink()
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
 
@@ -201,7 +210,8 @@ def no_yaml(folder: Path) -> None:
 
 
 CHECKPOINTS: dict[Callable[[Path], None], str] = {
-    damaged_weights: r"model\.safetensors: not the weights of .*; expected a folder written by save_pretrained; it is damaged",
+    a_bit_of_the_weights: r"model\.safetensors: got another checksum than when it was written; .*: take another checkpoint",
+    half_the_weights: r"model\.safetensors: not the weights of .*; expected a folder written by save_pretrained; it is damaged",
     other_weights: r"model\.safetensors: not the weights of .*; expected .*; it is damaged or of another architecture",
     damaged_config: r"config\.json: .*; expected the config\.json that save_pretrained writes",
     other_config: r"config\.json: got format_version None; expected 1",
@@ -220,6 +230,14 @@ def test_a_checkpoint_that_is_none(script: Script, trained: Path, tmp_path: Path
     refused(script("predict", "--ckpt", folder, image, "--out", out), CHECKPOINTS[spoil])
     refused(script("eval", "--ckpt", folder, "--out", out / "x.json"), CHECKPOINTS[spoil])
     assert not out.exists()
+
+
+def test_a_run_does_not_start_from_damaged_weights(script: Script, config_file: Path, trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree((trained / "checkpoints" / "last").resolve(), folder)
+    a_bit_of_the_weights(folder)
+    ended = script("train", "--config", config_file, f"run.init={folder}", f"run.output={tmp_path}/runs")
+    refused(ended, CHECKPOINTS[a_bit_of_the_weights])
 
 
 def test_a_checkpoint_that_is_not_there(script: Script, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluate": {"tasks", "metrics", "distributed", "bootstrap", "score"},
     "suite": {"compare", "schema", "config", "data", "runs"},
     "compare": {"tasks", "metrics", "runs", "bootstrap", "score", "evaluate"},
-    "predict": {"tasks", "runs", "models", "config", "data"},
+    "predict": {"tasks", "runs", "checkpoint", "models", "config", "data"},
     "report": {"draw", "runs", "score", "tasks"},
     "showcase": {"build", "config", "data", "evaluate", "predict", "report", "runs", "score", "tasks"},
     "train": {
