@@ -28,7 +28,7 @@ from mult.tasks import TASKS
 MARKS = {"better": "▲", "worse": "▼", "": ""}
 ARROWS = {"higher": "↑", "lower": "↓"}
 DELTA_M = "Δm % ↑"
-LEGEND = "▲ better, ▼ worse than the first row: the 95 % interval of the paired difference, over {over}, excludes 0"
+LEGEND = "▲ better, ▼ worse than {first}: the 95 % interval of the paired difference, over {over}, excludes 0"
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def _markdown_line(cells: Sequence[str]) -> str:
 def _notes(comparison: Comparison) -> list[str]:
     """What the marks mean, and which seeds of a row are missing."""
     partly = [f"{row.name}, missing: {row.missing}" for row in comparison.rows if row.evaluations and row.missing]
-    return [LEGEND.format(over=comparison.over), *partly]
+    return [LEGEND.format(first="the first row", over=comparison.over), *partly]
 
 
 def _title(comparison: Comparison) -> str:

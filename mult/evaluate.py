@@ -232,6 +232,13 @@ def against(results: Results, baselines: Mapping[str, Entries]) -> dict[str, Any
     return {**delta_m(kept, baselines), "left_out": left_out}
 
 
+def delta_m_line(compared: Mapping[str, Any]) -> str:
+    """What `against` returns, for a terminal."""
+    terms = [f"{task} {gain:+.2f} %" for task, gain in compared["terms"].items()]
+    left_out = [f"{task} left out ({why})" for task, why in compared["left_out"].items()]
+    return f"Δm {compared['delta_m']:+.2f} %: {', '.join(terms + left_out)}"
+
+
 def table(evaluation: Evaluation) -> str:
     """The primary metric of each task, its interval and its trivial baseline, for a terminal."""
     rows = [("task", "metric", "value", f"95 % over {evaluation.interval_over}", "trivial", "better by")]

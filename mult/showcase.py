@@ -12,11 +12,12 @@ import torch
 from tqdm import tqdm
 
 from mult import build, evaluate, report
+from mult.compare import Comparison, Evaluated, Row, compare
 from mult.config import DataConfig, load_config
 from mult.data import EvalTransform
 from mult.predict import load_checkpoint
 from mult.report import Example, RunRecord, Shown
-from mult.runs import write_text
+from mult.runs import read_json, write_text
 from mult.score import primary
 from mult.tasks import TASKS
 
@@ -28,11 +29,13 @@ def write_report(
     stem: str | None = None,
     data: DataConfig | None = None,
     most: int = 2,
+    baselines: Sequence[Path] = (),
 ) -> str:
     """Write the page of one run or of several; returns a line that says what is in it.
 
     stem: the evaluation to look at closely, by default the first run's on its test split. data: where that evaluation's
-    images are, by default as in the first run's config. most: how many best, median and worst images a task.
+    images are, by default as in the first run's config. most: how many best, median and worst images a task. baselines: JSONs
+    of single-task runs, for delta_m; each serves the evaluations of its own name.
     """
     runs = [report.read_run(folder) for folder in folders]
     known = [name for name in runs[0].evaluations if all(name in run.evaluations for run in runs)]
@@ -42,10 +45,27 @@ def write_report(
     examples: Sequence[Example] | str = "No images: the runs have no evaluation in common."
     if stem is not None:
         examples = collect_examples(runs, stem, data, device, most) if most else "No images: none were asked for."
-    text = report.page(runs, stem, examples)
+    text = report.page(runs, stem, examples, _compared(runs, baselines))
     write_text(out, text)
     pictures = [picture for example in examples if isinstance(example, Example) for picture in example.pictures]
     return f"{out}: {len(text.encode()) / 1e6:.1f} MB with {len(pictures)} pictures"
+
+
+def _compared(runs: Sequence[RunRecord], baselines: Sequence[Path]) -> dict[str, Comparison]:
+    """By name, the evaluations that several runs have, or that have baselines; rows are named by the runs' folders."""
+    comparisons = {}
+    files = {path.resolve(): read_json(path) for path in baselines}
+    for stem in dict.fromkeys(stem for run in runs for stem in run.columns):
+        against = {str(path): file for path, file in files.items() if path.stem == stem}
+        rows = []
+        for run in (run for run in runs if stem in run.columns):
+            path = run.folder / "eval" / f"{stem}.json"
+            evaluated = Evaluated(run.name, path, run.evaluations[stem], run.columns[stem])
+            is_baseline = str(path.resolve()) in against
+            rows.append(Row(str(run.folder), [evaluated], baselines=[against] if against and not is_baseline else ()))
+        if len(rows) > 1 or against:
+            comparisons[stem] = compare(rows)
+    return comparisons
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,10 @@ def run_suite(path: Path, scripts: Path, output: Path, extra: Sequence[str] = ()
     write_text(folder / "results.md", "\n".join([f"# {title}\n", *overview, *tables]))
     trained = [folder / f"{member}-{suite.seeds[0]}" for member in suite.members]
     if shown := [str(run) for run in trained if (run / "eval").is_dir()]:
-        _call(scripts / "report.py", *shown, "--images", "0", "--out", str(folder / "report.html"))
+        stems = [stem for name, asked in suite.evaluate.items() for stem in asked.stems(name)]
+        singles = [path for stem in stems for files in _baselines(suite, folder, stem, suite.seeds[:1]) for path in files]
+        more = ["--baseline", *singles] if singles else []
+        _call(scripts / "report.py", *shown, "--images", "0", "--out", str(folder / "report.html"), *more)
     return "\n\n".join([*texts, f"tables: {folder}/results.md; curves of the first seed: {folder}/report.html"])
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 
 from mult import build, distributed, evaluate
@@ -69,7 +68,7 @@ def main() -> None:
             write_json(out, evaluation.as_json(data.dataset, arguments.split, spoilt[corruption]))
             print(evaluate.table(evaluation))
             if baselines:
-                print(json.dumps(evaluate.against(evaluation.results, merged[corruption]), indent=2))
+                print(evaluate.delta_m_line(evaluate.against(evaluation.results, merged[corruption])))
             print(f"checkpoint: {folder}; {len(views)} images of {out.stem}; all metrics: {out}")
         distributed.stop()
 

@@ -24,6 +24,14 @@ def main() -> None:
     )
     parser.add_argument("--config", help="a YAML whose data section has the images of that evaluation")
     parser.add_argument("--images", type=int, default=2, help="how many best, median and worst images a task; 0 loads no model")
+    parser.add_argument(
+        "--baseline",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="JSON",
+        help="evaluations of single-task runs: adds delta_m to the table of the evaluation of that name",
+    )
     arguments = parser.parse_args()
     with exit_on_user_error():
         if arguments.images < 0:
@@ -37,7 +45,7 @@ def main() -> None:
         if arguments.config:
             data = load_data_config(arguments.config, usual=load_config(arguments.runs[0] / "config.yaml").data)
         device = distributed.pick_device("auto")
-        print(write_report(arguments.runs, out, device, arguments.eval, data, arguments.images))
+        print(write_report(arguments.runs, out, device, arguments.eval, data, arguments.images, arguments.baseline))
 
 
 if __name__ == "__main__":

@@ -290,11 +290,14 @@ def test_the_script_prints_delta_m(script: Script, trained: Path, tmp_path: Path
         files[-1].write_text(json.dumps(single))
     ended = script("eval", "--ckpt", last, "--split", "val", "--out", ours, "--baseline", *files)
     assert ended.status == 0, ended.err
-    printed = json.loads(ended.out[ended.out.index("{") : ended.out.rindex("}") + 1])
-    terms = {task: -100 * number for number, task in enumerate(TASKS)}  # all but the first, miou, are better if lower
-    assert printed["terms"] == pytest.approx(terms, abs=1e-3)
-    assert printed["delta_m"] == pytest.approx(-250, abs=1e-3)
-    assert printed["left_out"] == {}
+    terms = [f"{task} {-100 * number:+.2f} %" for number, task in enumerate(TASKS)]  # all but the first are better if lower
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("Δm")]
+    assert line.replace("-0.00", "+0.00") == f"Δm -250.00 %: {', '.join(terms)}"
+
+
+def test_a_task_that_delta_m_leaves_out_is_said() -> None:
+    compared = {"delta_m": 1.5, "terms": {"normal": 1.5}, "left_out": {"depth_zbuffer": "no valid pixel"}}
+    assert evaluate.delta_m_line(compared) == "Δm +1.50 %: normal +1.50 %, depth_zbuffer left out (no valid pixel)"
 
 
 BASELINES: list[tuple[str, dict[str, Any] | None, str]] = [

@@ -21,11 +21,13 @@ import pytest
 from PIL import Image
 
 from mult import TASKS, report
+from mult.compare import Cell, Comparison
 from mult.data import Taskonomy
 from mult.draw import ERROR
 from mult.predict import Predictor
 from mult.report import Example, RunRecord, Shown, choose, image_values
 from mult.report.html import VOID, tag
+from mult.runs import read_arrays, write_arrays
 
 Script = Callable[..., Any]
 EVIL = "<script>alert('x')</script>\"&.png"
@@ -200,12 +202,44 @@ def test_numbers_and_intervals_are_those_of_the_files(runs: list[RunRecord]) -> 
     assert "0123abc" in text
 
 
-def test_several_runs_stand_side_by_side_with_the_best_named(runs: list[RunRecord]) -> None:
-    text = report.page(runs, "rooms-val", "No images: none.")
-    rows = rows_of(text, "rooms-val: 4 images; intervals of 95 % over images")
-    assert rows[0] == ["task", "metric", "one", "<i>two", "best constant"]
-    assert rows[1] == ["segment_semantic", "miou ↑", "0.4321 (0.3 to 0.5) best", "0.3457 (0.3 to 0.5)", "0.1"]
-    assert rows[3] == ["normal", "mean ↓ [deg]", "25.5 (24 to 27.25) best", "31.88 (24 to 27.25)", "51"]
+def test_several_runs_stand_side_by_side_with_marks_and_delta_m(runs: list[RunRecord]) -> None:
+    one, two = (str(run.folder) for run in runs)
+    cells = [
+        Cell("segment_semantic", "miou", "", "higher", 0.3457, difference=-0.09, interval=(-0.2, 0.1)),
+        Cell("normal", "mean", "deg", "lower", 31.88, difference=6.4, interval=(5.0, 7.0)),
+    ]
+    comparison = Comparison({}, "images", (), {two: cells}, {one: 3.214})
+    text = report.page(runs, "rooms-val", "No images: none.", {"rooms-val": comparison})
+    assert rows_of(text, "rooms-val: 4 images; intervals of 95 % over images") == [
+        ["task", "metric", "one", "<i>two", "best constant"],
+        ["segment_semantic", "miou ↑", "0.4321 0.3 to 0.5", "0.3457 0.3 to 0.5", "0.1"],
+        ["depth_zbuffer", "rmse", "none: no valid pixel", "none: no valid pixel", "-"],
+        ["normal", "mean ↓ [deg]", "25.5 24 to 27.25", "31.88 ▼ worse 24 to 27.25", "51"],
+        ["all tasks", "Δm ↑ [%]", "+3.21", "-", "-"],
+    ]
+    assert "▼ worse than one: the 95 % interval of the paired difference, over images, excludes 0" in text
+    assert "▼" not in report.page(runs, "rooms-val", "No images: none.")
+
+
+def test_the_script_marks_what_the_images_can_tell(script: Script, trained: Path, tmp_path: Path) -> None:
+    other, stem = tmp_path / "other", "taskonomy-val"
+    shutil.copytree(trained, other, symlinks=True)
+    columns = read_arrays(trained / "eval" / f"{stem}.npz")
+    columns["normal/angle"] = columns["normal/angle"] * 1.5
+    write_arrays(other / "eval" / f"{stem}.npz", columns)
+    file: dict[str, Any] = json.loads((trained / "eval" / f"{stem}.json").read_text())
+    file["tasks"]["normal"]["mean"]["value"] *= 1.5
+    (other / "eval" / f"{stem}.json").write_text(json.dumps(file))
+    (tmp_path / "single").mkdir()
+    baseline = tmp_path / "single" / f"{stem}.json"  # as good as the first run
+    shutil.copy(trained / "eval" / f"{stem}.json", baseline)
+    ended = script("report", trained, other, "--out", tmp_path / "x.html", "--images", "0", "--baseline", baseline)
+    assert ended.status == 0, ended.err
+    text = (tmp_path / "x.html").read_text()
+    rows = rows_of(text, f"{stem}: 3 images; intervals of 95 % over images")
+    assert [row[0] for row in rows if "▼ worse" in row[3]] == ["normal"]
+    assert not [row for row in rows if "▲" in row[3]]
+    assert rows[-1][:4] == ["all tasks", "Δm ↑ [%]", "+0.00", f"{-50 / 6:+.2f}"]
 
 
 def test_curves_against_steps_and_against_blur(runs: list[RunRecord]) -> None:

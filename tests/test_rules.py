@@ -52,8 +52,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "suite": {"compare", "schema", "config", "data", "runs"},
     "compare": {"tasks", "metrics", "runs", "bootstrap", "score", "evaluate"},
     "predict": {"tasks", "runs", "checkpoint", "models", "config", "data"},
-    "report": {"draw", "runs", "score", "tasks"},
-    "showcase": {"build", "config", "data", "evaluate", "predict", "report", "runs", "score", "tasks"},
+    "report": {"compare", "draw", "runs", "score", "tasks"},
+    "showcase": {"build", "compare", "config", "data", "evaluate", "predict", "report", "runs", "score", "tasks"},
     "train": {
         "build",
         "tasks",

@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from mult.compare import LEGEND, MARKS, Comparison
 from mult.draw.chart import Line, chart, key, thinned
 from mult.report.errors import error_section, gradient_section
 from mult.report.examples import Example
@@ -19,16 +21,28 @@ from mult.report.read import RunRecord, corruption
 from mult.score import primary
 from mult.tasks import TASKS
 
+Marks = Mapping[tuple[str, str, str], str]
+"""{(a run's folder, task, metric): the mark of its difference from the first run}, where there is one."""
 
-def page(runs: Sequence[RunRecord], stem: str | None, examples: Sequence[Example] | str) -> str:
+
+def page(
+    runs: Sequence[RunRecord],
+    stem: str | None,
+    examples: Sequence[Example] | str,
+    comparisons: Mapping[str, Comparison] = MappingProxyType({}),
+) -> str:
     """One self-contained HTML page of one run, or of several side by side.
 
     stem: the evaluation whose errors and images are shown (see `default_evaluation`). examples: its images, or why there are
-    none. The same arguments give the same bytes.
+    none. comparisons: by the evaluation's name, of rows named by the runs' folders. The same arguments give the same bytes.
     """
     title = "mult: " + ", ".join(run.name for run in runs)
     sections = {
-        "Results": join(*(_results(runs, name) for name in _stems(runs, spoilt=False)), _spoilt(runs), _severity(runs)),
+        "Results": join(
+            *(_results(runs, name, comparisons.get(name)) for name in _stems(runs, spoilt=False)),
+            _spoilt(runs, comparisons),
+            _severity(runs),
+        ),
         "Training": _training(runs),
         "Images": gallery_section(runs, stem, examples),
         "Errors": error_section(runs, stem),
@@ -70,25 +84,43 @@ def _tasks(runs: Sequence[RunRecord], stem: str) -> list[str]:
     return [task for task in TASKS if task in found]
 
 
-def _results(runs: Sequence[RunRecord], stem: str) -> Html:
+def _results(runs: Sequence[RunRecord], stem: str, comparison: Comparison | None) -> Html:
     """The primary metrics in a table, and all the others in one to be opened; of the runs that have this evaluation."""
     having = [run for run in runs if stem in run.evaluations]
     whose = f" of {', '.join(run.name for run in having)}" if len(having) < len(runs) else ""
     runs, facts = having, having[0].evaluations[stem]
     caption = f"{stem}{whose}: {facts.get('images', '?')} images; intervals of 95 % over {facts.get('interval_over', 'images')}"
     head, tasks = _head(runs), _tasks(runs, stem)
-    rows, every = ([row for task in tasks for row in _rows(runs, stem, task, brief)] for brief in (True, False))
+    marks = {} if comparison is None else _marks(comparison)
+    rows, every = ([row for task in tasks for row in _rows(runs, stem, task, marks, brief)] for brief in (True, False))
+    notes = []
+    if comparison is not None and comparison.delta_m:
+        gains = [comparison.delta_m.get(str(run.folder)) for run in runs]
+        shown = ["-" if gain is None else f"{gain:+.2f}" for gain in gains]
+        rows.append(["all tasks", "Δm ↑ [%]", *shown, *["-"] * (len(head) - 2 - len(runs))])
+        notes.append(tag("p", "Δm: the mean over tasks of the gain on runs of that task alone"))
+    if comparison is not None and len(runs) > 1:
+        notes.append(tag("p", LEGEND.format(first=runs[0].name, over=comparison.over)))
     more = tag("details", tag("summary", f"all metrics of {stem}"), table(head, every, f"{stem}: all metrics"))
-    return join(table(head, rows, caption), more)
+    return join(table(head, rows, caption), *notes, more)
 
 
-def _spoilt(runs: Sequence[RunRecord]) -> Html:
+def _marks(comparison: Comparison) -> Marks:
+    return {
+        (folder, cell.task, cell.metric): f" {MARKS[cell.mark]} {cell.mark}"
+        for folder, cells in comparison.cells.items()
+        for cell in cells
+        if cell.mark
+    }
+
+
+def _spoilt(runs: Sequence[RunRecord], comparisons: Mapping[str, Comparison]) -> Html:
     """The tables of corrupted images, to be opened."""
     stems = _stems(runs, spoilt=True)
     if not stems:
         return Html("")
     summary = tag("summary", f"tables of {len(stems)} evaluations of corrupted images")
-    return tag("details", summary, *(_results(runs, stem) for stem in stems))
+    return tag("details", summary, *(_results(runs, stem, comparisons.get(stem)) for stem in stems))
 
 
 def _head(runs: Sequence[RunRecord]) -> list[str]:
@@ -97,15 +129,22 @@ def _head(runs: Sequence[RunRecord]) -> list[str]:
     return ["task", "metric", *(run.name for run in runs), "best constant"]
 
 
-def _rows(runs: Sequence[RunRecord], stem: str, task: str, only_primary: bool) -> list[list[str]]:
+def _rows(runs: Sequence[RunRecord], stem: str, task: str, marks: Marks, only_primary: bool) -> list[list[str]]:
     of_runs = [run.evaluations[stem]["tasks"].get(task, {}) for run in runs]
     first = next(entries for entries in of_runs if entries)
     metrics = [primary(TASKS[task], first)] if only_primary else list(first)
-    return [_row(task, metric, [entries.get(metric, {}) for entries in of_runs]) for metric in metrics]
+    return [
+        _row(
+            task,
+            metric,
+            [entries.get(metric, {}) for entries in of_runs],
+            [marks.get((str(run.folder), task, metric), "") for run in runs],
+        )
+        for metric in metrics
+    ]
 
 
-def _row(task: str, metric: str, entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    values = [entry.get("value") for entry in entries]
+def _row(task: str, metric: str, entries: Sequence[Mapping[str, Any]], marks: Sequence[str]) -> list[str]:
     known = [entry for entry in entries if entry.get("value") is not None]
     if not known:
         reason = next((entry["reason"] for entry in entries if "reason" in entry), "not evaluated")
@@ -120,17 +159,16 @@ def _row(task: str, metric: str, entries: Sequence[Mapping[str, Any]]) -> list[s
     constant = "-" if trivial is None else f"{trivial:.4g}"
     named = f"{metric} {arrow}" + (f" [{unit}]" if unit else "")
     if len(entries) == 1:
-        gain = f"{100 * sign * (values[0] - trivial) / trivial:+.1f} %" if trivial else "-"
-        return [task, named, f"{values[0]:.4g}", _interval(entries[0]), constant, gain]
-    best = max(sign * entry["value"] for entry in known)
+        value = entries[0]["value"]
+        gain = f"{100 * sign * (value - trivial) / trivial:+.1f} %" if trivial else "-"
+        return [task, named, f"{value:.4g}", _interval(entries[0]), constant, gain]
     cells: list[str] = []
-    for entry in entries:
+    for entry, mark in zip(entries, marks, strict=True):
         if entry.get("value") is None:
-            cells.append(f"none: {entry.get('reason', 'not evaluated')}")
+            cells.append(f"none: {entry['reason']}" if entry else "-")
             continue
-        text = f"{entry['value']:.4g} ({_interval(entry)})"
-        is_best = sign * entry["value"] == best and len(known) > 1
-        cells.append(tag("td", tag("strong", text), " best", class_="best") if is_best else text)
+        value = f"{entry['value']:.4g}"
+        cells.append(tag("td", tag("strong", value, mark) if mark else value, tag("small", f" {_interval(entry)}")))
     return [task, named, *cells, constant]
 
 
