@@ -14,7 +14,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from mult import optim
+from mult import optim, schema
 from mult.balance import Balance
 from mult.config import Config, DataConfig
 from mult.data import NYU, Augmented, CocoDoom, EvalTransform, Replica, Rooms, Taskonomy, TrainTransform
@@ -113,7 +113,7 @@ def dataset(data: DataConfig, tasks: Iterable[str], split: str) -> Reader:
     """The dataset a config names, at the files' own size; ValueError for options it does not take."""
     kind = DATASETS[data.dataset]
     arguments: dict[str, Any] = {"split": split, "tasks": tuple(tasks)}
-    known = inspect.signature(kind).parameters
+    known = inspect.signature(kind, eval_str=True).parameters
     taken = {name for name in known if name not in {"root", "subset", "max_depth_m", *arguments}}
     for name in data.options:
         if name not in taken:
@@ -122,7 +122,11 @@ def dataset(data: DataConfig, tasks: Iterable[str], split: str) -> Reader:
     for name in ("subset", "max_depth_m"):
         if name in known:
             arguments[name] = getattr(data, name)
-    reader = kind(data.root, **arguments, **data.options)
+    options = {
+        name: schema.read_value(known[name].annotation, value, data.dataset, f"data.options.{name}")
+        for name, value in data.options.items()
+    }
+    reader = kind(data.root, **arguments, **options)
     if data.class_map is None:
         return reader
     return cast(Reader, Mapped(reader, data.class_map.to, data.class_map.classes))

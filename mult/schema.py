@@ -49,6 +49,11 @@ def read(cls: type, value: Any, source: str, *, partial: bool = False) -> Any:
     return _read_section(cls, value, source, "", partial)
 
 
+def read_value(hint: Any, value: Any, source: str, key: str) -> Any:
+    """One value checked against a type hint; raises ValueError as `read` does."""
+    return _read_key(hint, value, source, key, partial=False)
+
+
 def _read_section(cls: type, value: Any, source: str, key: str, partial: bool) -> Any:
     where = f"{source}: {key}" if key else source
     if not isinstance(value, Mapping):

@@ -146,6 +146,16 @@ def test_a_loss_can_be_chosen(configured: Configured) -> None:
         (["tasks.segment_semantic.loss=l1"], r"tasks\.segment_semantic\.loss: got 'l1'; expected a loss for classes"),
         (["data.options={view: 3}"], r"data\.options: got 'view' for taskonomy; expected none"),
         (["data.options={root: x}"], r"data\.options: got 'root' for taskonomy; expected none"),
+        (
+            ["data.dataset=replica", "data.options={depth_scale: many}"],
+            r"replica: data\.options\.depth_scale: got 'many' \(str\); expected a number or null; change the value",
+        ),
+        (
+            ["data.dataset=nyu", "data.options={intrinsics: [500, 500, 320]}"],
+            r"nyu: data\.options\.intrinsics: got \[500, 500, 320\] \(list\); expected \[a number, a number, a",
+        ),
+        (["data.dataset=cocodoom", "data.options={by: level}"], r"data\.options\.by: got 'level' .*; expected one of run, map"),
+        (["data.dataset=rooms", "data.options={views: true}"], r"data\.options\.views: got True \(bool\); expected an integer"),
         (["data.root=nowhere/at/all"], r"data\.root: got 'nowhere/at/all', which is no folder; expected .*; correct the path"),
         (["data.split=trian"], r"data\.split: got 'trian'; expected one of .*; did you mean 'train'\?"),
         (["eval.split=vall"], r"split: got 'vall'; expected one of .*; did you mean 'val'\?"),

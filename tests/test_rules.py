@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tasks": {"losses", "metrics", "draw"},
     "data": {"tasks", "labels", "memory"},
     "optim": {"config", "schema", "tasks", "balance", "models"},
-    "build": {"config", "tasks", "losses", "balance", "models", "data", "loader", "optim"},
+    "build": {"schema", "config", "tasks", "losses", "balance", "models", "data", "loader", "optim"},
     "bootstrap": set(),
     "score": {"tasks", "metrics", "distributed", "bootstrap"},
     "evaluate": {"tasks", "metrics", "distributed", "bootstrap", "score"},

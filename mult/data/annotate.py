@@ -22,7 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mult.data.derived import DERIVABLE, Geometry, derive, warn_of_median
-from mult.data.encodings import DEPTH_UNITS_PER_M, GRAY_16_BIT, NO_GEOMETRY, Mask, read_pixels
+from mult.data.encodings import DEPTH_UNITS_PER_M, GRAY_16_BIT, NO_GEOMETRY, UNREADABLE, Mask, read_npy, read_pixels
 from mult.data.index import write_atomically
 from mult.data.parallel import in_processes
 from mult.data.taskonomy import SPLITS, view_complete, write_view
@@ -189,18 +189,15 @@ def _read_rgb(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on damaged files
+    except UNREADABLE as error:
         raise ValueError(f"{path}: got no image ({error}); expected a whole jpg or png; fetch it again") from error
 
 
 def _read_depth(path: Path, scale: float) -> tuple[NDArray[np.float64], Mask]:
     """Metres (H, W), 0 where there is no measurement, and where there is one."""
     if path.suffix.lower() == ".npy":
-        try:
-            stored = np.load(path)
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"{path}: got no array ({error}); expected (H, W) numbers; save it again") from error
-        if stored.ndim != 2 or stored.dtype.kind not in "fui":
+        stored = read_npy(path)
+        if stored.ndim != 2:
             raise ValueError(f"{path}: got {stored.dtype} {stored.shape}; expected (H, W) numbers; save one depth map")
     else:
         stored = read_pixels(path, GRAY_16_BIT)

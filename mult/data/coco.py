@@ -202,7 +202,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         labels = np.array([annotation["category_id"] for annotation in annotations], np.int64)
         areas = np.array([annotation["area"] for annotation in annotations], np.float64)
         info = tree.get("info") or {}
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        if not isinstance(info, dict):
+            raise TypeError(f"info is {info!r:.40}")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(
             f"{path}: got a file that is not read as COCO's JSON ({error!r}); expected images, annotations and categories; "
             "fetch or make it again"

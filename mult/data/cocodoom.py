@@ -62,7 +62,7 @@ class CocoDoom(Dataset[Sample]):
         surfaces: bool = False,
         depth: Literal["16bit", "8bit"] = "16bit",
         map_units_per_metre: float | None = None,
-        intrinsics: Sequence[float] | None = None,
+        intrinsics: Intrinsics | None = None,
         max_depth_m: float | None = None,
     ) -> None:
         for option, value, allowed in (

@@ -52,8 +52,9 @@ class Cache:
         for task in tasks:
             if task not in at_hand:
                 remedy = ", or let scripts/annotate.py --dataset derive it" if task in DERIVABLE else ""
+                there = ", ".join(at_hand) or "(none)"
                 raise ValueError(
-                    f"{self.folder.parent}: got task {task}, of which {where} has no file; expected some of {at_hand}; "
+                    f"{self.folder.parent}: got task {task}, of which {where} has no file; expected some of {there}; "
                     f"leave the task out or add its files{remedy}"
                 )
         return tuple(at_hand)

@@ -46,6 +46,8 @@ DEPTH_UNITS_PER_M = 512
 NO_GEOMETRY = 65535
 NO_NORMAL = 128
 
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""What Pillow and NumPy raise on damaged files."""
 GRAY_16_BIT = ("I;16", "I", "I;16B", "I;16L")
 GRAY = ("L", "1", *GRAY_16_BIT)
 
@@ -60,7 +62,7 @@ def read_pixels(path: Path, modes: tuple[str, ...], size: tuple[int, int] | None
             mode = image.mode
             image.load()
             pixels = np.asarray(image if convert is None else image.convert(convert))
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises on damaged files
+    except UNREADABLE as error:
         raise BadFileError(
             f"{path}: got a file that cannot be read ({error}); expected a whole image; "
             "fetch or make it again, or delete it to go without this label",
@@ -84,6 +86,21 @@ def read_pixels(path: Path, modes: tuple[str, ...], size: tuple[int, int] | None
 def read_image(path: Path, modes: tuple[str, ...] = ("RGB",)) -> Array:
     """A picture as float32 (3, H, W) in [0, 1]; raises as `read_pixels` does."""
     return _planes(read_pixels(path, modes)) / np.float32(255)
+
+
+def read_npy(path: Path) -> Array:
+    """The numbers of an npy, of any shape; BadFileError, naming the file, for one that is damaged or holds anything else."""
+    try:
+        values = np.load(path)
+    except UNREADABLE as error:
+        raise BadFileError(
+            f"{path}: got no array ({error}); expected numbers in npy; save it again",
+            "missing" if isinstance(error, FileNotFoundError) else "damaged",
+        ) from error
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fui" or not values.size:
+        got = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else "several arrays"
+        raise BadFileError(f"{path}: got {got}; expected numbers in npy; save it again", "mode")
+    return values
 
 
 def _planes(pixels: Array) -> Array:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mult.data.encodings import GRAY, Array, Mask, read_pixels
-from mult.data.sample import IGNORE
+from mult.data.sample import IGNORE, BadFileError
 
 _UNKNOWN = -1
 
@@ -34,7 +34,7 @@ class Instances:
             content = json.loads(path.read_text(encoding="utf-8"))
             names = {int(entry["id"]): str(entry["name"]) for entry in content["classes"]}
             objects = {int(entry["id"]): int(entry["class_id"]) for entry in content["objects"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"{path}: got no class map ({error!r}); expected JSON with classes [{{id, name}}] and objects "
                 "[{id, class_id}], as Replica's info_semantic.json; correct data.options.class_map"
@@ -63,9 +63,10 @@ class Instances:
         found = np.unique(pixels)
         gaps = [int(i) for i in found if i >= len(self.table) or self.table[i] == _UNKNOWN]
         if gaps:
-            raise ValueError(
+            raise BadFileError(
                 f"{path}: got the instance ids {gaps[:8]}; expected those of {self.path.name}; "
-                f"complete {self.path}, or give the map of this scene"
+                f"complete {self.path}, or give the map of this scene",
+                "range",
             )
         target = self.table[pixels]
         return target, target != IGNORE

@@ -9,7 +9,8 @@ Depth is that of the dataset's `depths`, which its authors filled in where the s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from mult.data.annotate import Camera
 from mult.data.derived import DERIVABLE, Cache, warn_of_median
 from mult.data.encodings import Array
 from mult.data.nyu_forms import form_of
-from mult.data.sample import IGNORE, Sample
+from mult.data.sample import IGNORE, BadFileError, Sample
 from mult.data.taskonomy import SPLITS, published_list
 from mult.labels import Intrinsics
 from mult.tasks import TASKS
@@ -59,7 +60,7 @@ class NYU(Dataset[Sample]):
         *,
         space: int | None = None,
         crop: bool = False,
-        intrinsics: Sequence[float] | None = None,
+        intrinsics: Intrinsics | None = None,
         max_depth_m: float | None = None,
     ) -> None:
         self.root, self.crop, self.max_depth_m = Path(root), crop, max_depth_m
@@ -69,9 +70,9 @@ class NYU(Dataset[Sample]):
             raise ValueError(f"data.split: got {split!r}; expected one of {', '.join(SPLITS)}; choose one of them")
         facts = json.loads(published_list("nyu", "json").read_text())
         self._form = form_of(self.root, split, facts)
-        self._space = space or min(self._form.space, 40)
+        self._space = min(self._form.space, 40) if space is None else space
         self._table, names = _label_space(self.root, self._form.space, self._space, facts, self._form.names)
-        self._intrinsics = None if intrinsics is None else _checked_intrinsics(intrinsics)
+        self._intrinsics = None if intrinsics is None else Camera(1.0, intrinsics).intrinsics
         self.cache = Cache(self.root)
         self.labelled = frozenset({"segment_semantic"} | ({"depth_zbuffer"} if self._form.has_depth else set()))
         self.available = self.cache.require(tasks or (), self.labelled, self._form.folders, f"split {split!r}")
@@ -80,13 +81,8 @@ class NYU(Dataset[Sample]):
         self.classes = {task: names for task in self.tasks if TASKS[task].categorical}
         whole = "labels are derived of whole images; leave data.options.crop out"
         self.underivable: Mapping[str, str] = dict.fromkeys(DERIVABLE, whole) if crop else {}
-        size = self._form.image(0).shape[1:]
-        if crop and size != SIZE:
-            raise ValueError(f"{self.root}: got data.options.crop for images of {size}; expected {SIZE}; leave it out")
-        if "depth_zbuffer" in self.tasks:
-            depth_m, valid = self._form.depth(0, size)
-            median = float(np.median(depth_m[valid])) if valid.any() else None
-            warn_of_median(median, f"is the depth of {self.root} in metres?")
+        with suppress(BadFileError):  # of the first view: whoever reads it is told, or leaves it out (data.on_bad_file)
+            self._check_first()
 
     def __len__(self) -> int:
         return len(self._form.ids)
@@ -95,6 +91,8 @@ class NYU(Dataset[Sample]):
         i = self._index(i)
         image = self._form.image(i)
         size = image.shape[1:]
+        if self.crop and size != SIZE:
+            raise BadFileError(f"{self.name(i)}: got an image of {size} to crop; expected {SIZE}; fetch it again", "size")
         native = {}
         if "segment_semantic" in self.tasks:
             target = self._table[self._form.codes(i, size)]
@@ -142,6 +140,16 @@ class NYU(Dataset[Sample]):
             return (fx, fy, cx - columns.start, cy - rows.start), (rows.stop - rows.start, columns.stop - columns.start)
         return (fx, fy, cx, cy), size
 
+    def _check_first(self) -> None:
+        """Refuse images that cannot be cropped, and warn of depth that is not in metres."""
+        size = self._form.image(0).shape[1:]
+        if self.crop and size != SIZE:
+            raise ValueError(f"{self.root}: got data.options.crop for images of {size}; expected {SIZE}; leave it out")
+        if "depth_zbuffer" in self.tasks:
+            depth_m, valid = self._form.depth(0, size)
+            median = float(np.median(depth_m[valid])) if valid.any() else None
+            warn_of_median(median, f"is the depth of {self.root} in metres?")
+
     def _index(self, i: int) -> int:
         if not -len(self) <= i < len(self):
             raise IndexError(f"view {i} of {len(self)}")
@@ -167,11 +175,6 @@ def _label_space(
         return table, [str(name) for name in facts[f"classes{space}"]]
     assert names is not None
     return table, [*names[:IGNORE], "", *names[IGNORE:]]
-
-
-def _checked_intrinsics(values: Sequence[float]) -> Intrinsics:
-    fx, fy, cx, cy = (float(value) for value in values)
-    return Camera(1.0, (fx, fy, cx, cy)).intrinsics
 
 
 def _cut(sample: Sample) -> Sample:

@@ -14,8 +14,9 @@ from typing import Protocol
 
 import numpy as np
 
-from mult.data.encodings import GRAY, GRAY_16_BIT, Array, Mask, read_image, read_pixels
+from mult.data.encodings import GRAY, GRAY_16_BIT, Array, Mask, read_image, read_npy, read_pixels
 from mult.data.nyu_mat import DEPTH_UNITS_PER_M, FOLDERS, LABELS, META, VIEWS
+from mult.data.sample import BadFileError
 
 _SPLIT = {"train": "train", "val": "val", "test": "val"}
 """Folder or list of a split, in the forms that call the 654 images of the test split val."""
@@ -116,7 +117,12 @@ class Multitask:
         path = root / "gt_sets" / f"{listed}.txt"
         if not path.is_file():
             raise FileNotFoundError(f"{path}: got no such file; expected a name a line; fetch NYUD_MT again")
-        self.ids = path.read_text(encoding="utf-8").split()
+        try:
+            self.ids = path.read_text(encoding="utf-8").split()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: got bytes that are no text ({error}); expected a name a line; fetch it again") from error
+        if not self.ids:
+            raise ValueError(f"{path}: got no name; expected one a line; fetch NYUD_MT again")
         for name in self.ids:
             if not re.fullmatch(r"\w[\w.-]*", name):
                 raise ValueError(
@@ -158,10 +164,11 @@ class Npy:
     def image(self, i: int) -> Array:
         path = self._path("image", i)
         values = read_npy(path)
-        if values.ndim != 3 or values.shape[2] != 3 or values.min() < 0 or values.max() > 1:
-            raise ValueError(
+        if values.ndim != 3 or values.shape[2] != 3 or not (values.min() >= 0 and values.max() <= 1):  # a NaN is neither
+            raise BadFileError(
                 f"{path}: got {values.shape} from {values.min():.4g} to {values.max():.4g}; expected (H, W, 3) in [0, 1]; "
-                "save the image as MTAN does"
+                "save the image as MTAN does",
+                "range",
             )
         return np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32)
 
@@ -169,8 +176,8 @@ class Npy:
         path = self._path("label", i)
         codes = _of_size(path, read_npy(path), size) + 1
         if (codes != np.rint(codes)).any() or codes.min() < 0:
-            raise ValueError(
-                f"{path}: got labels that are no whole numbers from -1 on; expected -1 (none) to 12; save it again"
+            raise BadFileError(
+                f"{path}: got labels that are no whole numbers from -1 on; expected -1 (none) to 12; save it again", "range"
             )
         return _checked(path, codes.astype(np.int64), self.space)
 
@@ -185,21 +192,12 @@ class Npy:
         return self._root / folder / kind / f"{number}.npy"
 
 
-def read_npy(path: Path) -> Array:
-    """Numbers of any shape; ValueError, naming the file, for one that is damaged or holds anything else."""
-    try:
-        values = np.load(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: got no array ({error}); expected numbers in npy; save it again") from error
-    if values.dtype.kind not in "fui" or not values.size:
-        raise ValueError(f"{path}: got {values.dtype} {values.shape}; expected numbers; save it again")
-    return values
-
-
 def _of_size(path: Path, values: Array, size: tuple[int, int]) -> Array:
     plane = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
     if plane.shape != size:
-        raise ValueError(f"{path}: got {values.shape}; expected {size} (height, width), as the image has; save it again")
+        raise BadFileError(
+            f"{path}: got {values.shape}; expected {size} (height, width), as the image has; save it again", "size"
+        )
     return plane
 
 
@@ -211,5 +209,5 @@ def _metres(path: Path, size: tuple[int, int]) -> tuple[Array, Mask]:
 
 def _checked(path: Path, codes: Array, highest: int) -> Array:
     if codes.max() > highest:
-        raise ValueError(f"{path}: got label {codes.max()}; expected none above {highest}; restore the file")
+        raise BadFileError(f"{path}: got label {codes.max()}; expected none above {highest}; restore the file", "range")
     return codes

@@ -9,7 +9,7 @@ Neither has classes: what Habitat calls semantic images are instance ids, and on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,7 @@ class Replica(Dataset[Sample]):
         tasks: Iterable[str] | None = None,
         *,
         depth_scale: float | None = None,
-        intrinsics: Sequence[float] | None = None,
+        intrinsics: Intrinsics | None = None,
         class_map: str | None = None,
         max_depth_m: float | None = None,
     ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from torch.utils.data import Dataset
 from mult.data.annotate import Camera
 from mult.data.derived import Cache, warn_of_median
 from mult.data.encodings import GRAY_16_BIT, NO_GEOMETRY, Array, read_image, read_pixels
-from mult.data.sample import Sample
+from mult.data.sample import BadFileError, Sample
 from mult.data.taskonomy import SPLITS, published_list, read_splits
 from mult.labels import Intrinsics
 from mult.tasks import TASKS
@@ -43,13 +44,12 @@ class Sequences(Dataset[Sample]):
         tasks: Sequence[str] | None,
         *,
         depth_scale: float | None,
-        intrinsics: Sequence[float] | None,
+        intrinsics: Intrinsics | None,
         max_depth_m: float | None,
     ) -> None:
         self.root, self.max_depth_m = root, max_depth_m
         self._of_size = SIZE if intrinsics is None else None
-        fx, fy, cx, cy = intrinsics or INTRINSICS
-        self._camera = Camera(DEPTH_UNITS_PER_M if depth_scale is None else depth_scale, (fx, fy, cx, cy))
+        self._camera = Camera(DEPTH_UNITS_PER_M if depth_scale is None else depth_scale, intrinsics or INTRINSICS)
         self.buildings = _of_split(root, scenes, split)
         self._folders = [scenes[scene] for scene in self.buildings]
         found = [_numbers(folder) for folder in self._folders]
@@ -64,7 +64,8 @@ class Sequences(Dataset[Sample]):
         self.available = self.cache.require(tasks or (), self.labelled, self.buildings, f"split {split!r}")
         wanted = set(self.available) - {_SEMANTIC} if tasks is None else tasks
         self.tasks = tuple(task for task in TASKS if task in wanted)
-        self._check_scale()
+        with suppress(BadFileError):  # of the first frame: whoever reads it is told, or leaves it out (data.on_bad_file)
+            self._check_scale()
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -171,7 +172,13 @@ def _numbers(scene: Path) -> dict[str, Array]:
     """Of a scene's frames, depth and instance images the numbers, sorted."""
     text = "\n".join(path.name for path in (scene / "results").iterdir())
     kinds = {"frame": "jpg", "depth": "png", "semantic": "png"}
-    return {
+    found = {
         kind: np.sort(np.array(re.findall(rf"^{kind}(\d{{6}})\.{suffix}$", text, re.MULTILINE), dtype=np.int64))
         for kind, suffix in kinds.items()
     }
+    if not len(found["frame"]):
+        raise ValueError(
+            f"{scene / 'results'}: got no frame of six digits; expected frame000000.jpg and so on; rename them, depth and "
+            "semantic images as well"
+        )
+    return found

@@ -236,13 +236,21 @@ def _is_listed(building: str, listed: Mapping[str, object]) -> bool:
 
 def read_splits(path: Path) -> dict[str, set[str]]:
     """building -> the splits it is in."""
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if not {"id", *SPLITS} <= set(reader.fieldnames or ()):
-            raise ValueError(
-                f"{path}: got the columns {reader.fieldnames}; expected id,train,val,test; write them as the file's first line"
-            )
-        return {row["id"]: {split for split in SPLITS if row[split] == "1"} for row in reader}
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # with a byte order mark, as spreadsheets write, or without
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: got no CSV in UTF-8 ({error}); expected id,train,val,test; save it as that") from error
+    if not {"id", *SPLITS} <= set(reader.fieldnames or ()):
+        raise ValueError(
+            f"{path}: got the columns {reader.fieldnames}; expected id,train,val,test; write them as the file's first line"
+        )
+    for row in rows:
+        for split in SPLITS:
+            if row[split] not in ("0", "1"):
+                raise ValueError(f"{path}: {row['id']}: {split}: got {row[split]!r}; expected 0 or 1; correct the line")
+    return {row["id"]: {split for split in SPLITS if row[split] == "1"} for row in rows}
 
 
 def _some(names: list[str]) -> str:

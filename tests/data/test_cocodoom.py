@@ -181,7 +181,7 @@ def test_camera_is_the_engines_unless_the_json_or_the_user_knows_better(root: Pa
     assert CocoDoom(root).camera(1) == ((6.0, 6.0, 5.5, 3.5), SIZE)
     write(root, TREE | {"info": {"intrinsics": [5, 6.5, 5.25, 3]}})
     assert CocoDoom(root).camera(0) == ((5.0, 6.5, 5.25, 3.0), SIZE)
-    assert CocoDoom(root, intrinsics=[7, 8, 1, 2]).camera(0) == ((7.0, 8.0, 1.0, 2.0), SIZE)
+    assert CocoDoom(root, intrinsics=(7, 8, 1, 2)).camera(0) == ((7.0, 8.0, 1.0, 2.0), SIZE)
 
 
 def test_frames_are_grouped_by_map(root: Path) -> None:
@@ -352,6 +352,7 @@ LIKE_ANOTHER = annotation(FIRST, 300, 0, [[0, 0, 2, 0, 2, 2]], 2)
         ),
         ("images", [], r"got no image; expected at least one; choose another split"),
         ("images.0.id", "x", r"got a file that is not read as COCO's JSON \(ValueError"),
+        ("info", "2017", r"got a file that is not read as COCO's JSON \(TypeError\(.info is '2017'"),
     ],
 )
 def test_json_that_is_wrong_is_refused(root: Path, path: str, value: Any, message: str) -> None:
@@ -360,8 +361,9 @@ def test_json_that_is_wrong_is_refused(root: Path, path: str, value: Any, messag
         CocoDoom(root)
 
 
-def test_a_file_that_is_no_json(root: Path) -> None:
-    (root / "run-full-train.json").write_text('{"images": [')
+@pytest.mark.parametrize("text", ['{"images": [', "[" * 100_000], ids=["cut", "deep"])
+def test_a_file_that_is_no_json(root: Path, text: str) -> None:
+    (root / "run-full-train.json").write_text(text)
     with pytest.raises(ValueError, match=r"run-full-train\.json: got a file that is not read as COCO's JSON .*; fetch"):
         CocoDoom(root)
 

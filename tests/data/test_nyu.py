@@ -20,6 +20,7 @@ from PIL import Image
 from mult.data import NYU
 from mult.data.derived import fill
 from mult.data.nyu_mat import prepare
+from mult.data.sample import BadFileError
 
 h5py = pytest.importorskip("h5py", reason="needs the extra nyu")
 
@@ -156,7 +157,7 @@ def test_a_sample_is_what_was_stored(unpacked: Path) -> None:
     assert size == (HEIGHT, WIDTH)
     assert (fx, fy) == pytest.approx((518.858 * scale, 519.470 * scale))
     assert (cx, cy) == pytest.approx((326.082 * scale - 0.5, 254.236 * scale - 0.5))
-    assert NYU(unpacked, intrinsics=[9, 8, 7, 6]).camera(0)[0] == (9.0, 8.0, 7.0, 6.0)
+    assert NYU(unpacked, intrinsics=(9, 8, 7, 6)).camera(0)[0] == (9.0, 8.0, 7.0, 6.0)
     assert pickle.loads(pickle.dumps(dataset))[-1]["id"] == dataset.name(794)
     with pytest.raises(IndexError, match="view 795 of 795"):
         dataset[795]
@@ -439,7 +440,8 @@ def test_a_list_may_not_lead_out_of_the_root(tmp_path: Path) -> None:
         ({"space": 894}, r"data.options.space: got 894 for .*; expected one of \[13, 40\]; choose one"),
         ({"split": "validation"}, r"data.split: got 'validation'; expected one of train, val, test"),
         ({"crop": True}, r"got data.options.crop for images of \(12, 16\); expected \(480, 640\); leave it out"),
-        ({"intrinsics": [1, -1, 0, 0]}, r"intrinsics: got \(1.0, -1.0, 0.0, 0.0\); expected fx fy cx cy with fx, fy above 0"),
+        ({"space": 0}, r"data.options.space: got 0 for .*; expected one of \[13, 40\]; choose one"),
+        ({"intrinsics": (1, -1, 0, 0)}, r"intrinsics: got \(1, -1, 0, 0\); expected fx fy cx cy with fx, fy above 0"),
         ({"tasks": ["reshading"]}, r"got task reshading, of which split 'train' has no file; expected some of"),
     ],
 )
@@ -459,7 +461,9 @@ def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, Any], mess
         ("train/label/0.npy", np.full((HEIGHT, WIDTH), 13.0), r"got label 14; expected none above 13; restore the file"),
         ("train/label/0.npy", np.full((HEIGHT, WIDTH), 0.5), r"got labels that are no whole numbers from -1 on; expected -1"),
         ("train/depth/0.npy", np.ones((WIDTH, HEIGHT)), r"got \(16, 12\); expected \(12, 16\) \(height, width\), as the image"),
-        ("train/depth/0.npy", np.full((HEIGHT, WIDTH), "x"), r"got <U1 \(12, 16\); expected numbers; save it again"),
+        ("train/depth/0.npy", np.full((HEIGHT, WIDTH), "x"), r"got <U1 \(12, 16\); expected numbers in npy; save it again"),
+        ("train/depth/0.npy", {"a": np.ones(3)}, r"got several arrays; expected numbers in npy; save it again"),
+        ("train/image/0.npy", np.full((HEIGHT, WIDTH, 3), np.nan), r"got \(12, 16, 3\) from nan to nan; expected \(H, W, 3\)"),
         ("train/depth/0.npy", None, r"got no array \(.*\); expected numbers in npy; save it again"),
     ],
 )
@@ -467,10 +471,25 @@ def test_wrong_files_are_named(tmp_path: Path, file: str, values: Any, message: 
     write_npy(tmp_path)
     if values is None:
         (tmp_path / file).write_bytes(b"nothing")
+    elif isinstance(values, dict):
+        with open(tmp_path / file, "wb") as opened:
+            np.savez(opened, **values)
     else:
         np.save(tmp_path / file, values)
-    with pytest.raises(ValueError, match=rf"{file}: {message}"):
-        NYU(tmp_path)[0]
+    dataset = NYU(tmp_path)  # the others can be read
+    dataset[1]
+    with pytest.raises(BadFileError, match=rf"{file}: {message}"):
+        dataset[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "got no name; expected one a line"), (b"\xff\xfe0", "got bytes that are")]
+)
+def test_a_list_that_is_none(tmp_path: Path, content: bytes, message: str) -> None:
+    write_multitask(tmp_path)
+    (tmp_path / "gt_sets/train.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"gt_sets/train\.txt: {message}"):
+        NYU(tmp_path)
 
 
 def test_other_folders_are_refused(unpacked: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mult.data import Replica
 from mult.data.derived import fill
+from mult.data.sample import BadFileError
 
 HEIGHT, WIDTH = 24, 36
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
@@ -42,7 +43,7 @@ def write_scene(root: Path, scene: str, frames: tuple[int, ...] = (0, 5, 2000), 
     return folder
 
 
-CAMERA: dict[str, Any] = {"intrinsics": [50.0, 40.0, 12.5, 8.25]}
+CAMERA: dict[str, Any] = {"intrinsics": (50.0, 40.0, 12.5, 8.25)}
 
 
 def test_a_sequence_is_read_as_it_is_stored(tmp_path: Path) -> None:
@@ -267,8 +268,8 @@ def test_the_published_split_is_copied_right() -> None:
     [
         ({"split": "valid"}, r"data.split: got 'valid'; expected one of train, val, test"),
         ({"depth_scale": 0.0}, r"depth-scale: got 0.0; expected depth units a metre, above 0"),
-        ({"intrinsics": [0, 1, 2, 3]}, r"intrinsics: got .*; expected fx fy cx cy with fx, fy above 0"),
-        ({"tasks": ["normal"]}, r"got task normal, of which split 'train' has no file; expected some of \['depth_zbuffer'\];"),
+        ({"intrinsics": (0, 1, 2, 3)}, r"intrinsics: got .*; expected fx fy cx cy with fx, fy above 0"),
+        ({"tasks": ["normal"]}, r"got task normal, of which split 'train' has no file; expected some of depth_zbuffer;"),
         ({"class_map": "map.json"}, r"got data.options.class_map but no image of instance ids; expected"),
     ],
 )
@@ -292,6 +293,33 @@ def test_an_implausible_scale_is_said(tmp_path: Path, scale: float) -> None:
     message = rf"^the median depth is {median:.4g} m, outside 0.2 to 100.0 m: is data.options.depth_scale, {scale} units a m"
     with pytest.warns(UserWarning, match=message):
         Replica(tmp_path, depth_scale=scale)
+
+
+def test_frames_of_other_names_are_refused(tmp_path: Path) -> None:
+    results = write_scene(tmp_path, "room0", (0,))
+    (results / "frame000000.jpg").rename(results / "frame0000.jpg")
+    with pytest.raises(ValueError, match=r"room0/results: got no frame of six digits; expected frame000000.jpg and so on"):
+        Replica(tmp_path)
+
+
+def test_a_damaged_first_frame_leaves_the_others(tmp_path: Path) -> None:
+    results = write_scene(tmp_path, "room0", (0, 1))
+    (results / "depth000000.png").write_bytes(b"x")
+    dataset = Replica(tmp_path, **CAMERA)
+    assert dataset[1]["valid"]["depth_zbuffer"].any()
+    with pytest.raises(BadFileError, match=r"depth000000.png: got a file that cannot be read"):
+        dataset[0]
+
+
+def test_a_damaged_size_does_not_take_all_memory(tmp_path: Path) -> None:
+    """A JPEG's header that says 65535 x 65535: Pillow refuses it by an error of its own kind."""
+    results = write_scene(tmp_path, "room0", (0,))
+    content = bytearray((results / "frame000000.jpg").read_bytes())
+    place = content.index(b"\xff\xc0") + 5
+    content[place : place + 4] = b"\xff" * 4
+    (results / "frame000000.jpg").write_bytes(content)
+    with pytest.raises(BadFileError, match=r"frame000000.jpg: got a file that cannot be read \(Image size"):
+        Replica(tmp_path, **CAMERA)[0]
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:

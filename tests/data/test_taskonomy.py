@@ -331,3 +331,15 @@ def test_wrong_arguments(by_task: Any) -> None:
     (by_task.root / "splits.csv").write_text("building,split\nhanson,train\n")
     with pytest.raises(ValueError, match=r"splits.csv: got the columns .*; expected id,train,val,test"):
         Taskonomy(by_task.root)
+    (by_task.root / "splits.csv").write_text("id,train,val,test\nhanson,true,0,0\n")
+    with pytest.raises(ValueError, match=r"splits.csv: hanson: train: got 'true'; expected 0 or 1; correct the line"):
+        Taskonomy(by_task.root)
+    (by_task.root / "splits.csv").write_text("id,train,val,test\nhanson,1\n")
+    with pytest.raises(ValueError, match=r"splits.csv: hanson: val: got None; expected 0 or 1"):
+        Taskonomy(by_task.root)
+    (by_task.root / "splits.csv").write_text("id,train,val,test\nhanson,1,0,0\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"splits.csv: got no CSV in UTF-8 .*; save it as that"):
+        Taskonomy(by_task.root)
+    (by_task.root / "splits.csv").write_text("id,train,val,test\nhanson,1,0,0\n", encoding="utf-8-sig")
+    with pytest.raises(ValueError, match="got task reshading"):  # as without the mark
+        Taskonomy(by_task.root)
