@@ -55,7 +55,14 @@ def _compared(runs: Sequence[RunRecord], baselines: Sequence[Path]) -> dict[str,
     """By name, the evaluations that several runs have, or that have baselines; rows are named by the runs' folders."""
     comparisons = {}
     files = {path.resolve(): read_json(path) for path in baselines}
-    for stem in dict.fromkeys(stem for run in runs for stem in run.columns):
+    stems = list(dict.fromkeys(stem for run in runs for stem in run.columns))
+    for path in baselines:
+        if path.stem not in stems:
+            raise ValueError(
+                f"--baseline: got {path}; expected a JSON named as an evaluation of the runs: "
+                f"{', '.join(stems) or 'there is none'}; evaluate the single-task run on the same data"
+            )
+    for stem in stems:
         against = {str(path): file for path, file in files.items() if path.stem == stem}
         rows = []
         for run in (run for run in runs if stem in run.columns):

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from mult import distributed
 from mult.cli import exit_on_user_error
-from mult.data.encodings import CLASSES, ENCODINGS, encode_prediction
+from mult.data.encodings import CLASSES, ENCODINGS, UNREADABLE, encode_prediction
 from mult.data.index import write_atomically
 from mult.draw import Look, attention_page, picture
 from mult.draw.page import join
@@ -61,7 +61,7 @@ def read(images: Mapping[Path, Path], failed: list[str]) -> Iterator[tuple[Path,
         try:
             with Image.open(file) as image:
                 upright = ImageOps.exif_transpose(image)  # loads it
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             failed.append(f"{file} ({error})")
             continue
         yield name, upright

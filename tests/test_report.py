@@ -240,6 +240,13 @@ def test_the_script_marks_what_the_images_can_tell(script: Script, trained: Path
     assert [row[0] for row in rows if "▼ worse" in row[3]] == ["normal"]
     assert not [row for row in rows if "▲" in row[3]]
     assert rows[-1][:4] == ["all tasks", "Δm ↑ [%]", "+0.00", f"{-50 / 6:+.2f}"]
+    baseline.rename(tmp_path / "single" / "else.json")
+    ended = script("report", trained, "--out", tmp_path / "y.html", "--baseline", tmp_path / "single" / "else.json")
+    assert ended.status == 2
+    assert (
+        f"--baseline: got {tmp_path}/single/else.json; expected a JSON named as an evaluation of the runs: {stem}" in ended.err
+    )
+    assert not (tmp_path / "y.html").exists()
 
 
 def test_curves_against_steps_and_against_blur(runs: list[RunRecord]) -> None:
