@@ -114,6 +114,11 @@ def write_png(path: Path, pixels: Array) -> None:
     write_atomically(path, lambda file: picture.save(file, format="PNG", compress_level=1))
 
 
+def _scaled(pixels: Array, units: int) -> Array:
+    """(H, W) -> float32 (1, H, W), converted as it is divided."""
+    return np.divide(pixels, np.float32(units), dtype=np.float32)[None]
+
+
 # Decoders: (pixels, geometry (H, W), file) -> target, valid (H, W).
 
 
@@ -131,8 +136,7 @@ def _decode_segmentation(pixels: Array, geometry: Mask, path: Path) -> tuple[Arr
 
 def _decode_depth(pixels: Array, geometry: Mask, path: Path) -> tuple[Array, Mask]:
     valid = geometry & (pixels != NO_GEOMETRY)
-    depth_m = pixels.astype(np.float32) / DEPTH_UNITS_PER_M
-    return (depth_m * valid)[None], valid
+    return _scaled(pixels * valid, DEPTH_UNITS_PER_M), valid
 
 
 def _decode_normal(pixels: Array, geometry: Mask, path: Path) -> tuple[Array, Mask]:
@@ -144,12 +148,12 @@ def _decode_normal(pixels: Array, geometry: Mask, path: Path) -> tuple[Array, Ma
 
 
 def _decode_16bit(pixels: Array, geometry: Mask, path: Path) -> tuple[Array, Mask]:
-    return (pixels.astype(np.float32) / 65535)[None], np.ones(pixels.shape, np.bool_)
+    return _scaled(pixels, 65535), np.ones(pixels.shape, np.bool_)
 
 
 def _decode_reshading(pixels: Array, geometry: Mask, path: Path) -> tuple[Array, Mask]:
     gray = pixels if pixels.ndim == 2 else pixels[..., 0]
-    return (gray.astype(np.float32) / 255 * geometry)[None], geometry
+    return _scaled(gray * geometry, 255), geometry
 
 
 # Encoders: (target, geometry (H, W)) -> pixels. They refuse values that the files cannot hold.
