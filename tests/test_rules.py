@@ -246,10 +246,10 @@ LEFTOVERS = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X)\b|breakpoint\(\)|/(?:h
 
 
 def repository_files() -> list[Path]:
-    """The files that git has or would add."""
+    """The files that git has: what else lies in somebody's checkout (an environment, pictures) is theirs."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git repository")
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    command = ["git", "ls-files", "-z"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).exists()]
 
