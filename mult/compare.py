@@ -31,6 +31,10 @@ DELTA_M = "Δm % ↑"
 LEGEND = "▲ better, ▼ worse than {first}: the 95 % interval of the paired difference, over {over}, excludes 0"
 
 
+LABELS_ALONE = ("pixels", "target")
+"""What the columns have of an image whatever was predicted: valid pixels, and those of each class."""
+
+
 @dataclass(frozen=True)
 class Evaluated:
     """One evaluation on disk: its JSON and what each image contributed."""
@@ -151,6 +155,14 @@ def compare(rows: Sequence[Row]) -> Comparison:
                 f"compare: got other images in {other.path} (number {place} is {other.columns['id'][place]}) than in "
                 f"{first.path} ({first.columns['id'][place]}); expected the same; evaluate both on the same data"
             )
+        for name in LABELS_ALONE:  # other images may have the same names
+            for column in (f"{task}/{name}" for task in TASKS):
+                both = [one.columns.get(column) for one in (first, other)]
+                if both[0] is not None and both[1] is not None and not np.array_equal(both[0], both[1]):
+                    raise ValueError(
+                        f"compare: got other labels in {other.path} than in {first.path} ({column} of their images differ); "
+                        "expected the same; evaluate both on the same data"
+                    )
     over, unit_of = bootstrap.units(first.columns["group"])
     reference = rows[0].evaluations
     cells = {row.name: _cells(row.evaluations, reference, unit_of, is_first=row is rows[0]) for row in rows if row.evaluations}
@@ -287,6 +299,9 @@ def overview(comparisons: Mapping[str, Comparison]) -> str:
     heads = sorted({head for line in lines.values() for head in line}, key=lambda head: (places[head.split()[0]], head))
     table = [["", "", *heads], ["---"] * (len(heads) + 2)]
     table += [[*key, *(line.get(head, "-") for head in heads)] for key, line in lines.items()]
+    for name, comparison in comparisons.items():
+        absent = [row for row in comparison.rows if not row.evaluations]
+        table += [[name, row.name, f"missing: {row.missing}", *[""] * (len(heads) - 1)] for row in absent]
     return "".join(_markdown_line(line) for line in table)
 
 

@@ -224,8 +224,15 @@ def merge_baselines(
 def against(results: Results, baselines: Mapping[str, Entries]) -> dict[str, Any]:
     """Delta m against single-task models: {"delta_m", "terms", "left_out": {task: why}}; see metrics.delta_m.
 
-    Left out are the tasks that cannot be scored, or only without a unit.
+    Left out are the tasks that cannot be scored, or only without a unit. Raises ValueError where a baseline was scored on
+    other pixels: images of the same number, and names, may be others.
     """
+    for task, entries in results.items():
+        counts = [one.get(TASKS[task].primary, {}).get("pixels") for one in (entries, baselines.get(task, {}))]
+        if None not in counts and counts[0] != counts[1]:
+            raise ValueError(
+                f"--baseline: {task}: got one of {counts[1]} valid pixels; expected {counts[0]}; evaluate it on the same images"
+            )
     figures = {task: entries[TASKS[task].primary] for task, entries in results.items()}
     left_out = {task: entry["reason"] for task, entry in figures.items() if entry["value"] is None}
     kept = {task: entries for task, entries in results.items() if task not in left_out}

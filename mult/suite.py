@@ -79,8 +79,18 @@ def read_suite(path: Path) -> Suite:
                 raise ValueError(
                     f"{path}: {key}: got {member!r}; expected some of {', '.join(suite.members)}; add it to members"
                 )
-    for member, overrides in suite.members.items():
-        load_config(path.parent / suite.base, _told(overrides, {name: Path(name) for name in suite.members}))
+    folders = {name: Path(name) for name in suite.members}
+    configs = {
+        name: load_config(path.parent / suite.base, _told(overrides, folders)) for name, overrides in suite.members.items()
+    }
+    singles = {task for name in suite.baselines for task in configs[name].tasks}
+    for member, config in configs.items():
+        uncovered = [task for task in config.tasks if suite.baselines and task not in singles]
+        if uncovered:
+            raise ValueError(
+                f"{path}: baselines: got none of {', '.join(uncovered)}, which {member} has; expected a single-task member a "
+                "task; add them, or leave baselines out"
+            )
         if Path(member).name != member:
             raise ValueError(f"{path}: members: got {member!r}; expected the name of a folder; leave out what is not")
     return suite

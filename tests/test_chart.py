@@ -28,7 +28,7 @@ def test_points_lie_where_their_values_are() -> None:
 
 
 def test_lines_share_the_axes_and_levels_count() -> None:
-    lines = [Line("a", np.array([0.0, 1]), np.array([0.0, 1])), Line("b", np.array([1.0, 2]), np.array([3.0, 4]))]
+    lines = [Line("a", np.array([0.0, 1]), np.array([0.0, 1])), Line("b", np.array([1.0, 2]), np.array([3.0, 4]), place=1)]
     svg = chart("t", "x", "y", lines, [("constant", 8.0)])
     first, second = lines_of(svg)
     down = HEIGHT - TOP - BOTTOM
@@ -56,6 +56,16 @@ def test_what_is_not_finite_is_a_gap_and_a_lone_point_a_dot() -> None:
     assert "inf" not in svg
     with pytest.raises(ValueError, match=r"chart: got no point of empty; expected at least one; leave the chart out"):
         chart("empty", "x", "y", [Line("a", np.arange(2.0), np.array([np.nan, np.nan]))])
+
+
+def test_a_line_looks_as_its_place_in_the_legend_says() -> None:
+    """Also where the lines before it are not there; and 36 look different."""
+    look = re.compile(r'stroke="(#\w+)" (?:stroke-width="2" )?stroke-dasharray="([\d ]*)"')
+    looks = look.findall(key([f"run {place}" for place in range(36)]))
+    assert len(set(looks)) == 36
+    for place in (0, 2, 7):
+        drawn = chart("t", "x", "y", [Line("a", np.arange(2.0), np.arange(2.0), place=place)])
+        assert look.findall(drawn) == [looks[place]]
 
 
 def test_a_constant_is_drawn_in_the_middle() -> None:

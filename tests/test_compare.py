@@ -180,6 +180,18 @@ def test_what_is_not_of_the_same_images(tmp_path: Path, header: dict[str, Any], 
         compare.compare([a, b])
 
 
+def test_other_images_of_the_same_names(tmp_path: Path) -> None:
+    a = write(tmp_path / "a", {"reshading": l1_of_images(1)})
+    b = write(tmp_path / "b", {"reshading": l1_of_images(2)})
+    columns = dict(compare.load(b).columns)
+    columns["reshading/pixels"] = columns["reshading/pixels"] + (np.arange(IMAGES) == 3)
+    write_arrays(b / "eval" / "rooms-test.npz", columns)
+    with pytest.raises(
+        ValueError, match=r"got other labels in .*/b/.* than in .*/a/.* \(reshading/pixels of their images diff"
+    ):
+        compare.compare([row(a), row(b)])
+
+
 def test_which_evaluation_of_a_run(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", {"reshading": l1_of_images(1)})
     assert compare.load(folder, "rooms-test").path == folder / "eval" / "rooms-test.json"

@@ -295,6 +295,15 @@ def test_the_script_prints_delta_m(script: Script, trained: Path, tmp_path: Path
     assert line.replace("-0.00", "+0.00") == f"Δm -250.00 %: {', '.join(terms)}"
 
 
+def test_a_baseline_of_other_pixels_is_refused() -> None:
+    ours, other = ({"normal": {"mean": {"value": 20.0, "better": "lower", "pixels": pixels}}} for pixels in (90, 91))
+    assert evaluate.against(ours, ours)["delta_m"] == 0
+    with pytest.raises(
+        ValueError, match="--baseline: normal: got one of 91 valid pixels; expected 90; evaluate it on the same"
+    ):
+        evaluate.against(ours, other)
+
+
 def test_a_task_that_delta_m_leaves_out_is_said() -> None:
     compared = {"delta_m": 1.5, "terms": {"normal": 1.5}, "left_out": {"depth_zbuffer": "no valid pixel"}}
     assert evaluate.delta_m_line(compared) == "Δm +1.50 %: normal +1.50 %, depth_zbuffer left out (no valid pixel)"

@@ -67,7 +67,8 @@ def test_a_suite_trains_evaluates_compares_and_goes_on(write: Callable[..., Path
     assert (
         overview == [[f"| {stem}", row] for stem in ("seen", "seen-blur2", "held") for row in ("both", "alone", "tuned")][:-1]
     )
-    assert table.count("| broken | missing: seed 3: train.py ended with status 2: error: data.root: got 'nowhere'") == 2
+    broken = "| broken | missing: seed 3: train.py ended with status 2: error: data.root: got 'nowhere'"
+    assert table.count(broken) == 4  # in the overview and in the tables of both
     for stem, rows in (("seen", 4), ("seen-blur2", 4), ("held", 2)):
         assert f"## {stem}\n" in table
         with open(runs / f"{stem}.csv") as file:
@@ -167,6 +168,11 @@ def test_ctrl_c_and_sigterm_end_the_suite_after_the_script(write: Callable[..., 
         ({"a": []}, {"seeds": []}, r"got 1 members and the seeds \[\]"),
         ({"a": []}, {"seeds": [1, 1]}, r"the seeds \[1, 1\]; expected at least one of each, none twice"),
         ({"a": []}, {"baselines": ["b"]}, "baselines: got 'b'; expected some of a; add it to members"),
+        (
+            {"a": ["tasks={normal: 1, depth_zbuffer: 1}"], "b": SINGLE},
+            {"baselines": ["b"]},
+            "baselines: got none of depth_zbuffer, which a has; expected a single-task member a task; add them",
+        ),
         ({"a": []}, {"evaluate": {"x": {"members": ["b"]}}}, r"evaluate.x.members: got 'b'; expected some of a"),
         ({"a": []}, {"evaluate": {"x": {"blur": "-1"}}}, "--blur: got '-1'; expected sigmas"),
         ({"a": ["optim.lrr=1"]}, {}, "lrr"),

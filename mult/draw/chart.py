@@ -24,13 +24,15 @@ MOST_POINTS = 300
 @dataclass(frozen=True)
 class Line:
     """One line of a chart: its name in the legend, x and y (N,); NaN in y leaves a gap. `steps`: y are heights of bars that
-    reach from each x to the next, and x has one more. band: the low and high ends (N,) of what lies around the line."""
+    reach from each x to the next, and x has one more. band: the low and high ends (N,) of what lies around the line. place: of
+    its name in the legend (`key`), which gives its look: a chart may lack some of the lines that a page has."""
 
     name: str
     x: Array
     y: Array
     steps: bool = False
     band: tuple[Array, Array] | None = None
+    place: int = 0
 
 
 def thinned(x: Array, y: Array, most: int = MOST_POINTS) -> tuple[Array, Array, tuple[Array, Array] | None]:
@@ -71,8 +73,8 @@ def chart(title: str, across: str, up: str, lines: Sequence[Line], levels: Seque
         ((_, y),) = frame.place([frame.left], [level])
         parts.append(f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{WIDTH - RIGHT}" y="{y - 3:.1f}" text-anchor="end">{escape(name)}</text>')
-    for index, line in enumerate(lines):
-        colour, dash = LINES[index % len(LINES)], DASHES[index % len(DASHES)]
+    for line in lines:
+        colour, dash = _look(line.place)
         if line.band is not None:
             around = [*frame.place(line.x, line.band[0]), *reversed(frame.place(line.x, line.band[1]))]
             parts.append(f'<polygon points="{_points(around)}" fill="{colour}" opacity="0.2"/>')
@@ -92,11 +94,16 @@ def chart(title: str, across: str, up: str, lines: Sequence[Line], levels: Seque
 def key(names: Sequence[str]) -> str:
     """The legend of lines with these names: small SVGs and their texts, as HTML."""
     entries = []
-    for index, name in enumerate(names):
-        line = f'<line x1="0" x2="28" y1="5" y2="5" stroke="{LINES[index % len(LINES)]}" '
-        line += f'stroke-width="2" stroke-dasharray="{DASHES[index % len(DASHES)]}"/>'
+    for place, name in enumerate(names):
+        colour, dash = _look(place)
+        line = f'<line x1="0" x2="28" y1="5" y2="5" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"/>'
         entries.append(f'<span><svg width="28" height="10" aria-hidden="true">{line}</svg> {escape(name)}</span>')
     return f'<p class="key">{" ".join(entries)}</p>'
+
+
+def _look(place: int) -> tuple[str, str]:
+    """The colour and the dash pattern of a line; 36 are told apart."""
+    return LINES[place % len(LINES)], DASHES[(place + place // len(LINES)) % len(DASHES)]
 
 
 @dataclass(frozen=True)

@@ -21,29 +21,29 @@ BLUE, WHITE, ORANGE = np.array([0, 114, 178]), np.array([255, 255, 255]), np.arr
 
 def error_section(runs: Sequence[RunRecord], stem: str | None) -> Html:
     """Of the evaluation `stem`: a histogram of errors a task, and a confusion matrix a run of what has classes."""
-    having = [run for run in runs if stem in run.columns]
+    having = [(place, run) for place, run in enumerate(runs) if stem in run.columns]
     charts, matrices = [], []
     for task in TASKS:
-        lines = [line for run in having if (line := _histogram(run, str(stem), task))]
+        lines = [line for place, run in having if (line := _histogram(run, place, str(stem), task))]
         if lines:
             what = TASKS[task].errors or "error"
             title = f"{task}: {what}"
             charts.append(tag("figure", Html(chart(title, what, "% of pixels a bin", lines)), tag("figcaption", title)))
-        for run in having:
+        for _, run in having:
             confusion = run.columns[str(stem)].get(f"total/{task}/confusion")
             if confusion is not None:
                 names = run.columns[str(stem)][f"total/{task}/classes"].tolist()
                 matrices.append(_confusion(confusion, names, task if len(runs) == 1 else f"{task}, {run.name}"))
-    names = Html(key([run.name for run in having])) if len(having) > 1 and charts else Html("")
+    names = Html(key([run.name for run in runs])) if len(having) > 1 and charts else Html("")
     return join(names, tag("div", *charts, class_="grid") if charts else "", *matrices)
 
 
-def _histogram(run: RunRecord, stem: str, task: str) -> Line | None:
+def _histogram(run: RunRecord, place: int, stem: str, task: str) -> Line | None:
     columns = run.columns[stem]
     counts = columns.get(f"total/{task}/histogram")
     if counts is None or not counts.sum():
         return None
-    return Line(run.name, columns[f"total/{task}/edges"], 100 * counts / counts.sum(), steps=True)
+    return Line(run.name, columns[f"total/{task}/edges"], 100 * counts / counts.sum(), steps=True, place=place)
 
 
 def _confusion(confusion: NDArray[Any], names: Sequence[str], of: str) -> Html:

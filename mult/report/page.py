@@ -195,7 +195,7 @@ def _severity(runs: Sequence[RunRecord]) -> Html:
 
 def _severity_chart(runs: Sequence[RunRecord], stem: str, kind: str, task: str) -> Html | None:
     lines, named = [], ""
-    for run in runs:
+    for place, run in enumerate(runs):
         swept = run.against(stem, kind) if stem in run.evaluations else {}
         points = {severity: facts["tasks"].get(task, {}) for severity, facts in swept.items()}
         entries = {severity: of_task[primary(TASKS[task], of_task)] for severity, of_task in points.items() if of_task}
@@ -205,7 +205,8 @@ def _severity_chart(runs: Sequence[RunRecord], stem: str, kind: str, task: str) 
             band = [entry.get("interval") for entry in known.values()]
             ends = np.array(band, float).T if all(band) else None
             y = np.array([entry["value"] for entry in known.values()])
-            lines.append(Line(run.name, np.array(list(known)), y, band=None if ends is None else (ends[0], ends[1])))
+            around = None if ends is None else (ends[0], ends[1])
+            lines.append(Line(run.name, np.array(list(known)), y, band=around, place=place))
     return _figure(f"{stem}: {named}", ACROSS.get(kind, f"{kind}, severity"), named, lines) if lines else None
 
 
@@ -216,24 +217,24 @@ def _training(runs: Sequence[RunRecord]) -> Html:
     """The loss of each task, and its primary metric on every split that was evaluated, against the step."""
     charts = []
     for task in TASKS:
-        lines = [_line(run, "train", f"{task}/loss", thin=True) for run in runs]
+        lines = [_line(run, place, "train", f"{task}/loss", thin=True) for place, run in enumerate(runs)]
         if drawn := [line for line in lines if line]:
             charts.append(_figure(f"{task}: training loss", "step", "loss", drawn))
         for split in dict.fromkeys(split for run in runs for split in run.splits()):
             metric = TASKS[task].primary
-            lines = [_line(run, split, f"{task}/{metric}", thin=False) for run in runs]
+            lines = [_line(run, place, split, f"{task}/{metric}", thin=False) for place, run in enumerate(runs)]
             if drawn := [line for line in lines if line and len(line.x) > 1]:  # of one evaluation the table says all
                 charts.append(_figure(f"{task}: {metric}, {split} split", "step", metric, drawn, _trivial(runs, split, task)))
     return join(_key(runs), _grid(charts)) if charts else Html("")
 
 
-def _line(run: RunRecord, split: str, name: str, thin: bool) -> Line | None:
+def _line(run: RunRecord, place: int, split: str, name: str, thin: bool) -> Line | None:
     steps, values = run.curve(split, name)
     finite = np.isfinite(values)
     if not finite.any():
         return None
     steps, means, band = thinned(steps[finite], values[finite]) if thin else (steps, values, None)
-    return Line(run.name, steps, means, band=band)
+    return Line(run.name, steps, means, band=band, place=place)
 
 
 def _trivial(runs: Sequence[RunRecord], split: str, task: str) -> list[tuple[str, float]]:
