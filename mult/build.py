@@ -119,6 +119,8 @@ def dataset(data: DataConfig, tasks: Iterable[str], split: str) -> Reader:
         if name not in taken:
             expected = ", ".join(sorted(taken)) or "none"
             raise ValueError(f"data.options: got {name!r} for {data.dataset}; expected {expected}{_nearest(name, taken)}")
+    if data.max_depth_m is not None and "max_depth_m" not in known:
+        raise ValueError(f"data.max_depth_m: got {data.max_depth_m} for {data.dataset}; expected none; leave it out")
     for name in ("subset", "max_depth_m"):
         if name in known:
             arguments[name] = getattr(data, name)

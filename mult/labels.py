@@ -20,7 +20,7 @@ _DEPTH_STEP_M = 1 / 512  # of Taskonomy's depth files
 _EDGE_SIGMA = 3.0
 _KEYPOINT_SIGMAS = np.linspace(1, 30, 10)
 _WINDOWS = (3, 5, 7)
-_NO_SKIMAGE = '{} needs scikit-image; install it with: pip install "mult[labels]"'
+_NO_SKIMAGE = '{} needs scikit-image; install it with: pip install -e ".[labels]"'
 
 
 def edge_texture(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -81,6 +81,6 @@ def _board(folder: Path, step: int) -> Any:
     except ImportError as error:
         raise ImportError(
             "run.tensorboard: got true without the package tensorboard; expected it installed; "
-            'pip install "mult[tensorboard]", or run.tensorboard=false'
+            'pip install -e ".[tensorboard]", or run.tensorboard=false'
         ) from error
     return SummaryWriter(str(folder), purge_step=step + 1)

@@ -1,6 +1,6 @@
 """Unpack NYU Depth v2: python scripts/prepare_nyu.py --mat nyu_depth_v2_labeled.mat --out ROOT.
 
-Needs h5py (pip install "mult[nyu]") and about 1 GB beside the 2.8 GB of the .mat, which can go afterwards. An interrupted call
+Needs h5py (pip install -e ".[nyu]") and about 1 GB beside the 2.8 GB of the .mat, which can go afterwards. An interrupted call
 continues when it is repeated.
 """
 

@@ -156,6 +156,8 @@ def test_a_loss_can_be_chosen(configured: Configured) -> None:
         ),
         (["data.dataset=cocodoom", "data.options={by: level}"], r"data\.options\.by: got 'level' .*; expected one of run, map"),
         (["data.dataset=rooms", "data.options={views: true}"], r"data\.options\.views: got True \(bool\); expected an integer"),
+        (["data.dataset=rooms", "data.max_depth_m=3"], r"data\.max_depth_m: got 3\.0 for rooms; expected none; leave it out"),
+        (["data.subset=tinny"], r"data\.subset: got 'tinny'; expected one of .*; did you mean 'tiny'"),
         (["data.root=nowhere/at/all"], r"data\.root: got 'nowhere/at/all', which is no folder; expected .*; correct the path"),
         (["data.split=trian"], r"data\.split: got 'trian'; expected one of .*; did you mean 'train'\?"),
         (["eval.split=vall"], r"split: got 'vall'; expected one of .*; did you mean 'val'\?"),

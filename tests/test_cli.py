@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -201,6 +202,18 @@ def other_config(folder: Path) -> None:
     (folder / "config.json").write_text('{"architectures": ["Bert"], "hidden_size": 768}')
 
 
+def part_of_the_config(folder: Path) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    del content["classes"]
+    (folder / "config.json").write_text(json.dumps(content))
+
+
+def no_tasks(folder: Path) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    del content["tasks"]
+    (folder / "config.json").write_text(json.dumps(content))
+
+
 def no_config(folder: Path) -> None:
     (folder / "config.json").unlink()
 
@@ -215,6 +228,8 @@ CHECKPOINTS: dict[Callable[[Path], None], str] = {
     other_weights: r"model\.safetensors: not the weights of .*; expected .*; it is damaged or of another architecture",
     damaged_config: r"config\.json: .*; expected the config\.json that save_pretrained writes",
     other_config: r"config\.json: got format_version None; expected 1",
+    part_of_the_config: r"config\.json: got no whole description of a model \('classes'\); expected the config\.json",
+    no_tasks: r"config\.json: got no whole description of a model \(.*'tasks'\); expected the config\.json",
     no_config: r"config\.json: cannot be read .*; expected the config\.json",
     no_yaml: r"config\.yaml; expected a YAML file",
 }

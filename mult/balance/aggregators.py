@@ -42,7 +42,7 @@ def aggregators() -> dict[str, Any]:
     except ImportError as error:
         raise ImportError(
             "balance.method: got the name of none of ours (fixed, uncertainty, dwa, gradnorm), and TorchJD is not installed; "
-            'expected one of ours, or TorchJD; pip install "mult[balance]"'
+            'expected one of ours, or TorchJD; pip install -e ".[balance]"'
         ) from error
     every = {name: getattr(aggregation, name) for name in aggregation.__all__ if name not in _NOT_OFFERED}
     return {name: kind for name, kind in every.items() if issubclass(kind, aggregation.Aggregator)}

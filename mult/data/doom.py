@@ -213,7 +213,7 @@ def _vizdoom() -> Any:
     try:
         import vizdoom
     except ImportError as error:
-        raise ImportError('make_doom needs ViZDoom; install it with: pip install "mult[doom]"') from error
+        raise ImportError('make_doom needs ViZDoom; install it with: pip install -e ".[doom]"') from error
     return vizdoom
 
 

@@ -72,7 +72,7 @@ def _open(mat: Path) -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise ImportError('prepare_nyu.py needs h5py; install it with: pip install "mult[nyu]"') from error
+        raise ImportError('prepare_nyu.py needs h5py; install it with: pip install -e ".[nyu]"') from error
     if not mat.is_file():
         raise FileNotFoundError(f"--mat: got {str(mat)!r}, no such file; expected nyu_depth_v2_labeled.mat; correct the path")
     if not h5py.is_hdf5(mat):

@@ -72,6 +72,7 @@ class Taskonomy(Dataset[Sample]):
         for task in requested:
             _known("tasks", task, ENCODINGS)
         _known("data.split", split, SPLITS)
+        _known("data.subset", subset, SUBSETS)
         if max_depth_m is not None and not max_depth_m > 0:
             raise ValueError(f"data.max_depth_m: got {max_depth_m}; expected metres above 0; leave it out for no cut-off")
         self.tasks = tuple(task for task in TASKS if task in requested)
@@ -119,7 +120,6 @@ class Taskonomy(Dataset[Sample]):
 
     def _published(self) -> tuple[str, dict[str, set[str]]]:
         """What to call the published list of splits, and building -> its splits."""
-        _known("data.subset", self.subset, SUBSETS)
         return f"subset {self.subset!r}", read_splits(published_list(f"taskonomy_{self.subset}"))
 
     def __len__(self) -> int:

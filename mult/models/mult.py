@@ -205,8 +205,14 @@ class MulT(
             )
 
         config = _read_config(path("config.json"))
-        model = cls(**arguments)
-        model.classes = config["classes"]
+        try:
+            model = cls(**arguments)
+            model.classes = config["classes"]
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path('config.json')}: got no whole description of a model ({error}); expected the config.json that "
+                "save_pretrained writes; it is damaged"
+            ) from error
         weights_path = path("model.safetensors")
         try:
             model.load_state_dict(load_file(weights_path))

@@ -310,7 +310,7 @@ def test_a_full_disk_is_named_and_a_rerun_goes_on(mat: Path, tmp_path: Path) -> 
 
 def test_without_h5py(mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ImportError, match=r'prepare_nyu.py needs h5py; install it with: pip install "mult\[nyu\]"'):
+    with pytest.raises(ImportError, match=r'prepare_nyu.py needs h5py; install it with: pip install -e "\.\[nyu\]"'):
         prepare(mat, tmp_path)
 
 
