@@ -505,5 +505,5 @@ def test_an_aggregator_with_a_memory_that_is_not_known_is_refused(toy: Toy, monk
 
 def test_without_torchjd_the_extra_is_named(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchjd", None)
-    with pytest.raises(ImportError, match=r'got the name of none of ours .*; expected .*; pip install "mult\[balance\]"'):
+    with pytest.raises(ImportError, match=r'got the name of none of ours .*; expected .*; pip install -e "\.\[balance\]"'):
         aggregated(toy, "PCGrad")

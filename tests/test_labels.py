@@ -297,7 +297,7 @@ def test_labels_need_scikit_image_only_when_called(rgb: Array, monkeypatch: pyte
     monkeypatch.setattr(builtins, "__import__", without_skimage)
     for function in (edge_texture, keypoints2d):
         name = function.__name__
-        with pytest.raises(ImportError, match=rf"{name} needs scikit-image.*pip install \"mult\[labels\]\""):
+        with pytest.raises(ImportError, match=rf"{name} needs scikit-image.*pip install -e \"\.\[labels\]\""):
             function(rgb)
 
 
