@@ -13,9 +13,11 @@ from typing import Any, cast
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from tqdm import tqdm
 
-from mult import optim, schema
+from mult import distributed, optim, schema
 from mult.balance import Balance
+from mult.checkpoint import check_model
 from mult.config import Config, DataConfig
 from mult.data import NYU, Augmented, CocoDoom, EvalTransform, Replica, Rooms, Taskonomy, TrainTransform
 from mult.data.classes import Mapped
@@ -26,6 +28,7 @@ from mult.data.sampler import Shuffled
 from mult.loader import Loader
 from mult.losses import LOSSES, Count, Loss
 from mult.models import MulT
+from mult.runs import find_checkpoint
 from mult.tasks import TASKS
 
 DATASETS: dict[str, Callable[..., Reader]] = {
@@ -74,18 +77,27 @@ class Experiment:
         )
 
 
-def experiment(config: Config) -> Experiment:
-    """Build all that a config names. Raises ValueError for a name that means nothing and for parts that do not fit."""
+def experiment(config: Config, resumes: bool = False) -> Experiment:
+    """Build all that a config names. Raises ValueError for a name that means nothing and for parts that do not fit.
+
+    resumes: a checkpoint's weights follow, so those of `run.init` need not be there any more.
+    """
     tasks = task_names(config)
     objectives = {task: _objective(task, config.tasks[task].loss) for task in tasks}
     if config.model.reference is not None and config.model.reference not in tasks:
-        raise ValueError(f"model.reference: got {config.model.reference!r}; expected a task of the config: {', '.join(tasks)}")
+        raise ValueError(
+            f"model.reference: got {config.model.reference!r}; expected one of {', '.join(tasks)}; name one of the config's "
+            "tasks"
+        )
     train_data = mixture([config.data, *config.data.mix], tasks)
     # A mixture is evaluated on its first dataset: scores of several at once would compare with nobody's.
     first = dataset(config.data, train_data.readers[0].tasks, config.eval.split)
     eval_data = Mixture([first], tasks, train_data.classes, train_data.skip_bad_files)
     torch.manual_seed(config.run.seed)
     model = build_model(config, train_data)
+    model.encoder.check_size(config.data.image_size)
+    if config.run.init is not None and not resumes:
+        _start_from(model, config.run.init)
     model.encoder.requires_grad_(not config.optim.freeze_encoder)
     balance = optim.balance(config, model, len(train_data))
     optimizer = optim.optimizer(config, model, balance)
@@ -105,7 +117,8 @@ def task_names(config: Config) -> list[str]:
     """The config's tasks in the order of TASKS; ValueError for one that is not there."""
     for task in config.tasks:
         if task not in TASKS:
-            raise ValueError(f"tasks: got {task!r}; expected some of {', '.join(TASKS)}{_nearest(task, TASKS)}")
+            remedy = _nearest(task, TASKS, "leave it out")
+            raise ValueError(f"tasks: got {task!r}; expected some of {', '.join(TASKS)}; {remedy}")
     return [task for task in TASKS if task in config.tasks]
 
 
@@ -118,7 +131,8 @@ def dataset(data: DataConfig, tasks: Iterable[str], split: str) -> Reader:
     for name in data.options:
         if name not in taken:
             expected = ", ".join(sorted(taken)) or "none"
-            raise ValueError(f"data.options: got {name!r} for {data.dataset}; expected {expected}{_nearest(name, taken)}")
+            remedy = _nearest(name, taken, "leave it out")
+            raise ValueError(f"data.options: got {name!r} for {data.dataset}; expected {expected}; {remedy}")
     if data.max_depth_m is not None and "max_depth_m" not in known:
         raise ValueError(f"data.max_depth_m: got {data.max_depth_m} for {data.dataset}; expected none; leave it out")
     for name in ("subset", "max_depth_m"):
@@ -196,17 +210,36 @@ def build_model(config: Config, data: Mixture) -> MulT:
     return model
 
 
+def _start_from(model: MulT, path: str) -> None:
+    """The weights of `run.init`; what it does not have is named; ValueError where it is another kind of model."""
+    folder = find_checkpoint(path)
+    other = MulT.from_pretrained(folder)
+    check_model(folder)
+    try:
+        anew = model.start_from(other)
+    except ValueError as error:
+        raise ValueError(
+            f"run.init: the weights in {folder} do not fit this model ({error}); expected a run of the same model section; "
+            "make it the same or leave run.init out"
+        ) from error
+    if distributed.is_main():
+        tqdm.write(f"weights from {folder}" + "".join(f"; {task} starts anew: {why}" for task, why in anew.items()))
+
+
 def _objective(task: str, name: str | None) -> Objective:
     name = name or TASKS[task].loss.__name__
     if name not in LOSSES:
-        raise ValueError(f"tasks.{task}.loss: got {name!r}; expected one of {', '.join(LOSSES)}{_nearest(name, LOSSES)}")
+        remedy = _nearest(name, LOSSES, f"leave it out for {TASKS[task].loss.__name__}")
+        raise ValueError(f"tasks.{task}.loss: got {name!r}; expected one of {', '.join(LOSSES)}; {remedy}")
     if (name == "cross_entropy") != TASKS[task].categorical:
         raise ValueError(
-            f"tasks.{task}.loss: got {name!r}; expected a loss for {'classes' if TASKS[task].categorical else 'values'}"
+            f"tasks.{task}.loss: got {name!r}; expected a loss for {'classes' if TASKS[task].categorical else 'values'}; "
+            f"leave it out for {TASKS[task].loss.__name__}"
         )
     return Objective(*LOSSES[name])
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
+def _nearest(name: str, names: Iterable[str], remedy: str) -> str:
+    """What to do about a name that means nothing: take the one that is nearly it, or else the `remedy`."""
     near = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f"did you mean {near[0]!r}?" if near else remedy

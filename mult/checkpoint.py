@@ -28,7 +28,8 @@ FORMAT_VERSION = 1
 """Changes when what `state.pt` holds does: training does not go on from a checkpoint of another version."""
 
 
-WEIGHTS = "model.safetensors"
+MODEL = ("model.safetensors", "config.json")
+"""The files that make a model again."""
 
 
 class Saveable(Protocol):
@@ -128,14 +129,24 @@ class Checkpoints:
             left.unlink() if left.is_symlink() else shutil.rmtree(left)
 
 
-def check_weights(folder: Path) -> None:
-    """Raise ValueError where a checkpoint's weights are not those it was written with; without a manifest nobody can tell."""
+def check_model(folder: Path) -> None:
+    """Raise ValueError where a checkpoint's model is not what it was written with; without a manifest nobody can tell."""
     manifest = folder / "manifest.json"
-    if manifest.exists() and _checksum(folder / WEIGHTS) != read_json(manifest)["sha256"][WEIGHTS]:
+    if not manifest.exists():
+        return
+    try:
+        sums = {name: read_json(manifest)["sha256"][name] for name in MODEL}
+    except (TypeError, KeyError) as error:
         raise ValueError(
-            f"{folder / WEIGHTS}: got another checksum than when it was written; expected the weights that training saved; "
-            "the file is damaged or was replaced: take another checkpoint of the run"
-        )
+            f"{manifest}: got no checksums of {' and '.join(MODEL)}; expected what training wrote; the file is damaged: take "
+            "another checkpoint of the run"
+        ) from error
+    for name, expected in sums.items():
+        if _checksum(folder / name) != expected:
+            raise ValueError(
+                f"{folder / name}: got another checksum than when it was written; expected the file that training saved; "
+                "it is damaged or was replaced: take another checkpoint of the run"
+            )
 
 
 def _fault(folder: Path) -> str | None:

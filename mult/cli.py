@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from collections.abc import Iterator
@@ -41,8 +42,25 @@ def exit_on_user_error() -> Iterator[None]:
         sys.exit(130)
 
 
+_EXPECTED = {
+    errno.ENOENT: "a file or folder of that name; check the path",
+    errno.ENOTDIR: "a folder where its path has a file; choose another path",
+    errno.EEXIST: "nothing of that name; choose another path",
+    errno.EISDIR: "a file; give one in that folder or choose another path",
+    errno.EACCES: "the right to read or write it; change its mode or choose another path",
+    errno.EROFS: "a disk that can be written to; choose another path",
+    errno.ENOSPC: "room on its disk; make room or choose another path",
+    errno.EDQUOT: "room in the user's quota; make room or choose another path",
+    errno.ENAMETOOLONG: "a name that the file system takes; choose a shorter one",
+}
+"""Of the system's own errors, which say neither: what was expected and what to do."""
+
+
 def _message(error: Exception) -> str:
     """What an error says; of one that a worker of a DataLoader raised, which holds the worker's traceback as text, the end."""
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        expected = _EXPECTED.get(error.errno, "a file system that takes it; choose another path")
+        return f"{error.filename}: got {error.strerror!r}; expected {expected}"
     text = str(error)
     if not text.startswith("Caught "):
         return text

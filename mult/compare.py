@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mult import bootstrap
-from mult.evaluate import against, header, merge_baselines
+from mult.evaluate import against, header, merge_baselines, read_evaluation
 from mult.metrics import Accumulator
-from mult.runs import read_arrays, read_json
+from mult.runs import read_arrays
 from mult.score import primary
 from mult.tasks import TASKS
 
@@ -97,13 +97,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows of cells; `delta_m` [%] of the rows that have baselines."""
+    """Rows of cells; `delta_m` [%] of the rows that have baselines, one a seed."""
 
     head: Mapping[str, Any]
     over: str
     rows: Sequence[Row]
     cells: Mapping[str, Sequence[Cell]]
-    delta_m: Mapping[str, float] = field(default_factory=dict)
+    delta_m: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    def gain(self, row: str) -> tuple[float, float | None] | None:
+        """The mean of a row's `delta_m` and its standard deviation over seeds, None for one; None without baselines."""
+        of_seeds = self.delta_m.get(row)
+        if of_seeds is None:
+            return None
+        return float(np.mean(of_seeds)), float(np.std(of_seeds, ddof=1)) if len(of_seeds) > 1 else None
 
 
 def load(path: str | Path, stem: str | None = None) -> Evaluated:
@@ -126,12 +133,7 @@ def load(path: str | Path, stem: str | None = None) -> Evaluated:
                 f"{path}: got evaluations {', '.join(found) or 'none'}; expected {stem}; run scripts/eval.py for it first"
             )
         path = path / "eval" / f"{stem or found[0]}.json"
-    file = read_json(path)
-    if not isinstance(file, Mapping) or not isinstance(file.get("tasks"), Mapping):
-        raise ValueError(
-            f"{path}: got no evaluation; expected the JSON that eval.py writes; give a run or one of its eval/*.json"
-        )
-    return Evaluated(name, path, file, read_arrays(path.with_suffix(".npz")))
+    return Evaluated(name, path, read_evaluation(path), read_arrays(path.with_suffix(".npz")))
 
 
 def compare(rows: Sequence[Row]) -> Comparison:
@@ -197,14 +199,13 @@ def _cells(ours: Sequence[Evaluated], theirs: Sequence[Evaluated], unit_of: NDAr
     return cells
 
 
-def _delta_m(row: Row, head: Mapping[str, Any]) -> float:
-    """The mean over seeds."""
+def _delta_m(row: Row, head: Mapping[str, Any]) -> list[float]:
     of_seeds = []
     for one, baselines in zip(row.evaluations, row.baselines, strict=True):
         scored = [task for task, entries in one.file["tasks"].items() if entries[TASKS[task].primary]["value"] is not None]
         merged = merge_baselines(head, scored, baselines)
         of_seeds.append(against(one.file["tasks"], merged)["delta_m"])
-    return float(np.mean(of_seeds))
+    return of_seeds
 
 
 # --- Tables ---
@@ -226,7 +227,7 @@ def _grid(comparison: Comparison) -> list[list[str]]:
         for key in columns:
             line.append(_shown(found.get(key)))
         if comparison.delta_m:
-            line.append(_gain(comparison, row.name))
+            line.append(shown_gain(comparison, row.name))
         grid.append(line)
     return grid
 
@@ -242,8 +243,12 @@ def _shown(cell: Cell | None) -> str:
     return f"{cell.value:.4g}{deviation} {MARKS[cell.mark]}".strip()
 
 
-def _gain(comparison: Comparison, row: str) -> str:
-    return f"{comparison.delta_m[row]:+.2f}" if row in comparison.delta_m else "-"
+def shown_gain(comparison: Comparison, row: str) -> str:
+    """Delta m of a row [%] as text, with its deviation over seeds."""
+    gain = comparison.gain(row)
+    if gain is None:
+        return "-"
+    return f"{gain[0]:+.2f}" + (f" ± {gain[1]:.2g}" if gain[1] is not None else "")
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
@@ -251,9 +256,16 @@ def _markdown_line(cells: Sequence[str]) -> str:
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    """What the marks mean, and which seeds of a row are missing."""
+    """What the marks mean, which seeds of a row are missing, and why a task has no figure."""
     partly = [f"{row.name}, missing: {row.missing}" for row in comparison.rows if row.evaluations and row.missing]
-    return [LEGEND.format(first="the first row", over=comparison.over), *partly]
+    absent = dict.fromkeys(
+        f"{row.name}, no {task}: {entries[TASKS[task].primary]['reason']}"
+        for row in comparison.rows
+        for one in row.evaluations
+        for task, entries in one.file["tasks"].items()
+        if entries[primary(TASKS[task], entries)]["value"] is None
+    )
+    return [LEGEND.format(first="the first row", over=comparison.over), *partly, *absent]
 
 
 def _title(comparison: Comparison) -> str:
@@ -294,7 +306,7 @@ def overview(comparisons: Mapping[str, Comparison]) -> str:
         for row, cells in comparison.cells.items():
             lines[name, row] = {_head(cell): _shown(cell) for cell in cells if cell.is_primary}
             if row in comparison.delta_m:
-                lines[name, row][DELTA_M] = _gain(comparison, row)
+                lines[name, row][DELTA_M] = shown_gain(comparison, row)
     places = {task: place for place, task in enumerate([*TASKS, DELTA_M.split()[0]])}
     heads = sorted({head for line in lines.values() for head in line}, key=lambda head: (places[head.split()[0]], head))
     table = [["", "", *heads], ["---"] * (len(heads) + 2)]
@@ -318,9 +330,9 @@ def as_csv(comparison: Comparison) -> str:
             numbers = [cell.value, cell.deviation, cell.difference, *ends]
             shown = ["" if value in (None, "") else repr(value) for value in numbers]
             writer.writerow([row.name, number, cell.task, cell.metric, cell.unit, cell.better, *shown, cell.mark, ""])
-        if row.name in comparison.delta_m:
-            gain = repr(comparison.delta_m[row.name])
-            writer.writerow([row.name, number, "", "delta_m", "%", "higher", gain, "", "", "", "", "", ""])
+        if gain := comparison.gain(row.name):
+            shown = ["" if value is None else repr(value) for value in gain]
+            writer.writerow([row.name, number, "", "delta_m", "%", "higher", *shown, "", "", "", "", ""])
         if not number:
             writer.writerow([row.name, 0, *[""] * 10, row.missing])
     return text.getvalue()

@@ -7,8 +7,10 @@ constants, `evaluate` scores them on the same pixels as the model.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +22,8 @@ from tqdm import tqdm
 
 from mult import bootstrap, distributed
 from mult.metrics import Constant, delta_m
-from mult.score import Entries, Score, interleave, primary
+from mult.runs import read_json
+from mult.score import NOT_FINITE, Entries, Score, interleave, primary
 from mult.tasks import TASKS
 
 METRIC_VERSION = 1
@@ -75,6 +78,55 @@ def header(dataset: str, split: str, images: int, corruption: Mapping[str, Any] 
     """What must be equal in two evaluations for their numbers to be compared."""
     spoilt = dict(corruption) if corruption else None
     return {"dataset": dataset, "split": split, "corruption": spoilt, "images": images, "metric_version": METRIC_VERSION}
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """An evaluation's file (see `Evaluation.as_json`), of types that need not be looked at again.
+
+    Raises ValueError, naming the file and the place in it, for anything else.
+    """
+    file = read_json(path)
+    if not isinstance(file, dict) or not isinstance(file.get("tasks"), dict):
+        raise ValueError(
+            f"{path}: got no evaluation; expected the JSON that eval.py writes; give one of a run's eval/<dataset>-<split>.json"
+        )
+    spoilt = file.get("corruption")
+    faults = [] if spoilt is None or _is_corruption(spoilt) else [f"corruption {spoilt!r}"]
+    for task, entries in file["tasks"].items():
+        if task not in TASKS or not isinstance(entries, dict) or TASKS[task].primary not in entries:
+            faults.append(f"tasks.{task}, " + ("which lacks its primary metric" if task in TASKS else "which is no task"))
+        else:
+            faults += [f"tasks.{task}.{name} {entry!r}" for name, entry in entries.items() if not _is_entry(entry)]
+    if faults:
+        raise ValueError(
+            f"{path}: got {faults[0][:200]}; expected an evaluation as eval.py writes it; the file is damaged: evaluate again"
+        )
+    return file
+
+
+def _is_corruption(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("kind"), str) and _is_number(value.get("severity"))
+
+
+def _is_entry(value: Any) -> bool:
+    """Whether a value is an entry of `Results`."""
+    if not isinstance(value, dict):
+        return False
+    if value.get("value") is None:
+        return isinstance(value.get("reason"), str)
+    ends = value.get("interval", [0, 0])
+    return (
+        all(value.get(name) is None or _is_number(value[name]) for name in ("value", "trivial", "pixels", "images"))
+        and isinstance(value.get("unit"), str)
+        and value.get("better") in ("higher", "lower")
+        and isinstance(ends, list)
+        and len(ends) == 2
+        and all(map(_is_number, ends))
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def share(views: Samples) -> Subset[Any]:
@@ -196,16 +248,12 @@ def merge_baselines(
 ) -> dict[str, Entries]:
     """{task: entries} of the evaluations of single-task runs, given by the names of their files.
 
-    Raises ValueError for a file that is no evaluation, for one whose `header` is not `ours`, for a task that two files have
-    and for one of `tasks` that none has.
+    Raises ValueError for one whose `header` is not `ours`, for a task that two files have, and for one of `tasks` that none
+    has, or of which nobody can say how much better another model is: 0, or not finite.
     """
     merged: dict[str, Entries] = {}
     for name, baseline in baselines.items():
         where = f"--baseline {name}"
-        if not isinstance(baseline, Mapping) or not isinstance(baseline.get("tasks"), Mapping):
-            raise ValueError(
-                f"{where}: got no evaluation; expected the JSON that eval.py writes; give eval/<dataset>-<split>.json"
-            )
         for key, expected in ours.items():
             if baseline.get(key) != expected:
                 raise ValueError(
@@ -218,6 +266,12 @@ def merge_baselines(
     for task in tasks:
         if task not in merged:
             raise ValueError(f"--baseline: {task}: got no baseline; expected one; evaluate its single-task model")
+        entry = merged[task][TASKS[task].primary]
+        if entry["value"] == 0 or entry.get("reason") == NOT_FINITE:
+            raise ValueError(
+                f"--baseline: {task}: got {entry.get('reason', 'a baseline of 0')}; expected a number that a gain can be a "
+                "part of; train that single-task model for longer"
+            )
     return merged
 
 

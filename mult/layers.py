@@ -18,7 +18,8 @@ def load_file(cls: type, path: Path, chain: tuple[Path, ...] = ()) -> Tree:
         raise ValueError(f"{chain[-1]}: base: got a cycle, {links}; expected a chain with an end; remove one link")
     if not path.is_file():
         asked_by = f"{chain[-1]}: base" if chain else "config"
-        raise FileNotFoundError(f"{asked_by}: got {path}; expected a YAML file; no such file, check the path")
+        remedy = "it is a folder: give a file in it" if path.is_dir() else "no such file, check the path"
+        raise FileNotFoundError(f"{asked_by}: got {path}; expected a YAML file; {remedy}")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

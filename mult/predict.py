@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mult.checkpoint import check_weights
+from mult.checkpoint import check_model
 from mult.config import Config, load_config
 from mult.data import EvalTransform
 from mult.data.sample import Sample
@@ -104,8 +104,8 @@ def load_checkpoint(path: str | Path) -> tuple[MulT, Config]:
     Raises ValueError where there is none, or one that is damaged.
     """
     folder = find_checkpoint(path)
-    check_weights(folder)
     model = MulT.from_pretrained(folder)
+    check_model(folder)
     for task in model.tasks:
         if task not in TASKS:
             raise ValueError(f"{folder}: got a model of task {task!r}; expected tasks among {', '.join(TASKS)}")

@@ -119,11 +119,14 @@ class Run:
                 f"{', '.join(MAY_CHANGE)}; undo it or start another run.name"
             )
 
+    def has_checkpoint(self) -> bool:
+        """Whether training goes on from one, whole or not: `Checkpoints.recover` finds out."""
+        return any(path.name.isdigit() for path in self.folder.glob("checkpoints/*"))
+
     def _is_early(self) -> bool:
         """Whether the folder is missing, empty, or of a run that ended before its first checkpoint."""
         names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
-        saved = [path for path in self.folder.glob("checkpoints/*") if path.name.isdigit()]
-        return not saved and not {name for name in names if not name.endswith(".tmp")} - EARLY
+        return not self.has_checkpoint() and not {name for name in names if not name.endswith(".tmp")} - EARLY
 
     def _changes(self) -> dict[str, str]:
         return _differences(load_config(self.folder / "config.yaml"), self.config)
@@ -214,9 +217,16 @@ def find_checkpoint(path: str | Path) -> Path:
     for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "last"):
         if (folder / "model.safetensors").is_file():
             return folder.resolve()
+    found = (
+        "no checkpoint was written there yet"
+        if path.is_dir()
+        else "it is a file"
+        if path.exists()
+        else "there is no such folder"
+    )
     raise ValueError(
         f"checkpoint: got {path}; expected a run's folder or a checkpoint's (model.safetensors, config.json, config.yaml); "
-        + ("no checkpoint was written there yet" if path.is_dir() else "there is no such folder")
+        + found
     )
 
 
@@ -225,7 +235,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON ({error}); expected a file that mult wrote") from error
+        raise ValueError(
+            f"{path}: cannot be read as JSON ({error}); expected a file that mult wrote; it is missing or damaged: make it anew"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

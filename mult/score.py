@@ -27,6 +27,9 @@ Columns = dict[str, NDArray[Any]]
 
 Entries = dict[str, dict[str, Any]]
 
+NOT_FINITE = "the model's output is not finite"
+"""The reason of a metric without a value that is the model's fault, not the labels'."""
+
 
 class Score:
     """The metrics of one task; `metric_depth` False says that the dataset's labels have no known unit of length."""
@@ -91,7 +94,7 @@ class Score:
             value = values[metric]
             if value is None or not math.isfinite(value):
                 undefined = "no valid pixel" if self.model.pixels == 0 else "no pixel defines it"
-                entries[metric] = {"value": None, "reason": undefined if value is None else "the model's output is not finite"}
+                entries[metric] = {"value": None, "reason": undefined if value is None else NOT_FINITE}
                 continue
             entries[metric] = {
                 "value": value,

@@ -15,9 +15,10 @@ from mult import build, evaluate, report
 from mult.compare import Comparison, Evaluated, Row, compare
 from mult.config import DataConfig, load_config
 from mult.data import EvalTransform
+from mult.evaluate import read_evaluation
 from mult.predict import load_checkpoint
 from mult.report import Example, RunRecord, Shown
-from mult.runs import read_json, write_text
+from mult.runs import write_text
 from mult.score import primary
 from mult.tasks import TASKS
 
@@ -30,12 +31,13 @@ def write_report(
     data: DataConfig | None = None,
     most: int = 2,
     baselines: Sequence[Path] = (),
+    note: str = "",
 ) -> str:
     """Write the page of one run or of several; returns a line that says what is in it.
 
     stem: the evaluation to look at closely, by default the first run's on its test split. data: where that evaluation's
     images are, by default as in the first run's config. most: how many best, median and worst images a task. baselines: JSONs
-    of single-task runs, for delta_m; each serves the evaluations of its own name.
+    of single-task runs, for delta_m; each serves the evaluations of its own name. note: a text above the results.
     """
     runs = [report.read_run(folder) for folder in folders]
     known = [name for name in runs[0].evaluations if all(name in run.evaluations for run in runs)]
@@ -45,7 +47,7 @@ def write_report(
     examples: Sequence[Example] | str = "No images: the runs have no evaluation in common."
     if stem is not None:
         examples = collect_examples(runs, stem, data, device, most) if most else "No images: none were asked for."
-    text = report.page(runs, stem, examples, _compared(runs, baselines))
+    text = report.page(runs, stem, examples, _compared(runs, baselines), note)
     write_text(out, text)
     pictures = [picture for example in examples if isinstance(example, Example) for picture in example.pictures]
     return f"{out}: {len(text.encode()) / 1e6:.1f} MB with {len(pictures)} pictures"
@@ -54,7 +56,7 @@ def write_report(
 def _compared(runs: Sequence[RunRecord], baselines: Sequence[Path]) -> dict[str, Comparison]:
     """By name, the evaluations that several runs have, or that have baselines; rows are named by the runs' folders."""
     comparisons = {}
-    files = {path.resolve(): read_json(path) for path in baselines}
+    files = {path.resolve(): read_evaluation(path) for path in baselines}
     stems = list(dict.fromkeys(stem for run in runs for stem in run.columns))
     for path in baselines:
         if path.stem not in stems:

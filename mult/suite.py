@@ -27,6 +27,7 @@ from typing import Any
 from mult import compare, schema
 from mult.config import load_config
 from mult.data.corruptions import parse
+from mult.evaluate import read_evaluation
 from mult.runs import read_json, write_json, write_text
 
 TAIL = 4096
@@ -96,8 +97,9 @@ def read_suite(path: Path) -> Suite:
     return suite
 
 
-def run_suite(path: Path, scripts: Path, output: Path, extra: Sequence[str] = ()) -> str:
-    """Train and evaluate what is not done; returns the tables, which are in `output`/<suite's name>/ as well.
+def run_suite(path: Path, scripts: Path, output: Path, extra: Sequence[str] = ()) -> tuple[str, int]:
+    """Train and evaluate what is not done; returns the tables, which are in `output`/<suite's name>/ as well, and how many of
+    the evaluations (each of a member and a seed) are missing.
 
     scripts: where train.py, eval.py and report.py are. extra: overrides of every member. Raises KeyboardInterrupt on Ctrl-C
     and on SIGTERM, once the script that runs has ended as it does.
@@ -134,8 +136,12 @@ def run_suite(path: Path, scripts: Path, output: Path, extra: Sequence[str] = ()
         stems = [stem for name, asked in suite.evaluate.items() for stem in asked.stems(name)]
         singles = [path for stem in stems for files in _baselines(suite, folder, stem, suite.seeds[:1]) for path in files]
         more = ["--baseline", *singles] if singles else []
+        if missing:
+            reasons = dict.fromkeys(f"{member}, seed {seed}: {why}" for (_, member, seed), why in missing.items())
+            more += ["--note", f"Missing: {'; '.join(reasons)}"]
         _call(scripts / "report.py", *shown, "--images", "0", "--out", str(folder / "report.html"), *more)
-    return "\n\n".join([*texts, f"tables: {folder}/results.md; curves of the first seed: {folder}/report.html"])
+    texts.append(f"tables: {folder}/results.md; curves of the first seed: {folder}/report.html")
+    return "\n\n".join(texts), len(missing)
 
 
 def _row(
@@ -164,7 +170,7 @@ def _baselines(suite: Suite, folder: Path, stem: str, seeds: Sequence[int]) -> S
     of_seeds = [[folder / f"{member}-{seed}" / "eval" / f"{stem}.json" for member in suite.baselines] for seed in seeds]
     if not suite.baselines or not all(path.exists() for paths in of_seeds for path in paths):
         return ()
-    return [{str(path): read_json(path) for path in paths} for paths in of_seeds]
+    return [{str(path): read_evaluation(path) for path in paths} for paths in of_seeds]
 
 
 def _train(base: Path, overrides: Sequence[str], run: Path, scripts: Path) -> str | None:

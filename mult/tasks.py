@@ -105,7 +105,7 @@ TASKS: dict[str, Task] = {
             metric=lambda classes: metrics.Depth(),
             primary="rmse",
             colours=draw.Scalar("viridis"),  # not a rainbow: lightness says near and far to every eye
-            errors="(prediction - truth) / truth; the end bins hold all beyond",
+            errors="(prediction - truth) / truth; ends hold all beyond",
             relative=lambda: metrics.Depth(metric=False),
         ),
         Task(

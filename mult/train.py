@@ -25,11 +25,11 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from mult import build, distributed, draw, evaluate
-from mult.checkpoint import Checkpoints, check_weights
+from mult.checkpoint import Checkpoints
 from mult.data import EvalTransform
 from mult.data.sample import Batch, note_bad
 from mult.models import MulT
-from mult.runs import Run, find_checkpoint, read_json, write_arrays, write_json
+from mult.runs import Run, read_json, write_arrays, write_json
 from mult.signals import Interruptible, Signals, StoppedError
 from mult.tasks import TASKS
 from mult.watch import Watch, peak_memory_mib
@@ -58,8 +58,6 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
 
     # --- what learns, and the average of it that is evaluated ---
     model, balance = experiment.model.to(device), experiment.balance.to(device)
-    if saved is None and config.run.init is not None:
-        _start_from(model, config.run.init)
     average = copy.deepcopy(model) if optim.ema is not None else None
     evaluated = average or model
     optimizer, schedule = experiment.optimizer, experiment.schedule
@@ -306,20 +304,6 @@ def _average(average: MulT, model: MulT, decay: float) -> None:
         kept.lerp_(new, 1 - decay)
     for statistic, newest in zip(average.buffers(), model.buffers(), strict=True):
         statistic.copy_(newest)
-
-
-def _start_from(model: MulT, path: str) -> None:
-    """The weights of `run.init`; what it does not have is named; ValueError where it is another kind of model."""
-    folder = find_checkpoint(path)
-    check_weights(folder)
-    try:
-        anew = model.start_from(MulT.from_pretrained(folder))
-    except ValueError as error:
-        raise ValueError(
-            f"run.init: the weights in {folder} do not fit this model ({error}); expected a run of the same model section"
-        ) from error
-    if distributed.is_main():
-        tqdm.write(f"weights from {folder}" + "".join(f"; {task} starts anew: {why}" for task, why in anew.items()))
 
 
 def _not_finite(what: str, step: int, skipped: int) -> str:

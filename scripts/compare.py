@@ -10,7 +10,8 @@ from pathlib import Path
 
 from mult import compare
 from mult.cli import exit_on_user_error
-from mult.runs import read_json, write_text
+from mult.evaluate import read_evaluation
+from mult.runs import write_text
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
         found = [compare.load(path, arguments.eval) for path in arguments.runs]
         names = [one.name for one in found]
         # Two files of one name are told apart by their whole path.
-        baselines = [{path: read_json(Path(path)) for path in arguments.baseline}] if arguments.baseline else []
+        baselines = [{path: read_evaluation(Path(path)) for path in arguments.baseline}] if arguments.baseline else []
         rows = [
             compare.Row(one.name if names.count(one.name) == 1 else str(one.path), [one], baselines=baselines) for one in found
         ]

@@ -29,7 +29,11 @@ def main() -> None:
     parser.add_argument("--blur", metavar="SIGMAS", help="blur the images by each of these sigmas, in pixels at the network")
     parser.add_argument("--corrupt", metavar="KINDS", help="spoil them by noise, brightness, contrast, five severities each")
     parser.add_argument(
-        "--baseline", nargs="+", default=[], metavar="JSON", help="evaluations of single-task runs: prints delta_m"
+        "--baseline",
+        nargs="+",
+        default=[],
+        metavar="JSON",
+        help="evaluations of single-task runs, of each severity its own: prints delta_m",
     )
     parser.add_argument(
         "--out", help="the JSON to write (a suffix such as -blur2 is put in); by default eval/<dataset>-<split>.json in the run"
@@ -37,7 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with exit_on_user_error():
         corruptions = parse(arguments.blur, arguments.corrupt)
-        baselines = {path: read_json(Path(path)) for path in arguments.baseline}
+        baselines = {path: evaluate.read_evaluation(Path(path)) for path in arguments.baseline}
         folder = find_checkpoint(arguments.ckpt)
         model, config = load_checkpoint(folder)
         data = load_data_config(arguments.config, usual=config.data) if arguments.config else config.data
@@ -51,7 +55,9 @@ def main() -> None:
         if baselines:
             for one in corruptions:
                 ours = evaluate.header(data.dataset, arguments.split, len(views), spoilt[one])
-                merged[one] = evaluate.merge_baselines(ours, views.tasks, baselines)
+                others = [spoilt[other] for other in corruptions if other != one]  # what is of no severity is refused
+                its = {path: file for path, file in baselines.items() if file.get("corruption") not in others}
+                merged[one] = evaluate.merge_baselines(ours, views.tasks, its)
         for corruption in corruptions:
             batches = build.eval_batches(
                 evaluate.share(Corrupted(views, data.image_size, corruption)),

@@ -32,6 +32,7 @@ def main() -> None:
         metavar="JSON",
         help="evaluations of single-task runs: adds delta_m to the table of the evaluation of that name",
     )
+    parser.add_argument("--note", default="", help="a text above the results, such as what is missing")
     arguments = parser.parse_args()
     with exit_on_user_error():
         if arguments.images < 0:
@@ -45,7 +46,11 @@ def main() -> None:
         if arguments.config:
             data = load_data_config(arguments.config, usual=load_config(arguments.runs[0] / "config.yaml").data)
         device = distributed.pick_device("auto")
-        print(write_report(arguments.runs, out, device, arguments.eval, data, arguments.images, arguments.baseline))
+        print(
+            write_report(
+                arguments.runs, out, device, arguments.eval, data, arguments.images, arguments.baseline, arguments.note
+            )
+        )
 
 
 if __name__ == "__main__":

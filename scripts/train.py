@@ -7,7 +7,7 @@ import argparse
 from mult import build, distributed
 from mult.cli import exit_on_user_error
 from mult.config import load_config
-from mult.runs import Run, find_checkpoint
+from mult.runs import Run
 from mult.train import train
 
 
@@ -25,9 +25,7 @@ def main() -> None:
             with distributed.main_first():
                 if distributed.is_main():
                     run.check(arguments.resume)
-                if config.run.init is not None:
-                    find_checkpoint(config.run.init)
-                experiment = build.experiment(config)
+                experiment = build.experiment(config, resumes=run.has_checkpoint())
                 if distributed.is_main():  # only now, that nothing of the config can be wrong, is there a folder
                     run = Run.open(config, arguments.resume)
             results = train(experiment, run, device)

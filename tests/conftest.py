@@ -130,7 +130,7 @@ def train_run() -> Callable[..., Path]:
     """`train_run(config, resume=False)` does what scripts/train.py does on one process -> the run's folder."""
 
     def call(config: Config, resume: bool = False) -> Path:
-        experiment = build.experiment(config)
+        experiment = build.experiment(config, resumes=Run(config).has_checkpoint())
         run = Run.open(config, resume)
         train(experiment, run, torch.device("cpu"))
         return run.folder

@@ -159,7 +159,7 @@ def test_a_loss_can_be_chosen(configured: Configured) -> None:
         (["data.dataset=rooms", "data.max_depth_m=3"], r"data\.max_depth_m: got 3\.0 for rooms; expected none; leave it out"),
         (["data.subset=tinny"], r"data\.subset: got 'tinny'; expected one of .*; did you mean 'tiny'"),
         (["data.root=nowhere/at/all"], r"data\.root: got 'nowhere/at/all', which is no folder; expected .*; correct the path"),
-        (["data.split=trian"], r"data\.split: got 'trian'; expected one of .*; did you mean 'train'\?"),
+        (["data.split=trian"], r"split: got 'trian'; expected one of .*; did you mean 'train'\?"),
         (["eval.split=vall"], r"split: got 'vall'; expected one of .*; did you mean 'val'\?"),
         (["model.backbone=swin_teeny"], r"model\.backbone: got 'swin_teeny'; expected a model of timm"),
         (

@@ -81,6 +81,7 @@ def test_a_constant_is_drawn_in_the_middle() -> None:
         (-3, 41, [0, 20, 40]),
         (0.00031, 0.00089, [0.0004, 0.0006, 0.0008]),
         (1000, 22000, [10000, 20000]),
+        (0.55, 1.39, [0.6, 0.8, 1.0, 1.2]),
     ],
 )
 def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:

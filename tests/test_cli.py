@@ -44,7 +44,7 @@ def is_whole(folder: Path) -> bool:
         (["optim.lr=-1"], r"optim\.lr: got -1.*; expected a number above 0"),
         (["data.image_size=[10, 20, 30]"], r"data\.image_size: got \[10, 20, 30\] .*; expected one number of pixels or"),
         (["tasks={normale: 1}"], r"tasks: got 'normale'; expected .*did you mean 'normal'\?"),
-        (["model.reference=normals"], r"model\.reference: got 'normals'; expected a task of the config"),
+        (["model.reference=normals"], r"model\.reference: got 'normals'; expected one of .*; name one of the config's tasks"),
         (["model.backbone=resnet_five"], r"model\.backbone: got 'resnet_five'; expected a model of timm"),
         (
             ["model.backbone=vit_tiny_patch16_224", "model.backbone_args={}"],
@@ -57,6 +57,10 @@ def is_whole(folder: Path) -> bool:
         (["data.root=no/such/folder"], r"data\.root: got 'no/such/folder', which is no folder; expected .*; correct the path"),
         (["run.device=cuda:77"], r"run\.device: got 'cuda:77'.*; expected auto, cpu or a device"),
         (["run.init=no/such/run"], r"checkpoint: got no/such/run; expected a run's folder .*no such folder"),
+        (
+            ["model.backbone=maxvit_rmlp_pico_rw_256", "model.backbone_args={}"],
+            r"image size: got \(48, 40\); expected \(256, 256\), as maxvit_rmlp_pico_rw_256 takes no other; set data\.im",
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -78,7 +82,9 @@ def train(script: Script, config_file: Path, root: Path, *overrides: str) -> Any
 
 def test_an_empty_split(script: Script, config_file: Path, own_tree: Path) -> None:
     (own_tree / "splits.csv").write_text("id,train,val,test\nalder,1,0,0\n")
-    refused(train(script, config_file, own_tree), r"got no view of split 'val'; expected at least one of .*; .*splits\.csv")
+    refused(
+        train(script, config_file, own_tree), r"got no view of split 'val'; expected .*splits\.csv\), .*; correct that file"
+    )
     assert not (own_tree.parent / "runs").exists()
 
 
@@ -227,7 +233,7 @@ CHECKPOINTS: dict[Callable[[Path], None], str] = {
     half_the_weights: r"model\.safetensors: not the weights of .*; expected a folder written by save_pretrained; it is damaged",
     other_weights: r"model\.safetensors: not the weights of .*; expected .*; it is damaged or of another architecture",
     damaged_config: r"config\.json: .*; expected the config\.json that save_pretrained writes",
-    other_config: r"config\.json: got format_version None; expected 1",
+    other_config: r"config\.json: got format_version None; expected 1; take .* another folder",
     part_of_the_config: r"config\.json: got no whole description of a model \('classes'\); expected the config\.json",
     no_tasks: r"config\.json: got no whole description of a model \(.*'tasks'\); expected the config\.json",
     no_config: r"config\.json: cannot be read .*; expected the config\.json",
@@ -253,6 +259,18 @@ def test_a_run_does_not_start_from_damaged_weights(script: Script, config_file: 
     a_bit_of_the_weights(folder)
     ended = script("train", "--config", config_file, f"run.init={folder}", f"run.output={tmp_path}/runs")
     refused(ended, CHECKPOINTS[a_bit_of_the_weights])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_does_not_start_from_another_kind_of_model(
+    script: Script, config_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    told = [f"run.init={trained}", f"run.output={tmp_path}/runs", "model.backbone_args.embed_dim=24"]
+    refused(
+        script("train", "--config", config_file, *told),
+        r"run\.init: the weights in .* do not fit this model \(.*\); expected a run of the same model section; make it",
+    )
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_checkpoint_that_is_not_there(script: Script, tmp_path: Path) -> None:
@@ -275,3 +293,26 @@ def test_a_user_error_ends_with_its_message(capsys: pytest.CaptureFixture[str]) 
             raise kind("x: got 1; expected 2; add one")
         assert ended.value.code == 2
         assert capsys.readouterr().err == "error: x: got 1; expected 2; add one\n"
+
+
+def test_the_system_s_own_errors_say_what_to_do(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    attempts: list[tuple[Callable[[], Any], str]] = [
+        (
+            (tmp_path / "file" / "below").mkdir,
+            "file/below: got 'Not a directory'; expected a folder where its path has a file;",
+        ),
+        ((tmp_path / "none").read_text, "none: got 'No such file or directory'; expected a file or folder of that name; check"),
+        (tmp_path.read_text, "got 'Is a directory'; expected a file; give one in that folder"),
+        (
+            (tmp_path / ("x" * 300)).touch,
+            "got 'File name too long'; expected a name that the file system takes; choose a shorter",
+        ),
+    ]
+    for attempt, message in attempts:
+        with pytest.raises(SystemExit) as ended, exit_on_user_error():
+            attempt()
+        assert ended.value.code == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {tmp_path}")
+        assert message in said

@@ -144,7 +144,11 @@ def test_delta_m_against_single_task_runs(tmp_path: Path) -> None:
     }
     both = compare.Row("ours", [compare.load(ours)], baselines=[singles])
     comparison = compare.compare([both, row(tmp_path / "single_edge")])
-    assert comparison.delta_m == {"ours": pytest.approx((50 - 25) / 2)}
+    assert comparison.delta_m["ours"] == pytest.approx([(50 - 25) / 2])
+    mean, deviation = comparison.gain("ours") or (0, 0)
+    assert mean == pytest.approx(12.5)
+    assert deviation is None
+    assert comparison.gain("single_edge") is None
     assert "+12.50" in compare.as_text(comparison)
     assert compare.as_markdown(comparison).splitlines()[-3].endswith("| - |")  # the baseline has no delta_m of its own
     del singles[str(tmp_path / "single_edge")]
@@ -203,6 +207,7 @@ def test_which_evaluation_of_a_run(tmp_path: Path) -> None:
         compare.load(folder)
     with pytest.raises(ValueError, match=r"other.json: got no evaluation; expected the JSON that eval.py writes"):
         compare.load(folder, "other")
+    (folder / "eval" / "other.json").unlink()
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"got 0 evaluations \(none\); expected one; run scripts/eval.py first"):
         compare.load(tmp_path / "empty")

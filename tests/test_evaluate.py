@@ -19,6 +19,7 @@ from mult import TASKS, Predictor, build, evaluate
 from mult.data import Taskonomy
 from mult.predict import load_checkpoint
 from mult.runs import read_arrays, read_json
+from mult.score import NOT_FINITE
 
 Pixels = dict[str, tuple[NDArray[Any], NDArray[Any]]]
 Script = Callable[..., Any]
@@ -319,9 +320,37 @@ BASELINES: list[tuple[str, dict[str, Any] | None, str]] = [
         {"corruption": {"kind": "blur", "severity": 2.0}},
         "got corruption {'kind': 'blur', .*}; expected None; evaluate",
     ),
-    ("no evaluation", {"tasks": 3}, "got no evaluation; expected the JSON that eval.py writes; give eval/"),
+    ("no evaluation", {"tasks": 3}, "got no evaluation; expected the JSON that eval.py writes; give one of a run's eval/"),
     ("a task missing", None, "--baseline: reshading: got no baseline; expected one; evaluate its single-task model"),
 ]
+
+
+def of(task: str, **change: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda file: file["tasks"][task][TASKS[task].primary].update(change)
+
+
+DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "a text for a number": (of("normal", value="20"), r"tasks\.normal\.mean {'value': '20'"),
+    "not a number": (of("normal", value=float("nan")), r"tasks\.normal\.mean {'value': nan"),
+    "no reason": (of("reshading", value=None), r"tasks\.reshading\.l1 {'value': None"),
+    "a direction": (of("reshading", better="left"), r"tasks\.reshading\.l1 "),
+    "half an interval": (of("normal", interval=[1.0]), r"tasks\.normal\.mean "),
+    "an entry": (lambda file: file["tasks"]["normal"].update(mean=3), r"tasks\.normal\.mean 3;"),
+    "a task": (lambda file: file["tasks"].update(normals={}), r"tasks\.normals, which is no task;"),
+    "no primary metric": (lambda file: file["tasks"]["normal"].pop("mean"), r"tasks\.normal, which lacks its primary metric;"),
+    "a corruption": (lambda file: file.update(corruption="blur"), "corruption 'blur';"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_evaluation_is_refused(trained: Path, tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "val.json"
+    file: dict[str, Any] = evaluate.read_evaluation(trained / "eval" / "taskonomy-val.json")
+    spoil, message = DAMAGES[damage]
+    spoil(file)
+    path.write_text(json.dumps(file))
+    with pytest.raises(ValueError, match=rf"val\.json: got {message}.*expected an evaluation as eval\.py writes it; .*again"):
+        evaluate.read_evaluation(path)
 
 
 @pytest.mark.parametrize(("change", "message"), [case[1:] for case in BASELINES], ids=[case[0] for case in BASELINES])
@@ -344,6 +373,37 @@ def test_a_task_in_two_baselines_is_refused(trained: Path) -> None:
     ours = evaluate.header("taskonomy", "val", 3, None)
     with pytest.raises(ValueError, match="--baseline b: got segment_semantic in two files; expected one a task; leave one out"):
         evaluate.merge_baselines(ours, TASKS, {"a": file, "b": file})
+
+
+@pytest.mark.parametrize(
+    ("change", "got"), [({"value": 0.0}, "a baseline of 0"), ({"value": None, "reason": NOT_FINITE}, NOT_FINITE)]
+)
+def test_a_baseline_that_no_gain_is_a_part_of_is_refused_first(trained: Path, change: dict[str, Any], got: str) -> None:
+    file: dict[str, Any] = read_json(trained / "eval" / "taskonomy-val.json")
+    of("normal", **change)(file)
+    ours = evaluate.header("taskonomy", "val", 3, None)
+    with pytest.raises(ValueError, match=f"--baseline: normal: got {got}; expected a number that a gain .*; train that"):
+        evaluate.merge_baselines(ours, TASKS, {"a": file})
+
+
+def test_each_severity_has_its_own_baselines(script: Script, trained: Path, tmp_path: Path) -> None:
+    out, told = tmp_path / "val.json", ("--ckpt", trained, "--split", "val", "--blur", "0,2")
+    assert script("eval", *told, "--out", out).status == 0
+    singles = [out, tmp_path / "val-blur2.json"]
+    ended = script("eval", *told, "--out", tmp_path / "again.json", "--baseline", *singles)
+    assert ended.status == 0, ended.err
+    lines = [line for line in ended.out.splitlines() if line.startswith("Δm")]
+    assert len(lines) == 2
+    assert all(line.startswith("Δm +0.00 %") for line in lines)
+    ended = script("eval", *told, "--out", tmp_path / "third.json", "--baseline", out)
+    assert ended.status == 2
+    assert "--baseline: segment_semantic: got no baseline; expected one" in ended.err
+    of_none = tmp_path / "blur4.json"
+    of_none.write_text(json.dumps({**read_json(out), "corruption": {"kind": "blur", "severity": 4.0}}))
+    ended = script("eval", *told, "--out", tmp_path / "third.json", "--baseline", *singles, of_none)
+    assert ended.status == 2
+    assert "blur4.json: got corruption {'kind': 'blur', 'severity': 4.0}; expected None" in ended.err
+    assert not (tmp_path / "third.json").exists()
 
 
 def test_the_script_sweeps_severities(script: Script, trained: Path, tree_root: Path, tmp_path: Path) -> None:
@@ -372,6 +432,7 @@ def test_a_task_that_the_data_lack_is_absent_and_the_rest_evaluated(script: Scri
     saved = read_json(checkpoint / "config.json")
     saved["classes"]["segment_semantic"][3] = "imp"
     (checkpoint / "config.json").write_text(json.dumps(saved))
+    (checkpoint / "manifest.json").unlink()  # it holds the file as it was
     out = own_tree / "val.json"
     ended = script("eval", "--ckpt", checkpoint, "--config", data, "--split", "val", "--out", out)
     assert ended.status == 0, ended.err

@@ -208,7 +208,7 @@ def test_several_runs_stand_side_by_side_with_marks_and_delta_m(runs: list[RunRe
         Cell("segment_semantic", "miou", "", "higher", 0.3457, difference=-0.09, interval=(-0.2, 0.1)),
         Cell("normal", "mean", "deg", "lower", 31.88, difference=6.4, interval=(5.0, 7.0)),
     ]
-    comparison = Comparison({}, "images", (), {two: cells}, {one: 3.214})
+    comparison = Comparison({}, "images", (), {two: cells}, {one: [3.214]})
     text = report.page(runs, "rooms-val", "No images: none.", {"rooms-val": comparison})
     assert rows_of(text, "rooms-val: 4 images; intervals of 95 % over images") == [
         ["task", "metric", "one", "<i>two", "best constant"],

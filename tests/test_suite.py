@@ -53,7 +53,8 @@ def test_a_suite_trains_evaluates_compares_and_goes_on(write: Callable[..., Path
     members = {"both": ["tasks={normal: 1, depth_zbuffer: 1}"], "alone": SINGLE, "tuned": ["run.init={alone}", *SINGLE]}
     asked = {"seen": {"split": "val", "blur": "0,2"}, "held": {"split": "val", "members": ["both", "alone"]}}
     path = write({**members, "broken": ["data.root=nowhere"]}, seeds=[3], evaluate=asked)
-    text = run_suite(path, SCRIPTS, tmp_path / "runs", ["eval.images=0"])
+    text, missing = run_suite(path, SCRIPTS, tmp_path / "runs", ["eval.images=0"])
+    assert missing == 1  # of the broken one, what is seen
     runs = tmp_path / "runs" / "few"
     trained = ["both-3", "eval both-3", "eval both-3", "alone-3", "eval alone-3", "eval alone-3"]
     assert [call.removeprefix("train ") for call in calls[:6]] == trained
@@ -76,16 +77,19 @@ def test_a_suite_trains_evaluates_compares_and_goes_on(write: Callable[..., Path
         assert len({line["run"] for line in lines}) == rows
         value = next(float(line["value"]) for line in lines if (line["run"], line["metric"]) == ("alone", "mean"))
         assert f"{value:.4g}" in text
-    assert "under blur" in (runs / "report.html").read_text()
+    page = (runs / "report.html").read_text()
+    assert "under blur" in page
+    assert "<p>Missing: broken, seed 3: train.py ended with status 2: error: data.root: got " in page
 
     calls.clear()  # what is done is not done again; what failed is tried again
-    assert run_suite(path, SCRIPTS, tmp_path / "runs", ["eval.images=0"]) == text
+    assert run_suite(path, SCRIPTS, tmp_path / "runs", ["eval.images=0"]) == (text, 1)
     assert calls[:-1] == ["train broken-3"]
 
     calls.clear()  # a config that changed is not taken for the run that is there
     changed = write({**members, "alone": [*SINGLE, "optim.lr=1e-2"]}, seeds=[3], evaluate=asked)
-    again = run_suite(changed, SCRIPTS, tmp_path / "runs", ["eval.images=0"])
+    again, missing = run_suite(changed, SCRIPTS, tmp_path / "runs", ["eval.images=0"])
     assert calls[:-1] == ["train alone-3"]
+    assert missing == 2  # what is seen of it and what is held
     assert "alone  missing: seed 3: train.py ended with status 2: error: --resume: the config differs from" in again
     assert "optim.lr: 0.001 -> 0.01" in again
 
@@ -120,10 +124,12 @@ def test_delta_m_is_against_the_runs_of_the_same_seed(write: Callable[..., Path]
     (found,) = [line for line in lines if line["metric"] == "delta_m"]
     assert (found["run"], found["seeds"]) == ("both", "2")
     assert float(found["value"]) == pytest.approx(sum(gains) / 4)
+    deviation = abs(sum(gains[:2]) - sum(gains[2:])) / 2 / 2**0.5
+    assert float(found["deviation"]) == pytest.approx(deviation)
     overview = (tmp_path / "runs" / "few" / "results.md").read_text().splitlines()[2:10]
     assert overview[0].endswith(" | Δm % ↑ |")
     assert overview[2].startswith("| val | both | ")
-    assert overview[2].endswith(f" | {sum(gains) / 4:+.2f} |")
+    assert overview[2].endswith(f" | {sum(gains) / 4:+.2f} ± {deviation:.2g} |")
     assert [line.split(" | ")[-1] for line in overview[3:5]] == ["- |"] * 2  # the baselines themselves
 
 
@@ -133,10 +139,11 @@ def test_a_training_that_stopped_early_is_not_taken_for_a_finished_one(
     """A signal may end it, with status 0; what scripts say is seen, and of one that fails the last line is the reason."""
     train = tmp_path / "train.py"
     train.write_text("import sys\nprint('half', file=sys.stderr)\n")
-    assert "one: seed 0: train.py stopped at step 0 of 4" in run_suite(write({"one": []}), tmp_path, tmp_path / "runs")
+    assert "one: seed 0: train.py stopped at step 0 of 4" in run_suite(write({"one": []}), tmp_path, tmp_path / "runs")[0]
     assert "half" in capfd.readouterr().err
     train.write_text("import sys\nprint('first\\nerror: no room', file=sys.stderr)\nsys.exit(2)\n")
-    text = run_suite(write({"one": []}), tmp_path, tmp_path / "runs")
+    text, missing = run_suite(write({"one": []}), tmp_path, tmp_path / "runs")
+    assert missing == 1
     assert "one: seed 0: train.py ended with status 2: no room" in text
 
 
@@ -190,6 +197,16 @@ def test_what_is_wrong_in_a_suite_is_said_before_any_work(
 @pytest.mark.parametrize("path", sorted((SCRIPTS.parent / "configs" / "suites").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_suites_here_can_be_read(path: Path) -> None:
     assert read_suite(path).members
+
+
+def test_what_is_missing_shows_in_the_exit_status(
+    write: Callable[..., Path], calls: list[str], script: Callable[..., Any], tmp_path: Path
+) -> None:
+    ended = script("suite", write({"broken": ["data.root=nowhere"]}), "--out", tmp_path / "runs")
+    assert ended.status == 1
+    assert "incomplete: 1 evaluations are missing; the tables say why" in ended.err
+    assert "data.root: got 'nowhere'" in ended.out
+    assert calls == ["train broken-0"]
 
 
 def test_no_suite_there(script: Callable[..., Any], tmp_path: Path) -> None:

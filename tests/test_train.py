@@ -364,6 +364,19 @@ def test_a_run_can_start_from_another_s_weights(configured: Configured, train_ru
     assert differing(fresh, given)
 
 
+def test_a_resumed_run_needs_the_one_it_started_from_no_more(
+    configured: Configured, train_run: Train, trained: Path, tmp_path: Path
+) -> None:
+    copied = shutil.copytree(trained, tmp_path / "first", symlinks=True)
+    told = [f"run.init={copied}", *REPEATABLE]
+    train_run(configured(*told, "optim.steps=1"))
+    shutil.rmtree(copied)
+    folder = train_run(configured(*told, "optim.steps=2"), resume=True)
+    assert [line["step"] for line in numbers(folder)] == [1, 2]
+    with pytest.raises(ValueError, match=r"checkpoint: got .*first; expected a run's folder"):
+        build.experiment(configured(*told))
+
+
 def test_a_run_can_start_from_one_of_other_tasks(
     configured: Configured, train_run: Train, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

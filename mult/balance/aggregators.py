@@ -34,6 +34,9 @@ _MEMORY = {
 }
 """What the weighting of each aggregator that remembers must be given back; `state_dict` lacks it or cannot load it."""
 
+OURS = ("fixed", "uncertainty", "dwa", "gradnorm")
+"""The methods that need no TorchJD, for messages (their options: optim.BALANCES)."""
+
 
 def aggregators() -> dict[str, Any]:
     """TorchJD's aggregators that are not ours in other words, by name; ImportError without TorchJD."""
@@ -41,7 +44,7 @@ def aggregators() -> dict[str, Any]:
         from torchjd import aggregation
     except ImportError as error:
         raise ImportError(
-            "balance.method: got the name of none of ours (fixed, uncertainty, dwa, gradnorm), and TorchJD is not installed; "
+            f"balance.method: got the name of none of ours ({', '.join(OURS)}), and TorchJD is not installed; "
             'expected one of ours, or TorchJD; pip install -e ".[balance]"'
         ) from error
     every = {name: getattr(aggregation, name) for name in aggregation.__all__ if name not in _NOT_OFFERED}
@@ -63,7 +66,7 @@ class Aggregated(Combined):
         super().__init__(weights, gradients)
         kinds = aggregators()
         if method not in kinds:
-            raise ValueError(f"balance.method: got {method!r}; expected {_choice(method, kinds)}")
+            raise ValueError(f"balance.method: got {method!r}; expected {_choice(method, [*OURS, *kinds])}")
         self.method, self._kind, self._options = method, kinds[method], dict(options)
         self._check_options()
         # A method with a memory has one aggregator, in a list: as a module it would add parts of itself to `state_dict`.
@@ -83,7 +86,9 @@ class Aggregated(Combined):
             if name not in expected:
                 raise ValueError(f"{where}; expected {_choice(name, expected)}")
             if name in _A_TASK and not (isinstance(value, Mapping) and set(value) == set(tasks)):
-                raise ValueError(f"{where} with {value!r}; expected a mapping with a number for each of {', '.join(tasks)}")
+                raise ValueError(
+                    f"{where} with {value!r}; expected a mapping with a number for each of {', '.join(tasks)}; complete it"
+                )
         try:
             _direction(self._make(tasks), torch.eye(len(tasks)))
         except (TypeError, ValueError) as error:
@@ -155,8 +160,9 @@ def _plain(value: Any) -> Any:
 
 
 def _choice(name: str, expected: Iterable[str]) -> str:
-    """What was expected instead of `name`, the nearest of it last; capitals and hyphens do not matter."""
+    """What was expected instead of `name`, and what to do; capitals and hyphens do not matter."""
     spelt = {each.lower(): each for each in expected}
     near = difflib.get_close_matches(name.lower().replace("-", ""), spelt, n=1)
     known = f"one of {', '.join(spelt.values())}" if spelt else "none"
-    return known + (f"; did you mean {spelt[near[0]]!r}?" if near else "")
+    remedy = f"did you mean {spelt[near[0]]!r}?" if near else "take one of them" if spelt else "leave it out"
+    return f"{known}; {remedy}"

@@ -66,7 +66,7 @@ class CocoDoom(Dataset[Sample]):
         max_depth_m: float | None = None,
     ) -> None:
         for option, value, allowed in (
-            ("data.split", split, SPLITS),
+            ("split", split, SPLITS),
             ("data.options.by", by, ("run", "map")),
             ("data.options.depth", depth, ("16bit", "8bit")),
         ):

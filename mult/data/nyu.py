@@ -67,7 +67,7 @@ class NYU(Dataset[Sample]):
         if not self.root.is_dir():
             raise FileNotFoundError(f"data.root: got {str(root)!r}, which is no folder; expected NYU's; correct the path")
         if split not in SPLITS:
-            raise ValueError(f"data.split: got {split!r}; expected one of {', '.join(SPLITS)}; choose one of them")
+            raise ValueError(f"split: got {split!r}; expected one of {', '.join(SPLITS)}; choose one of them")
         facts = json.loads(published_list("nyu", "json").read_text())
         self._form = form_of(self.root, split, facts)
         self._space = min(self._form.space, 40) if space is None else space

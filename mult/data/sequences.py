@@ -153,7 +153,7 @@ def scenes_in(root: Path) -> dict[str, Path]:
 
 def _of_split(root: Path, scenes: Mapping[str, Path], split: str) -> list[str]:
     if split not in SPLITS:
-        raise ValueError(f"data.split: got {split!r}; expected one of {', '.join(SPLITS)}; choose one of them")
+        raise ValueError(f"split: got {split!r}; expected one of {', '.join(SPLITS)}; choose one of them")
     own = root / "splits.csv"
     listed = read_splits(own if own.is_file() else published_list("replica"))
     # NICE-SLAM calls office_0 office0.
@@ -163,7 +163,7 @@ def _of_split(root: Path, scenes: Mapping[str, Path], split: str) -> list[str]:
         wanted = sorted(name for name, splits in listed.items() if split in splits)
         raise ValueError(
             f"{root}: got the scenes {', '.join(sorted(scenes))}; expected one of split {split!r}: {', '.join(wanted)}; choose "
-            "another data.split or write the scenes into splits.csv (id,train,val,test)"
+            "another split or write the scenes into splits.csv (id,train,val,test)"
         )
     return sorted(chosen)
 

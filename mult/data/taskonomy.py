@@ -71,7 +71,7 @@ class Taskonomy(Dataset[Sample]):
         requested = list(tasks)
         for task in requested:
             _known("tasks", task, ENCODINGS)
-        _known("data.split", split, SPLITS)
+        _known("split", split, SPLITS)
         _known("data.subset", subset, SUBSETS)
         if max_depth_m is not None and not max_depth_m > 0:
             raise ValueError(f"data.max_depth_m: got {max_depth_m}; expected metres above 0; leave it out for no cut-off")
@@ -104,10 +104,12 @@ class Taskonomy(Dataset[Sample]):
         wanted = sorted(building for building, splits in listed.items() if self.split in splits)
         present = [building for building in wanted if len(self.index.rows(building))]
         if not present:
+            remedy = (
+                "correct that file" if own.is_file() else "choose another data.subset, or write splits.csv (id,train,val,test)"
+            )
             raise ValueError(
                 f"{self.root}: got no view of split {self.split!r}; expected at least one of the buildings "
-                f"{_some(wanted)} ({source}), the tree holds {_some(self.index.buildings)}; "
-                "choose another data.subset or write the split into splits.csv (id,train,val,test)"
+                f"{_some(wanted)} ({source}), the tree holds {_some(self.index.buildings)}; {remedy}"
             )
         missing = sorted(set(wanted) - set(present))
         if missing:

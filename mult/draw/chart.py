@@ -45,12 +45,16 @@ def thinned(x: Array, y: Array, most: int = MOST_POINTS) -> tuple[Array, Array, 
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """At most `most` round numbers from low to high, at steps of 1, 2 or 5 times a power of ten."""
-    rough = (high - low) / max(1, most - 1)
+    """Two to `most` round numbers from low to high, at steps of 1, 2 or 5 times a power of ten: one alone gives no scale."""
+    rough = (high - low) / (most - 1)
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(k * step, 12) for k in range(first, last + 1)]
+    places = range(0)
+    for step in (10 * power, 5 * power, 2 * power, power):  # one step smaller than `most` asks for, where that leaves one tick
+        if len(places) > 1 and step < rough * (1 - 1e-9):
+            break
+        places = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+        found = [round(k * step, 12) for k in places]
+    return found
 
 
 def chart(title: str, across: str, up: str, lines: Sequence[Line], levels: Sequence[tuple[str, float]] = ()) -> str:

@@ -57,6 +57,14 @@ class Encoder(nn.Module):
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(config[name]).view(1, 3, 1, 1))
 
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Raise ValueError for images of a (height, width) that the backbone was not built for; most take any."""
+        if self.fixed_size is not None and size != self.fixed_size:
+            raise ValueError(
+                f"image size: got {size}; expected {self.fixed_size}, as {self.name} takes no other; set data.image_size, or "
+                "build it for yours by model.backbone_args.img_size"
+            )
+
     def blocks(self) -> list[nn.Module]:
         """The backbone's repeated blocks, which timm's stages hold under that name; none where it has no such stages."""
         containers: list[Any] = [module.blocks for module in self.body.modules() if hasattr(module, "blocks")]
@@ -91,11 +99,9 @@ class Encoder(nn.Module):
         if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
             raise ValueError(f"images: got shape {tuple(images.shape)}; expected (B, 3, H, W); add the batch dimension")
         height, width = images.shape[-2:]
-        if self.fixed_size is not None and (height, width) != self.fixed_size:
-            raise ValueError(
-                f"image size: got {(height, width)}; backbone {self.name} takes {self.fixed_size} only; resize the images "
-                "(data.image_size) or build it for this size (model.backbone_args.img_size)"
-            )
+        if not images.is_floating_point():
+            raise ValueError(f"images: got {images.dtype}; expected floating point in [0, 1]; divide 8-bit values by 255")
+        self.check_size((height, width))
         images = (images - self.mean) / self.std
         pad_height, pad_width = -height % self.multiple, -width % self.multiple
         if pad_height or pad_width:
@@ -118,19 +124,22 @@ def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any]) -> n
     if not timm.is_model(backbone.split(".")[0]):
         raise ValueError(
             f"model.backbone: got {backbone!r}; expected a model of timm {timm.__version__}; "
-            f"timm.list_models('*swin*') lists them"
+            "choose from timm.list_models('*swin*')"
         )
     overlay: dict[str, Any] = {}
     given: dict[str, Tensor] = {}
     if isinstance(pretrained, str):
         if not Path(pretrained).is_file():
-            raise ValueError(f"model.pretrained: got {pretrained!r}; expected true, false or a weights file; no such file")
+            raise ValueError(f"model.pretrained: got {pretrained!r}; expected true, false or a weights file; correct the path")
         given = _read_weights(pretrained)
         overlay = {"pretrained_cfg_overlay": {"file": pretrained}}
     try:
         body = timm.create_model(backbone, pretrained=bool(pretrained), features_only=True, **overlay, **args)
     except TypeError as error:
-        raise ValueError(f"model.backbone_args: {backbone} does not take {dict(args)} ({error})") from error
+        raise ValueError(
+            f"model.backbone_args: got {dict(args)}; expected arguments that timm's {backbone} takes ({error}); leave out "
+            "what it does not"
+        ) from error
     except OSError as error:
         raise ValueError(
             f"model.pretrained: the weights of {backbone} could not be downloaded ({type(error).__name__}); expected a network "
@@ -138,7 +147,10 @@ def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any]) -> n
         ) from error
     except (RuntimeError, AttributeError) as error:
         # timm has no narrower type: no features_only for this model, an unknown tag, or weights of another architecture
-        raise ValueError(f"model.backbone: timm cannot build {backbone} with {dict(args)}: {error}") from error
+        raise ValueError(
+            f"model.backbone: got {backbone} with {dict(args)}, which timm cannot build ({error}); expected a hierarchical "
+            "backbone with features_only; take another, such as swin_tiny_patch4_window7_224"
+        ) from error
     if isinstance(pretrained, str):
         _check_loaded(body, given, pretrained, backbone)
     return body
@@ -163,7 +175,7 @@ def _check_loaded(body: nn.Module, file: Mapping[str, Tensor], path: str, backbo
     if missing:
         raise ValueError(
             f"model.pretrained: {path} lacks {len(missing)} of the {len(weights)} weight matrices of {backbone} "
-            f"(first: {missing[0]}); expected a checkpoint of that architecture"
+            f"(first: {missing[0]}); expected a checkpoint of that architecture; give its file or change model.backbone"
         )
 
 

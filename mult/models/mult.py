@@ -211,7 +211,7 @@ class MulT(
         except (TypeError, KeyError) as error:
             raise ValueError(
                 f"{path('config.json')}: got no whole description of a model ({error}); expected the config.json that "
-                "save_pretrained writes; it is damaged"
+                "save_pretrained writes; it is damaged: take another checkpoint"
             ) from error
         weights_path = path("model.safetensors")
         try:
@@ -220,34 +220,42 @@ class MulT(
             reason = " ".join(str(error).split("\n")[:2])  # torch lists every weight, a line each
             raise ValueError(
                 f"{weights_path}: not the weights of the model in config.json beside it ({reason}); expected a folder "
-                "written by save_pretrained; it is damaged or of another architecture"
+                "written by save_pretrained; it is damaged or of another architecture: take another checkpoint"
             ) from error
         return model.eval()
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    remedy = "expected the config.json that save_pretrained writes"
+    expected = "expected the config.json that save_pretrained writes"
     try:
         config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); {remedy}") from error
+        raise ValueError(f"{path}: cannot be read ({error}); {expected}; take another checkpoint") from error
     version = config.get("format_version") if isinstance(config, dict) else None
     if version != FORMAT_VERSION:
-        raise ValueError(f"{path}: got format_version {version}; expected {FORMAT_VERSION}; {remedy} of this version of mult")
+        raise ValueError(
+            f"{path}: got format_version {version}; expected {FORMAT_VERSION}; take the version of mult that wrote it, or "
+            "another folder if mult did not"
+        )
     return config
 
 
 def _reference(tasks: Mapping[str, int], reference: str | None, attention: str, decoder: str) -> str | None:
     """Check what belongs together, and fill in the reference where only one task can be it."""
     if not tasks:
-        raise ValueError("tasks: got none; expected at least one task with its number of output channels")
+        raise ValueError("tasks: got none; expected task: output channels; name at least one")
     for name, value, choices in (("attention", attention, Attention), ("decoder", decoder, Wiring)):
         if value not in get_args(choices):
-            raise ValueError(f"model.{name}: got {value!r}; expected one of {', '.join(get_args(choices))}")
+            raise ValueError(f"model.{name}: got {value!r}; expected {' or '.join(get_args(choices))}; take one of them")
     if decoder == "released" and attention == "self":
-        raise ValueError("model.attention: got 'self' with decoder 'released'; expected 'shared' or 'independent' there")
+        raise ValueError(
+            "model.attention: got self with decoder released; expected shared or independent there; take one of them, or "
+            "decoder paper"
+        )
     if reference is not None and reference not in tasks:
-        raise ValueError(f"model.reference: got {reference!r}; expected a task of the model: {', '.join(tasks)}")
+        raise ValueError(
+            f"model.reference: got {reference!r}; expected one of {', '.join(tasks)}; name one of the model's tasks"
+        )
     if reference is None and attention == "shared" and len(tasks) > 1:
         raise ValueError(
             f"model.reference: got none; expected one of {', '.join(tasks)}: with attention 'shared' every task uses the "

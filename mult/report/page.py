@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mult.compare import LEGEND, MARKS, Comparison
+from mult.compare import LEGEND, MARKS, Comparison, shown_gain
 from mult.draw.chart import Line, chart, key, thinned
 from mult.report.errors import error_section, gradient_section
 from mult.report.examples import Example
@@ -30,15 +30,18 @@ def page(
     stem: str | None,
     examples: Sequence[Example] | str,
     comparisons: Mapping[str, Comparison] = MappingProxyType({}),
+    note: str = "",
 ) -> str:
     """One self-contained HTML page of one run, or of several side by side.
 
     stem: the evaluation whose errors and images are shown (see `default_evaluation`). examples: its images, or why there are
-    none. comparisons: by the evaluation's name, of rows named by the runs' folders. The same arguments give the same bytes.
+    none. comparisons: by the evaluation's name, of rows named by the runs' folders. note: a text above the results. The same
+    arguments give the same bytes.
     """
     title = "mult: " + ", ".join(run.name for run in runs)
     sections = {
         "Results": join(
+            tag("p", note) if note else "",
             *(_results(runs, name, comparisons.get(name)) for name in _stems(runs, spoilt=False)),
             _spoilt(runs, comparisons),
             _severity(runs),
@@ -95,8 +98,7 @@ def _results(runs: Sequence[RunRecord], stem: str, comparison: Comparison | None
     rows, every = ([row for task in tasks for row in _rows(runs, stem, task, marks, brief)] for brief in (True, False))
     notes = []
     if comparison is not None and comparison.delta_m:
-        gains = [comparison.delta_m.get(str(run.folder)) for run in runs]
-        shown = ["-" if gain is None else f"{gain:+.2f}" for gain in gains]
+        shown = [shown_gain(comparison, str(run.folder)) for run in runs]
         rows.append(["all tasks", "Δm ↑ [%]", *shown, *["-"] * (len(head) - 2 - len(runs))])
         notes.append(tag("p", "Δm: the mean over tasks of the gain on runs of that task alone"))
     if comparison is not None and len(runs) > 1:
@@ -119,7 +121,7 @@ def _spoilt(runs: Sequence[RunRecord], comparisons: Mapping[str, Comparison]) ->
     stems = _stems(runs, spoilt=True)
     if not stems:
         return Html("")
-    summary = tag("summary", f"tables of {len(stems)} evaluations of corrupted images")
+    summary = tag("summary", f"evaluations of corrupted images: {len(stems)}")
     return tag("details", summary, *(_results(runs, stem, comparisons.get(stem)) for stem in stems))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mult.evaluate import read_evaluation
 from mult.runs import read_arrays, read_json
 
 
@@ -62,7 +63,7 @@ def read_run(folder: Path) -> RunRecord:
         raise ValueError(f"report: got {folder}; expected the folder of a run, with config.yaml; give runs/<name>")
     provenance = folder / "provenance.json"
     evaluations = {
-        path.stem: _evaluation(path) for path in sorted((folder / "eval").glob("*.json"), key=lambda path: path.stem)
+        path.stem: read_evaluation(path) for path in sorted((folder / "eval").glob("*.json"), key=lambda path: path.stem)
     }
     columns = {stem: folder / "eval" / f"{stem}.npz" for stem in evaluations}
     return RunRecord(
@@ -82,13 +83,6 @@ def default_evaluation(runs: Sequence[RunRecord]) -> str | None:
     plain = [stem for stem in common if corruption(runs[0].evaluations[stem]) is None]
     first = sorted(plain, key=lambda stem: (stem not in runs[0].columns, not stem.endswith("-test"), stem))
     return first[0] if first else None
-
-
-def _evaluation(path: Path) -> Any:
-    content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("tasks"), dict):
-        raise ValueError(f"{path}: got no evaluation; expected the JSON that eval.py writes; move it out of eval/")
-    return content
 
 
 def _log(path: Path) -> list[dict[str, Any]]:

@@ -438,7 +438,7 @@ def test_a_list_may_not_lead_out_of_the_root(tmp_path: Path) -> None:
     [
         ({"space": 41}, r"data.options.space: got 41 for .* with labels of 40 classes; expected one of \[13, 40\]"),
         ({"space": 894}, r"data.options.space: got 894 for .*; expected one of \[13, 40\]; choose one"),
-        ({"split": "validation"}, r"data.split: got 'validation'; expected one of train, val, test"),
+        ({"split": "validation"}, r"split: got 'validation'; expected one of train, val, test"),
         ({"crop": True}, r"got data.options.crop for images of \(12, 16\); expected \(480, 640\); leave it out"),
         ({"space": 0}, r"data.options.space: got 0 for .*; expected one of \[13, 40\]; choose one"),
         ({"intrinsics": (1, -1, 0, 0)}, r"intrinsics: got \(1, -1, 0, 0\); expected fx fy cx cy with fx, fy above 0"),

@@ -266,7 +266,7 @@ def test_the_published_split_is_copied_right() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "valid"}, r"data.split: got 'valid'; expected one of train, val, test"),
+        ({"split": "valid"}, r"split: got 'valid'; expected one of train, val, test"),
         ({"depth_scale": 0.0}, r"depth-scale: got 0.0; expected depth units a metre, above 0"),
         ({"intrinsics": (0, 1, 2, 3)}, r"intrinsics: got .*; expected fx fy cx cy with fx, fy above 0"),
         ({"tasks": ["normal"]}, r"got task normal, of which split 'train' has no file; expected some of depth_zbuffer;"),

@@ -317,7 +317,7 @@ def test_wrong_arguments(by_task: Any) -> None:
     fill(by_task, "reshading")
     with pytest.raises(ValueError, match=r"tasks: got 'normals'.* did you mean 'normal'"):
         Taskonomy(by_task.root, tasks=["normals"])
-    with pytest.raises(ValueError, match=r"data.split: got 'valid'; expected one of .*'val'.* did you mean 'val'"):
+    with pytest.raises(ValueError, match=r"split: got 'valid'; expected one of .*'val'.* did you mean 'val'"):
         Taskonomy(by_task.root, "valid")
     with pytest.raises(ValueError, match=r"data.subset: got 'fullpuls'.* did you mean 'fullplus'"):
         Taskonomy(by_task.root, subset="fullpuls")

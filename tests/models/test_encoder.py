@@ -82,10 +82,10 @@ def test_a_backbone_of_fixed_size_takes_that_size_and_is_refused_by_name_at_anot
     encoder = encoder_of("twins_svt_small", {"depths": (1, 1, 1, 1)})
     with torch.no_grad():
         assert [f.shape[2] for f in encoder(torch.rand(1, 3, 224, 224))] == [56, 28, 14, 7]
-    with pytest.raises(ValueError, match=r"got \(64, 96\); backbone twins_svt_small takes \(224, 224\) only; resize"):
+    with pytest.raises(ValueError, match=r"got \(64, 96\); expected \(224, 224\), as twins_svt_small takes no other; set"):
         encoder(torch.rand(1, 3, 64, 96))
     maxvit = encoder_of("maxvit_nano_rw_256", {})
-    with pytest.raises(ValueError, match=r"backbone maxvit_nano_rw_256 takes \(256, 256\) only"):
+    with pytest.raises(ValueError, match=r"expected \(256, 256\), as maxvit_nano_rw_256 takes no other"):
         maxvit(torch.rand(1, 3, 224, 224))
 
 
