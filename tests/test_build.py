@@ -138,13 +138,16 @@ def test_a_loss_can_be_chosen(configured: Configured) -> None:
     ("overrides", "message"),
     [
         (["tasks={norml: 1}"], r"tasks: got 'norml'; expected some of .*normal.*; did you mean 'normal'\?"),
-        (["model.reference=keypoints3d"], r"model\.reference: got 'keypoints3d'; expected a task of the config: segment"),
-        (["tasks={depth_zbuffer: 1, reshading: 1}"], r"model\.reference: got 'normal'; expected a task of the config: depth"),
+        (["model.reference=keypoints3d"], r"model\.reference: got 'keypoints3d'; expected one of segment.*; name one"),
+        (["tasks={depth_zbuffer: 1, reshading: 1}"], r"model\.reference: got 'normal'; expected one of depth.*; name one"),
         (["model.reference=null"], r"model\.reference: got none; expected one of .*; name one"),
-        (["tasks.normal.loss=l2"], r"tasks\.normal\.loss: got 'l2'; expected one of cross_entropy, l1, rotate_l1"),
-        (["tasks.normal.loss=cross_entropy"], r"tasks\.normal\.loss: got 'cross_entropy'; expected a loss for values"),
+        (["tasks.normal.loss=l2"], r"tasks\.normal\.loss: got 'l2'; expected one of cross_entropy, l1, rotate_l1; "),
+        (
+            ["tasks.normal.loss=cross_entropy"],
+            r"tasks\.normal\.loss: got 'cross_entropy'; expected a loss for values; leave it out for ",
+        ),
         (["tasks.segment_semantic.loss=l1"], r"tasks\.segment_semantic\.loss: got 'l1'; expected a loss for classes"),
-        (["data.options={view: 3}"], r"data\.options: got 'view' for taskonomy; expected none"),
+        (["data.options={view: 3}"], r"data\.options: got 'view' for taskonomy; expected none; leave it out"),
         (["data.options={root: x}"], r"data\.options: got 'root' for taskonomy; expected none"),
         (
             ["data.dataset=replica", "data.options={depth_scale: many}"],
@@ -166,9 +169,12 @@ def test_a_loss_can_be_chosen(configured: Configured) -> None:
             ["model.backbone=vit_tiny_patch16_224", "model.backbone_args={}"],
             r"model\.backbone: .* strides .*; expected one each",
         ),
-        (["model.backbone_args={width: 3}"], r"model\.backbone_args: .* does not take .*width"),
+        (
+            ["model.backbone_args={width: 3}"],
+            r"model\.backbone_args: got .*; expected arguments that .* takes .*width.*; leave out",
+        ),
         (["model.num_heads=7"], r"model\.num_heads: got \[7, 7, 7, 7\] for channels .*; expected 4 divisors"),
-        (["model.pretrained=weights.pth"], r"model\.pretrained: got 'weights\.pth'; expected .*; no such file"),
+        (["model.pretrained=weights.pth"], r"model\.pretrained: got 'weights\.pth'; expected .*; correct the path"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -547,9 +547,11 @@ def test_file_that_is_no_text(tmp_path: Path) -> None:
         load_config(path)
 
 
-@pytest.mark.parametrize("name", ["none.yaml", "."])
-def test_missing_file(tmp_path: Path, name: str) -> None:
-    with pytest.raises(FileNotFoundError, match=r"config: got .*; expected a YAML file; no such file, check the path"):
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("none.yaml", "no such file, check the path"), (".", "it is a folder: give a file in it")]
+)
+def test_missing_file(tmp_path: Path, name: str, remedy: str) -> None:
+    with pytest.raises(FileNotFoundError, match=rf"config: got .*; expected a YAML file; {remedy}"):
         load_config(tmp_path / name)
 
 

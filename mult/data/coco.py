@@ -254,8 +254,8 @@ def _places(path: Path, key: str, values: Array, known: Array, own: Array) -> Ar
 
 def _parts(path: Path, annotation: Mapping[str, Any], height: int, width: int) -> Sequence[Array]:
     """The numbers of each part of a mask: of each polygon, or of the one list of runs."""
-    stored = annotation.get("segmentation")
     try:
+        stored = annotation["segmentation"]
         if isinstance(stored, Mapping):
             if list(stored["size"]) != [height, width]:
                 raise ValueError(f"a mask of {stored['size']} pixels (height, width) in an image of {[height, width]}")
@@ -264,7 +264,9 @@ def _parts(path: Path, annotation: Mapping[str, Any], height: int, width: int) -
             if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != height * width:
                 raise ValueError(f"runs that do not add up to {height * width} pixels")
             return [lengths]
-        polygons = [np.array(polygon, np.float64) for polygon in stored or ()]
+        if not isinstance(stored, list):
+            raise TypeError(f"segmentation {stored!r:.40}")
+        polygons = [np.array(polygon, np.float64) for polygon in stored]
         if any(polygon.ndim != 1 or len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
             raise ValueError("a polygon of fewer than three points")
         if not all(np.isfinite(polygon).all() for polygon in polygons):

@@ -38,7 +38,7 @@ class Encoder(nn.Module):
         args = dict(backbone_args or {})
         any_size = timm.is_model(backbone) and timm.models.is_model_in_modules(backbone.split(".")[0], _ANY_SIZE)
         self.name = backbone
-        self.body = _create(backbone, pretrained, {"strict_img_size": False} | args if any_size else args)
+        self.body = _create(backbone, pretrained, args, {"strict_img_size": False} if any_size else {})
         info: Any = self.body.feature_info
         reductions = info.reduction()
         if any(reductions.count(stride) != 1 for stride in STRIDES):
@@ -120,7 +120,7 @@ class Encoder(nn.Module):
         return features
 
 
-def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any]) -> nn.Module:
+def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any], usual: Mapping[str, Any]) -> nn.Module:
     if not timm.is_model(backbone.split(".")[0]):
         raise ValueError(
             f"model.backbone: got {backbone!r}; expected a model of timm {timm.__version__}; "
@@ -134,7 +134,7 @@ def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any]) -> n
         given = _read_weights(pretrained)
         overlay = {"pretrained_cfg_overlay": {"file": pretrained}}
     try:
-        body = timm.create_model(backbone, pretrained=bool(pretrained), features_only=True, **overlay, **args)
+        body = timm.create_model(backbone, pretrained=bool(pretrained), features_only=True, **overlay, **{**usual, **args})
     except TypeError as error:
         raise ValueError(
             f"model.backbone_args: got {dict(args)}; expected arguments that timm's {backbone} takes ({error}); leave out "

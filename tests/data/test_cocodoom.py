@@ -340,6 +340,8 @@ LIKE_ANOTHER = annotation(FIRST, 300, 0, [[0, 0, 2, 0, 2, 2]], 2)
         ("categories.1.id", 11, r"got category id 11 2 times; expected each once"),
         ("annotations.0.category_id", 12, r"annotation 1010000123000300 of category_id 12 \(1 like it\); expected one that"),
         ("annotations.0.image_id", 5, r"got annotation 1010000123000300 of image_id 5 \(1 like it\); expected one that"),
+        ("annotations.0.segmentation", None, r"annotation 1010000123000300 with .*segmentation.*; expected polygons"),
+        ("annotations.0.segmentation", 7, r"annotation 1010000123000300 with segmentation 7; expected polygons"),
         ("annotations.0.segmentation", [[1, 2, 3, 4]], r"with a polygon of fewer than three points; expected polygons"),
         ("annotations.0.segmentation", [[1, 2, "a", 4, 5, 6]], r"annotation 1010000123000300 with .*; expected polygons"),
         ("annotations.2.segmentation.counts", [90, 5], r"000302 with runs that do not add up to 96 pixels; expected"),

@@ -95,8 +95,16 @@ def test_a_backbone_of_fixed_size_takes_that_size_and_is_refused_by_name_at_anot
         ("nope", {}, r"model.backbone: got 'nope'; expected a model of timm"),
         (f"{SWIN}.nope", {}, r"model.backbone: .*nope"),
         ("vit_tiny_patch16_224", {}, r"maps at strides \[16, 16, 16\]; expected one each at \[4, 8, 16, 32\]; take"),
-        (SWIN, {"embed_dimm": 24}, r"model.backbone_args: swin_tiny.* does not take .*embed_dimm"),
-        ("resnet18", {"embed_dim": 24}, r"model.backbone_args: resnet18 does not take .*embed_dim"),
+        (
+            SWIN,
+            {"embed_dimm": 24},
+            r"model.backbone_args: got {'embed_dimm': 24}; expected arguments .* swin_tiny.* takes .*embed_dimm",
+        ),
+        (
+            "resnet18",
+            {"embed_dim": 24},
+            r"model.backbone_args: got {.*; expected arguments .* resnet18 takes .*embed_dim.*; leave out",
+        ),
     ],
 )
 def test_refuses_a_backbone_that_does_not_fit(backbone: str, args: dict[str, Any], message: str) -> None:
@@ -152,7 +160,9 @@ def test_pretrained_weights_come_from_a_file(backbone: str, args: dict[str, Any]
 
 
 def test_refuses_a_weights_file_that_is_missing_damaged_or_of_another_architecture(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"model.pretrained: got '.*none.pth'; expected true, false or a weights file; no"):
+    with pytest.raises(
+        ValueError, match=r"model.pretrained: got '.*none.pth'; expected true, false or a weights file; correct"
+    ):
         Encoder(SWIN, str(tmp_path / "none.pth"), TINY)
     for name, content in [("a.pth", b"hello" * 90), ("b.safetensors", b"hello" * 90), ("c.pth", b"")]:
         (tmp_path / name).write_bytes(content)

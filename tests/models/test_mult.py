@@ -92,12 +92,12 @@ def test_single_task_is_its_own_reference() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"reference": "colour"}, "model.reference: got 'colour'; expected a task of the model: segment_semantic, depth"),
+        ({"reference": "colour"}, "model.reference: got 'colour'; expected one of segment_semantic, depth"),
         ({"reference": None}, "model.reference: got none; expected one of segment_semantic, .*shared.*independent"),
-        ({"tasks": {}, "reference": None}, "tasks: got none; expected at least one task"),
-        ({"attention": "both"}, "model.attention: got 'both'; expected one of shared, independent, self"),
-        ({"decoder": "new"}, "model.decoder: got 'new'; expected one of paper, released"),
-        ({"decoder": "released", "attention": "self"}, "model.attention: got 'self' with decoder 'released'; expected"),
+        ({"tasks": {}, "reference": None}, "tasks: got none; expected task: output channels; name at least one"),
+        ({"attention": "both"}, "model.attention: got 'both'; expected shared or independent or self; take one"),
+        ({"decoder": "new"}, "model.decoder: got 'new'; expected paper or released; take one"),
+        ({"decoder": "released", "attention": "self"}, "model.attention: got self with decoder released; expected"),
     ],
 )
 def test_refuses_arguments_that_do_not_fit_together(arguments: dict[str, Any], message: str) -> None:
