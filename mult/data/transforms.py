@@ -10,7 +10,7 @@ do not depend on which worker makes them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -24,7 +24,8 @@ from mult.tasks import TASKS
 
 Size = tuple[int, int]
 """(height, width)."""
-Resize = Callable[[Tensor, Tensor, Size], tuple[Tensor, Tensor]]
+Mean = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""The weighted sum over an output pixel's valid pixels and their weight -> target and mask."""
 
 T = TypeVar("T")
 
@@ -38,9 +39,22 @@ def resize(sample: Sample, size: Size) -> Sample:
     An output pixel of an interpolated target is a mean over valid pixels alone; it is valid where at least half of the
     weight is. Raises KeyError for a task whose rule is unknown.
     """
-    targets, valid = {}, {}
+    targets, valid = dict(sample["targets"]), dict(sample["valid"])
+    alike: list[tuple[Tensor, dict[str, Mean]]] = []  # masks, of which a view has few, and the tasks with a mean under each
     for task, target in sample["targets"].items():
-        targets[task], valid[task] = _rule(_RESIZE, TASKS[task].resize, task)(target, sample["valid"][task], size)
+        rule, mask = _rule(_RESIZE, TASKS[task].resize, task), sample["valid"][task]
+        if target.shape[-2:] == size:
+            continue
+        if rule is None:
+            targets[task], valid[task] = _nearest(target, size), _nearest(mask, size)
+        elif group := next((group for group in alike if np.array_equal(group[0].numpy(), mask.numpy())), None):
+            group[1][task] = rule
+        else:
+            alike.append((mask, {task: rule}))
+    for mask, rules in alike:
+        *totals, weight = _weighted([targets[task] for task in rules], mask, size)
+        for (task, rule), total in zip(rules.items(), totals, strict=True):
+            targets[task], valid[task] = rule(total, weight)
     return {**sample, "image": _interpolate(sample["image"], size), "targets": targets, "valid": valid}
 
 
@@ -144,11 +158,11 @@ def _crop(sample: Sample, size: Size, place: tuple[float, float]) -> Sample:
 
 def _jitter(image: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:
     """Scale the values, their distance from the mean gray and from each pixel's gray; result clipped to [0, 1]."""
-    image = image * brightness
-    gray = (image * image.new_tensor(LUMA)[:, None, None]).sum(dim=0, keepdim=True)
-    mean = gray.mean()
-    image = torch.lerp(gray.expand_as(image), image, saturation)
-    return torch.lerp(mean.expand_as(image), image, contrast).clamp_(0, 1)
+    red, green, blue = (weight * channel for weight, channel in zip(LUMA, image, strict=True))
+    gray = red.add_(green).add_(blue)
+    # All three are linear: a multiple of the image, one of its gray, one of the mean of that.
+    shift = gray * (brightness * contrast * (1 - saturation)) + gray.mean() * (brightness * (1 - contrast))
+    return torch.add(shift, image, alpha=brightness * contrast * saturation).clamp_(0, 1)
 
 
 def _interpolate(values: Tensor, size: Size) -> Tensor:
@@ -161,9 +175,23 @@ def _interpolate(values: Tensor, size: Size) -> Tensor:
         rows, weights = _taps(height, size[0], channels)
         values = values.reshape(-1, width)
         values = F.embedding_bag(rows, values, per_sample_weights=weights, mode="sum").view(channels, size[0], width)
-    if width != size[1]:
+    if width == 2 * size[1]:
+        values = _halve(values)
+    elif width != size[1]:
         values = F.interpolate(values[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
     return values
+
+
+def _halve(values: Tensor) -> Tensor:
+    """(..., 2 W) -> (..., W): what `F.interpolate` makes of the most frequent case, in half the time."""
+    even, odd = values.unflatten(-1, (-1, 2)).unbind(-1)
+    total = even + odd
+    total[..., 1:].add_(odd[..., :-1], alpha=1 / 3)
+    total[..., :-1].add_(even[..., 1:], alpha=1 / 3)
+    weight = torch.full(total.shape[-1:], 8 / 3)
+    weight[0] -= 1 / 3  # the ends have a neighbour less
+    weight[-1] -= 1 / 3
+    return total.div_(weight)
 
 
 @functools.lru_cache(maxsize=64)
@@ -179,19 +207,15 @@ def _taps(source: int, length: int, channels: int) -> tuple[Tensor, Tensor]:
     return (starts + rows).flatten(0, 1), matrix.gather(1, rows).repeat(channels, 1)
 
 
-def _nearest(target: Tensor, valid: Tensor, size: Size) -> tuple[Tensor, Tensor]:
-    """The source pixel in which each output pixel's centre lies, of target and mask alike."""
-
-    def take(values: Tensor) -> Tensor:
-        taken = values.numpy()
-        for dim, length in ((-2, size[0]), (-1, size[1])):
-            source = taken.shape[dim]
-            if source != length:
-                at = (np.arange(length) * 2 + 1) * source // (2 * length)  # floor((i + 1/2) source / length), exactly
-                taken = taken.take(at, dim)  # four times as fast as Tensor.index_select
-        return torch.from_numpy(taken)
-
-    return take(target), take(valid)
+def _nearest(values: Tensor, size: Size) -> Tensor:
+    """(..., H, W) -> (..., *size): the source pixel in which each output pixel's centre lies."""
+    taken = values.numpy()
+    for dim, length in ((-2, size[0]), (-1, size[1])):
+        source = taken.shape[dim]
+        if source != length:
+            at = (np.arange(length) * 2 + 1) * source // (2 * length)  # floor((i + 1/2) source / length), exactly
+            taken = taken.take(at, dim)  # four times as fast as Tensor.index_select
+    return torch.from_numpy(taken)
 
 
 def _keep(values: Tensor, mask: Tensor, out: Tensor) -> Tensor:
@@ -203,33 +227,27 @@ def _keep(values: Tensor, mask: Tensor, out: Tensor) -> Tensor:
     return out
 
 
-def _weighted(target: Tensor, valid: Tensor, size: Size) -> tuple[Tensor, Tensor]:
-    """The interpolation of the valid pixels alone (C, *size), and the weight they had in it (1, *size)."""
-    channels, height, width = target.shape
-    stacked = target.new_empty(channels + 1, height, width)
-    _keep(target, valid, out=stacked[:-1])
-    stacked[-1:] = valid
-    stacked = _interpolate(stacked, size)
-    return stacked[:-1], stacked[-1:]
-
-
-def _mean(target: Tensor, valid: Tensor, size: Size) -> tuple[Tensor, Tensor]:
-    """The weighted mean over valid pixels, 0 where too few are."""
-    if target.shape[-2:] == size:
-        return target, valid
+def _weighted(targets: Sequence[Tensor], valid: Tensor, size: Size) -> list[Tensor]:
+    """The interpolations (C, *size) of the valid pixels alone of maps under one mask, and last the weight they had in them."""
     if valid.numpy().all():  # Tensor.all is 20 times slower
-        return _interpolate(target, size), torch.ones(1, *size, dtype=torch.bool)
-    total, weight = _weighted(target, valid, size)
+        return [*(_interpolate(target, size) for target in targets), torch.ones(1, *size)]
+    channels = [len(target) for target in targets]
+    stacked = targets[0].new_empty(sum(channels) + 1, *valid.shape[-2:])
+    for target, part in zip(targets, stacked[:-1].split(channels), strict=True):
+        _keep(target, valid, out=part)
+    stacked[-1:] = valid.view(torch.uint8)  # ten times as fast as of bool
+    return list(_interpolate(stacked, size).split([*channels, 1]))
+
+
+def _mean(total: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean over valid pixels, 0 where too few are."""
     enough = weight >= ENOUGH
     mean = total / weight
     return _keep(mean, enough, out=mean), enough
 
 
-def _normals(target: Tensor, valid: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+def _direction(total: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """The direction of the mean over valid pixels; invalid also where opposite normals cancel."""
-    if target.shape[-2:] == size:
-        return target, valid
-    total, weight = _weighted(target, valid, size)
     length = total.square().sum(dim=0, keepdim=True).sqrt_()  # Tensor.norm over the first axis is 80 times slower
     enough = (weight >= ENOUGH) & (length > 1e-3)
     direction = total / length
@@ -246,5 +264,5 @@ def _mirror_negate_x(target: Tensor) -> Tensor:
     return target
 
 
-_RESIZE: dict[str, Resize] = {"nearest": _nearest, "normals": _normals, "area": _mean}
+_RESIZE: dict[str, Mean | None] = {"nearest": None, "normals": _direction, "area": _mean}
 _FLIP: dict[str, Callable[[Tensor], Tensor]] = {"mirror": _mirror, "mirror_negate_x": _mirror_negate_x}

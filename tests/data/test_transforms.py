@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as oracle
 
 from mult import TASKS
 from mult.data.sample import Sample, collate_train
-from mult.data.transforms import Augmented, EvalTransform, TrainTransform, _jitter, flip, mirror, resize
+from mult.data.transforms import Augmented, EvalTransform, TrainTransform, _interpolate, _jitter, flip, mirror, resize
 from mult.labels import normals_from_depth
 
 SIZES = [(12, 20), (7, 9), (24, 40), (31, 11), (6, 10)]
@@ -33,7 +34,7 @@ def view(height: int = 12, width: int = 20, seed: int = 0, junk: float = 0.0) ->
         if task.channels is None:
             target = (draw(1)[0] * 17).long().masked_fill(~mask[0], 255)
         elif task.channels == 3:
-            target = torch.nn.functional.normalize(draw(3) - torch.tensor([0.3, 0.6, 1.2])[:, None, None], dim=0)
+            target = F.normalize(draw(3) - torch.tensor([0.3, 0.6, 1.2])[:, None, None], dim=0)
         else:
             target = draw(1) * 9
         if not task.categorical:
@@ -90,6 +91,23 @@ def test_resize_against_its_definition(task: str, size: tuple[int, int]) -> None
 def test_the_image_is_resized_without_aliases(size: tuple[int, int]) -> None:
     image = view()["image"]
     np.testing.assert_allclose(resize(view(), size)["image"].numpy(), interpolated(image, size), atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 10])
+def test_half_the_columns_are_what_interpolation_makes_of_them(width: int) -> None:
+    values = torch.rand(2, 3, 2 * width, generator=torch.Generator().manual_seed(width))
+    expected = F.interpolate(values[None], size=(3, width), mode="bilinear", antialias=True, align_corners=False)[0]
+    torch.testing.assert_close(_interpolate(values, (3, width)), expected, rtol=0, atol=3e-7)
+
+
+def test_labels_under_one_mask_are_resized_as_each_alone() -> None:
+    sample = view()
+    sample["valid"] = {task: sample["valid"]["normal"].clone() for task in TASKS}
+    whole = resize(sample, (6, 10))
+    for task in TASKS:
+        alone = resize({**sample, "targets": {task: sample["targets"][task]}, "valid": {task: sample["valid"][task]}}, (6, 10))
+        assert torch.equal(whole["targets"][task], alone["targets"][task])
+        assert torch.equal(whole["valid"][task], alone["valid"][task])
 
 
 @pytest.mark.parametrize("size", SIZES)
