@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -209,13 +210,17 @@ def _taps(source: int, length: int, channels: int) -> tuple[Tensor, Tensor]:
 
 def _nearest(values: Tensor, size: Size) -> Tensor:
     """(..., H, W) -> (..., *size): the source pixel in which each output pixel's centre lies."""
-    taken = values.numpy()
-    for dim, length in ((-2, size[0]), (-1, size[1])):
-        source = taken.shape[dim]
-        if source != length:
-            at = (np.arange(length) * 2 + 1) * source // (2 * length)  # floor((i + 1/2) source / length), exactly
-            taken = taken.take(at, dim)  # four times as fast as Tensor.index_select
-    return torch.from_numpy(taken)
+    rows, columns = map(_centres, values.shape[-2:], size)
+    taken = values.numpy()[..., rows, :]
+    # `take` is twice as fast as an index of places, four times as `Tensor.index_select`.
+    taken = taken[..., columns] if isinstance(columns, slice) else taken.take(columns, -1)
+    return torch.from_numpy(np.ascontiguousarray(taken))
+
+
+def _centres(source: int, length: int) -> slice | NDArray[np.int64]:
+    """floor((i + 1/2) source / length), exactly, for i < length; as a slice, which copies nothing, where it is one."""
+    step, rest = divmod(source, length)
+    return (np.arange(length) * 2 + 1) * source // (2 * length) if rest else slice(step // 2, None, step)
 
 
 def _keep(values: Tensor, mask: Tensor, out: Tensor) -> Tensor:
