@@ -114,6 +114,21 @@ def test_a_wrong_depth_scale_is_named(run: Callable[..., Any], tmp_path: Path, s
     assert "WRONG: depth_zbuffer: scale wrong" in ended.out
 
 
+@pytest.mark.parametrize(("blank", "expected"), [(1, {"normal": True, "depth_zbuffer": True}), (6, {"normal": None})])
+def test_a_depth_of_zero_spoils_no_comparison(
+    run: Callable[..., Any], tmp_path: Path, blank: int, expected: dict[str, bool | None]
+) -> None:
+    root = write(tmp_path / "tree")
+    for path in sorted((root / "depth_zbuffer").rglob("*.png"))[:blank]:
+        Image.fromarray(np.zeros((SIZE, SIZE), np.uint16)).save(path)
+    run(root)
+    report = findings(tmp_path)
+    assert report["counts"] == {"constant": blank}
+    said = {comparison["task"]: comparison["is_right"] for comparison in report["comparisons"]}
+    assert said == expected
+    assert "nan" not in json.dumps(report)
+
+
 def test_an_implausible_depth_is_warned_of(run: Callable[..., Any], tmp_path: Path) -> None:
     root = write(tmp_path / "tree", scale=0.05)
     for path in (root / "reshading").rglob("*.png"):

@@ -222,12 +222,13 @@ def _compare_geometry(views: Reader, native: Sequence[tuple[int, dict[str, tuple
         if "normal" in maps:
             stored, there = maps["normal"]
             made, known = labels.normals_from_depth(depth[0].astype(np.float64), intrinsics, valid)
-            products.append((stored * made)[:, there & known][:, ::STRIDE])
-            if "reshading" in maps:
-                both = valid & there & maps["reshading"][1]
-                shaded.append((depth[0], stored, intrinsics, both, maps["reshading"][0][0]))
+            both = there & known  # not where depth is 0: no light falls from there
+            if both.any():
+                products.append((stored * made)[:, both][:, ::STRIDE])
+            if "reshading" in maps and (lit := both & maps["reshading"][1])[::STRIDE, ::STRIDE].any():
+                shaded.append((depth[0], stored, intrinsics, lit, maps["reshading"][0][0]))
     if not products:
-        yield Comparison("normal", None, "not compared with depth: no view has both of its own")
+        yield Comparison("normal", None, "not compared with depth: no pixel has both of its own")
         return
     signs, comparison = judge_frame(np.concatenate(products, axis=1))
     yield comparison
@@ -278,7 +279,7 @@ def _scale_errors(shaded: Sequence[tuple[Any, ...]], signs: tuple[int, ...]) -> 
             made = labels.reshading(scale * depth[step, step], flips * normal[:, step, step], coarse, valid)[0]
             total[k] += np.abs(made - stored[step, step])[valid].sum()
         pixels += int(valid.sum())
-    return total / max(1, pixels)
+    return total / pixels
 
 
 def judge_scale(errors: Array) -> Comparison:
