@@ -185,7 +185,8 @@ def _interpolate(values: Tensor, size: Size) -> Tensor:
 
 def _halve(values: Tensor) -> Tensor:
     """(..., 2 W) -> (..., W): what `F.interpolate` makes of the most frequent case, in half the time."""
-    even, odd = values.unflatten(-1, (-1, 2)).unbind(-1)
+    # Gathered first, by NumPy in half of torch's time: sums of every second value are several times slower.
+    even, odd = (torch.from_numpy(np.ascontiguousarray(values.numpy()[..., k::2])) for k in range(2))
     total = even + odd
     total[..., 1:].add_(odd[..., :-1], alpha=1 / 3)
     total[..., :-1].add_(even[..., 1:], alpha=1 / 3)
