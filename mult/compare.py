@@ -3,7 +3,8 @@
 A row is a run, or several of one name that differ by seed: their mean, with the standard deviation over seeds beside it.
 The first row is what the others are compared with. A difference has a 95 % interval by a paired bootstrap: both sides see
 the same resamples of the same images (or buildings, see bootstrap.py), so what images have in common cancels. A mark says
-that the interval excludes 0. It tells of images, not of seeds: those are what the standard deviation is for.
+that the interval excludes 0. It tells of images, not of seeds: those are what the standard deviation is for. Delta m is
+against the single-task runs of each row, its interval by the same bootstrap.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ MARKS = {"better": "▲", "worse": "▼", "": ""}
 ARROWS = {"higher": "↑", "lower": "↓"}
 DELTA_M = "Δm % ↑"
 LEGEND = "▲ better, ▼ worse than {first}: the 95 % interval of the paired difference, over {over}, excludes 0"
-
+DELTA_M_LEGEND = "Δm: the mean over tasks of the gain on runs of that task alone; ▲ or ▼ where its own 95 % interval excludes 0"
 
 LABELS_ALONE = ("pixels", "target")
 """What the columns have of an image whatever was predicted: valid pixels, and those of each class."""
@@ -63,13 +64,13 @@ class Evaluated:
 class Row:
     """What the table calls a row and its evaluations, one a seed; `missing` says why there is none, or not of every seed.
 
-    baselines: for each evaluation {path: JSON} of single-task runs, or none.
+    baselines: for each evaluation those of single-task runs, or none.
     """
 
     name: str
     evaluations: Sequence[Evaluated] = ()
     missing: str = ""
-    baselines: Sequence[Mapping[str, Mapping[str, Any]]] = ()
+    baselines: Sequence[Sequence[Evaluated]] = ()
 
 
 @dataclass(frozen=True)
@@ -90,27 +91,47 @@ class Cell:
     @property
     def mark(self) -> str:
         """ "better" or "worse" where the interval of the difference excludes 0, else ""."""
-        if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
-            return ""
-        return "better" if (self.interval[0] > 0) == (self.better == "higher") else "worse"
+        return _mark(self.interval, self.better)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Delta m [%], one value a seed, and the 95 % interval of their mean, None where the baselines' images are unknown."""
+
+    of_seeds: Sequence[float]
+    interval: tuple[float, float] | None = None
+
+    @property
+    def mean(self) -> float:
+        """Over seeds."""
+        return float(np.mean(self.of_seeds))
+
+    @property
+    def deviation(self) -> float | None:
+        """Over seeds; None for one."""
+        return float(np.std(self.of_seeds, ddof=1)) if len(self.of_seeds) > 1 else None
+
+    @property
+    def mark(self) -> str:
+        """As a cell's, against the single-task runs."""
+        return _mark(self.interval, "higher")
+
+
+def _mark(interval: tuple[float, float] | None, better: str) -> str:
+    if interval is None or interval[0] <= 0 <= interval[1]:
+        return ""
+    return "better" if (interval[0] > 0) == (better == "higher") else "worse"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows of cells; `delta_m` [%] of the rows that have baselines, one a seed."""
+    """Rows of cells, and `delta_m` of the rows that have baselines."""
 
     head: Mapping[str, Any]
     over: str
     rows: Sequence[Row]
     cells: Mapping[str, Sequence[Cell]]
-    delta_m: Mapping[str, Sequence[float]] = field(default_factory=dict)
-
-    def gain(self, row: str) -> tuple[float, float | None] | None:
-        """The mean of a row's `delta_m` and its standard deviation over seeds, None for one; None without baselines."""
-        of_seeds = self.delta_m.get(row)
-        if of_seeds is None:
-            return None
-        return float(np.mean(of_seeds)), float(np.std(of_seeds, ddof=1)) if len(of_seeds) > 1 else None
+    delta_m: Mapping[str, Gain] = field(default_factory=dict)
 
 
 def load(path: str | Path, stem: str | None = None) -> Evaluated:
@@ -136,40 +157,54 @@ def load(path: str | Path, stem: str | None = None) -> Evaluated:
     return Evaluated(name, path, read_evaluation(path), read_arrays(path.with_suffix(".npz")))
 
 
+def load_baseline(path: str | Path) -> Evaluated:
+    """A single-task run's evaluation, without `columns` where no .npz lies beside the JSON."""
+    path = Path(path)
+    arrays = path.with_suffix(".npz")
+    return Evaluated(path.stem, path, read_evaluation(path), read_arrays(arrays) if arrays.exists() else {})
+
+
 def compare(rows: Sequence[Row]) -> Comparison:
     """Put rows side by side. Raises ValueError, by name, for evaluations of different data or different images."""
-    present = [(row, evaluated) for row in rows for evaluated in row.evaluations]
+    present = [evaluated for row in rows for evaluated in row.evaluations]
     if not present:
         raise ValueError(f"compare: got no evaluation of {', '.join(row.name for row in rows)}; expected at least one")
-    first = present[0][1]
-    keys = header("", "", 0, None)
-    head = {key: first.file.get(key) for key in keys}
-    for _, other in present[1:]:
-        for key in keys:
-            if other.file.get(key) != head[key]:
-                raise ValueError(
-                    f"compare: got {key} {other.file.get(key)} in {other.path}, {head[key]} in {first.path}; expected one; "
-                    "evaluate both on the same data"
-                )
-        if not np.array_equal(other.columns["id"], first.columns["id"]):
-            place = int(np.argmin(other.columns["id"] == first.columns["id"]))
-            raise ValueError(
-                f"compare: got other images in {other.path} (number {place} is {other.columns['id'][place]}) than in "
-                f"{first.path} ({first.columns['id'][place]}); expected the same; evaluate both on the same data"
-            )
-        for name in LABELS_ALONE:  # other images may have the same names
-            for column in (f"{task}/{name}" for task in TASKS):
-                both = [one.columns.get(column) for one in (first, other)]
-                if both[0] is not None and both[1] is not None and not np.array_equal(both[0], both[1]):
-                    raise ValueError(
-                        f"compare: got other labels in {other.path} than in {first.path} ({column} of their images differ); "
-                        "expected the same; evaluate both on the same data"
-                    )
+    first = present[0]
+    for other in present[1:]:
+        _require_comparable(first, other)
     over, unit_of = bootstrap.units(first.columns["group"])
     reference = rows[0].evaluations
     cells = {row.name: _cells(row.evaluations, reference, unit_of, is_first=row is rows[0]) for row in rows if row.evaluations}
-    delta_m = {row.name: _delta_m(row, head) for row in rows if row.evaluations and row.baselines}
-    return Comparison(head, over, rows, cells, delta_m)
+    delta_m = {row.name: _gain(row) for row in rows if row.evaluations and row.baselines}
+    return Comparison(_facts(first), over, rows, cells, delta_m)
+
+
+def _facts(one: Evaluated) -> dict[str, Any]:
+    return {key: one.file.get(key) for key in header("", "", 0, None)}
+
+
+def _require_comparable(first: Evaluated, other: Evaluated) -> None:
+    """Raises ValueError unless both evaluations are of the same data, images and labels."""
+    for key, expected in _facts(first).items():
+        if other.file.get(key) != expected:
+            raise ValueError(
+                f"compare: got {key} {other.file.get(key)} in {other.path}, {expected} in {first.path}; expected one; "
+                "evaluate both on the same data"
+            )
+    if not np.array_equal(other.columns["id"], first.columns["id"]):
+        place = int(np.argmin(other.columns["id"] == first.columns["id"]))
+        raise ValueError(
+            f"compare: got other images in {other.path} (number {place} is {other.columns['id'][place]}) than in "
+            f"{first.path} ({first.columns['id'][place]}); expected the same; evaluate both on the same data"
+        )
+    for name in LABELS_ALONE:  # other images may have the same names
+        for column in (f"{task}/{name}" for task in TASKS):
+            both = [one.columns.get(column) for one in (first, other)]
+            if both[0] is not None and both[1] is not None and not np.array_equal(both[0], both[1]):
+                raise ValueError(
+                    f"compare: got other labels in {other.path} than in {first.path} ({column} of their images differ); "
+                    "expected the same; evaluate both on the same data"
+                )
 
 
 def _cells(ours: Sequence[Evaluated], theirs: Sequence[Evaluated], unit_of: NDArray[np.int64], is_first: bool) -> list[Cell]:
@@ -199,13 +234,42 @@ def _cells(ours: Sequence[Evaluated], theirs: Sequence[Evaluated], unit_of: NDAr
     return cells
 
 
-def _delta_m(row: Row, head: Mapping[str, Any]) -> list[float]:
+def _gain(row: Row) -> Gain:
     of_seeds = []
-    for one, baselines in zip(row.evaluations, row.baselines, strict=True):
-        scored = [task for task, entries in one.file["tasks"].items() if entries[TASKS[task].primary]["value"] is not None]
-        merged = merge_baselines(head, scored, baselines)
+    for one, singles in zip(row.evaluations, row.baselines, strict=True):
+        merged = merge_baselines(_facts(one), _scored(one), {str(single.path): single.file for single in singles})
         of_seeds.append(against(one.file["tasks"], merged)["delta_m"])
-    return of_seeds
+    return Gain(of_seeds, delta_m_interval(row.evaluations, row.baselines))
+
+
+def _scored(one: Evaluated) -> list[str]:
+    """The tasks that have a value of their primary metric."""
+    return [task for task, entries in one.file["tasks"].items() if entries[TASKS[task].primary]["value"] is not None]
+
+
+def delta_m_interval(evaluations: Sequence[Evaluated], baselines: Sequence[Sequence[Evaluated]]) -> tuple[float, float] | None:
+    """The 95 % interval [%] of delta m, or of its mean over seeds: an evaluation a seed, and the single-task runs' of each.
+
+    Both sides of every gain see the same resamples. None where a baseline has no `columns`, or the images are one unit.
+    ValueError for baselines of other images.
+    """
+    if not all(single.columns for singles in baselines for single in singles):
+        return None
+    unit_of = bootstrap.units(evaluations[0].columns["group"])[1]
+    of_seeds = []
+    for one, singles in zip(evaluations, baselines, strict=True):
+        of_task = {task: single for single in singles for task in single.file["tasks"]}
+        terms = []
+        for task in _scored(one):
+            _require_comparable(one, of_task[task])
+            metric = TASKS[task].primary
+            ours, theirs = (side.resampled(task, unit_of)[metric] for side in (one, of_task[task]))
+            sign = 1 if one.file["tasks"][task][metric]["better"] == "higher" else -1
+            with np.errstate(divide="ignore", invalid="ignore"):  # the interval leaves out what is of no finite value
+                terms.append(100 * sign * (ours - theirs) / theirs)
+        of_seeds.append(np.mean(terms, axis=0))
+    found = bootstrap.interval(np.mean(of_seeds, axis=0), int(unit_of.max()) + 1)
+    return (found[0], found[1]) if found else None
 
 
 # --- Tables ---
@@ -244,11 +308,12 @@ def _shown(cell: Cell | None) -> str:
 
 
 def shown_gain(comparison: Comparison, row: str) -> str:
-    """Delta m of a row [%] as text, with its deviation over seeds."""
-    gain = comparison.gain(row)
+    """Delta m of a row [%] as text, with its deviation over seeds and its mark."""
+    gain = comparison.delta_m.get(row)
     if gain is None:
         return "-"
-    return f"{gain[0]:+.2f}" + (f" ± {gain[1]:.2g}" if gain[1] is not None else "")
+    deviation = f" ± {gain.deviation:.2g}" if gain.deviation is not None else ""
+    return f"{gain.mean:+.2f}{deviation} {MARKS[gain.mark]}".strip()
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
@@ -265,7 +330,8 @@ def _notes(comparison: Comparison) -> list[str]:
         for task, entries in one.file["tasks"].items()
         if entries[primary(TASKS[task], entries)]["value"] is None
     )
-    return [LEGEND.format(first="the first row", over=comparison.over), *partly, *absent]
+    own = [DELTA_M_LEGEND] if comparison.delta_m else []
+    return [LEGEND.format(first="the first row", over=comparison.over), *own, *partly, *absent]
 
 
 def _title(comparison: Comparison) -> str:
@@ -288,6 +354,10 @@ def as_text(comparison: Comparison) -> str:
                 lines.append(
                     f"{name}: {cell.task} {cell.metric} {cell.difference:+.3g} ({low:+.3g} to {high:+.3g}) {cell.mark}".rstrip()
                 )
+    for name, gain in comparison.delta_m.items():
+        if gain.interval is not None:
+            low, high = gain.interval
+            lines.append(f"{name}: Δm {gain.mean:+.2f} % ({low:+.2f} to {high:+.2f}) {gain.mark}".rstrip())
     return "\n".join(lines)
 
 
@@ -330,9 +400,10 @@ def as_csv(comparison: Comparison) -> str:
             numbers = [cell.value, cell.deviation, cell.difference, *ends]
             shown = ["" if value in (None, "") else repr(value) for value in numbers]
             writer.writerow([row.name, number, cell.task, cell.metric, cell.unit, cell.better, *shown, cell.mark, ""])
-        if gain := comparison.gain(row.name):
-            shown = ["" if value is None else repr(value) for value in gain]
-            writer.writerow([row.name, number, "", "delta_m", "%", "higher", *shown, "", "", "", "", ""])
+        if gain := comparison.delta_m.get(row.name):
+            numbers = [gain.mean, gain.deviation, None, *(gain.interval or ("", ""))]
+            shown = ["" if value in (None, "") else repr(value) for value in numbers]
+            writer.writerow([row.name, number, "", "delta_m", "%", "higher", *shown, gain.mark, ""])
         if not number:
             writer.writerow([row.name, 0, *[""] * 10, row.missing])
     return text.getvalue()

@@ -293,11 +293,14 @@ def against(results: Results, baselines: Mapping[str, Entries]) -> dict[str, Any
     return {**delta_m(kept, baselines), "left_out": left_out}
 
 
-def delta_m_line(compared: Mapping[str, Any]) -> str:
-    """What `against` returns, for a terminal."""
+def delta_m_line(compared: Mapping[str, Any], interval: tuple[float, float] | None, over: str) -> str:
+    """What `against` returns, for a terminal, with its 95 % interval over images or buildings."""
+    between = "no interval: a baseline has no .npz beside it, or there is one image"
+    if interval is not None:
+        between = f"95 % over {over}: {interval[0]:+.2f} to {interval[1]:+.2f}"
     terms = [f"{task} {gain:+.2f} %" for task, gain in compared["terms"].items()]
     left_out = [f"{task} left out ({why})" for task, why in compared["left_out"].items()]
-    return f"Δm {compared['delta_m']:+.2f} %: {', '.join(terms + left_out)}"
+    return f"Δm {compared['delta_m']:+.2f} % ({between}): {', '.join(terms + left_out)}"
 
 
 def table(evaluation: Evaluation) -> str:

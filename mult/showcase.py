@@ -12,10 +12,9 @@ import torch
 from tqdm import tqdm
 
 from mult import build, evaluate, report
-from mult.compare import Comparison, Evaluated, Row, compare
+from mult.compare import Comparison, Evaluated, Row, compare, load_baseline
 from mult.config import DataConfig, load_config
 from mult.data import EvalTransform
-from mult.evaluate import read_evaluation
 from mult.predict import load_checkpoint
 from mult.report import Example, RunRecord, Shown
 from mult.runs import write_text
@@ -56,7 +55,7 @@ def write_report(
 def _compared(runs: Sequence[RunRecord], baselines: Sequence[Path]) -> dict[str, Comparison]:
     """By name, the evaluations that several runs have, or that have baselines; rows are named by the runs' folders."""
     comparisons = {}
-    files = {path.resolve(): read_evaluation(path) for path in baselines}
+    singles = [load_baseline(path) for path in baselines]
     stems = list(dict.fromkeys(stem for run in runs for stem in run.columns))
     for path in baselines:
         if path.stem not in stems:
@@ -65,13 +64,15 @@ def _compared(runs: Sequence[RunRecord], baselines: Sequence[Path]) -> dict[str,
                 f"{', '.join(stems) or 'there is none'}; evaluate the single-task run on the same data"
             )
     for stem in stems:
-        against = {str(path): file for path, file in files.items() if path.stem == stem}
+        against = [single for single in singles if single.name == stem]
+        known = {single.path.resolve() for single in against}
         rows = []
         for run in (run for run in runs if stem in run.columns):
             path = run.folder / "eval" / f"{stem}.json"
             evaluated = Evaluated(run.name, path, run.evaluations[stem], run.columns[stem])
-            is_baseline = str(path.resolve()) in against
-            rows.append(Row(str(run.folder), [evaluated], baselines=[against] if against and not is_baseline else ()))
+            rows.append(
+                Row(str(run.folder), [evaluated], baselines=[against] if against and path.resolve() not in known else ())
+            )
         if len(rows) > 1 or against:
             comparisons[stem] = compare(rows)
     return comparisons

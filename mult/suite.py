@@ -22,12 +22,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mult import compare, schema
 from mult.config import load_config
 from mult.data.corruptions import parse
-from mult.evaluate import read_evaluation
 from mult.runs import read_json, write_json, write_text
 
 TAIL = 4096
@@ -134,7 +132,7 @@ def run_suite(path: Path, scripts: Path, output: Path, extra: Sequence[str] = ()
     trained = [folder / f"{member}-{suite.seeds[0]}" for member in suite.members]
     if shown := [str(run) for run in trained if (run / "eval").is_dir()]:
         stems = [stem for name, asked in suite.evaluate.items() for stem in asked.stems(name)]
-        singles = [path for stem in stems for files in _baselines(suite, folder, stem, suite.seeds[:1]) for path in files]
+        singles = [str(one.path) for stem in stems for ones in _baselines(suite, folder, stem, suite.seeds[:1]) for one in ones]
         more = ["--baseline", *singles] if singles else []
         if missing:
             reasons = dict.fromkeys(f"{member}, seed {seed}: {why}" for (_, member, seed), why in missing.items())
@@ -165,12 +163,12 @@ def _told(overrides: Sequence[str], runs: Mapping[str, Path]) -> list[str]:
     return told
 
 
-def _baselines(suite: Suite, folder: Path, stem: str, seeds: Sequence[int]) -> Sequence[dict[str, Any]]:
-    """For each seed the single-task evaluations, {path: content}; nothing where one is missing, for the rows say which."""
+def _baselines(suite: Suite, folder: Path, stem: str, seeds: Sequence[int]) -> Sequence[Sequence[compare.Evaluated]]:
+    """For each seed the single-task evaluations; nothing where one is missing, for the rows say which."""
     of_seeds = [[folder / f"{member}-{seed}" / "eval" / f"{stem}.json" for member in suite.baselines] for seed in seeds]
     if not suite.baselines or not all(path.exists() for paths in of_seeds for path in paths):
         return ()
-    return [{str(path): read_evaluation(path) for path in paths} for paths in of_seeds]
+    return [[compare.load(path) for path in paths] for paths in of_seeds]
 
 
 def _train(base: Path, overrides: Sequence[str], run: Path, scripts: Path) -> str | None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from mult import compare
 from mult.cli import exit_on_user_error
-from mult.evaluate import read_evaluation
 from mult.runs import write_text
 
 
@@ -26,8 +25,8 @@ def main() -> None:
     with exit_on_user_error():
         found = [compare.load(path, arguments.eval) for path in arguments.runs]
         names = [one.name for one in found]
+        baselines = [[compare.load_baseline(path) for path in arguments.baseline]] if arguments.baseline else []
         # Two files of one name are told apart by their whole path.
-        baselines = [{path: read_evaluation(Path(path)) for path in arguments.baseline}] if arguments.baseline else []
         rows = [
             compare.Row(one.name if names.count(one.name) == 1 else str(one.path), [one], baselines=baselines) for one in found
         ]

@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from mult import build, distributed, evaluate
+from mult import build, compare, distributed, evaluate
 from mult.cli import exit_on_user_error
 from mult.config import load_data_config
 from mult.data.corruptions import Corrupted, parse
@@ -41,7 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with exit_on_user_error():
         corruptions = parse(arguments.blur, arguments.corrupt)
-        baselines = {path: evaluate.read_evaluation(Path(path)) for path in arguments.baseline}
+        baselines = [compare.load_baseline(path) for path in arguments.baseline]
         folder = find_checkpoint(arguments.ckpt)
         model, config = load_checkpoint(folder)
         data = load_data_config(arguments.config, usual=config.data) if arguments.config else config.data
@@ -51,13 +51,14 @@ def main() -> None:
         constants = read_json(folder / "trivial.json")
         plain = Path(arguments.out) if arguments.out else folder.parents[1] / "eval" / f"{data.dataset}-{arguments.split}.json"
         spoilt = {one: dataclasses.asdict(one) if one.severity else None for one in corruptions}
-        merged = {}
+        singles, merged = {}, {}
         if baselines:
             for one in corruptions:
                 ours = evaluate.header(data.dataset, arguments.split, len(views), spoilt[one])
                 others = [spoilt[other] for other in corruptions if other != one]  # what is of no severity is refused
-                its = {path: file for path, file in baselines.items() if file.get("corruption") not in others}
-                merged[one] = evaluate.merge_baselines(ours, views.tasks, its)
+                singles[one] = [single for single in baselines if single.file.get("corruption") not in others]
+                files = {str(single.path): single.file for single in singles[one]}
+                merged[one] = evaluate.merge_baselines(ours, views.tasks, files)
         for corruption in corruptions:
             batches = build.eval_batches(
                 evaluate.share(Corrupted(views, data.image_size, corruption)),
@@ -71,10 +72,14 @@ def main() -> None:
                 continue
             out = plain.with_name(f"{plain.stem}{corruption.suffix}{plain.suffix}")
             write_arrays(out.with_suffix(".npz"), evaluation.columns)
-            write_json(out, evaluation.as_json(data.dataset, arguments.split, spoilt[corruption]))
+            file = evaluation.as_json(data.dataset, arguments.split, spoilt[corruption])
+            write_json(out, file)
             print(evaluate.table(evaluation))
             if baselines:
-                print(evaluate.delta_m_line(evaluate.against(evaluation.results, merged[corruption])))
+                its = compare.Evaluated(out.stem, out, file, evaluation.columns)
+                interval = compare.delta_m_interval([its], [singles[corruption]])
+                compared = evaluate.against(evaluation.results, merged[corruption])
+                print(evaluate.delta_m_line(compared, interval, evaluation.interval_over))
             print(f"checkpoint: {folder}; {len(views)} images of {out.stem}; all metrics: {out}")
         distributed.stop()
 

@@ -135,25 +135,81 @@ def test_tasks_that_a_run_lacks_leave_a_gap(tmp_path: Path) -> None:
 
 def test_delta_m_against_single_task_runs(tmp_path: Path) -> None:
     ours = write(tmp_path / "ours", {"edge_texture": l1_of_images(1), "reshading": l1_of_images(1)})
-    singles = {
-        str(folder): json.loads((folder / "eval" / "rooms-test.json").read_text())
-        for folder in (
-            write(tmp_path / "single_edge", {"edge_texture": l1_of_images(1) * 2}),  # ours is 50 % better
-            write(tmp_path / "single_shade", {"reshading": l1_of_images(1) / 1.25}),  # and 25 % worse
-        )
-    }
+    singles = [
+        compare.load(write(tmp_path / "single_edge", {"edge_texture": l1_of_images(1) * 2})),  # ours is 50 % better
+        compare.load(write(tmp_path / "single_shade", {"reshading": l1_of_images(1) / 1.25})),  # and 25 % worse
+    ]
     both = compare.Row("ours", [compare.load(ours)], baselines=[singles])
     comparison = compare.compare([both, row(tmp_path / "single_edge")])
-    assert comparison.delta_m["ours"] == pytest.approx([(50 - 25) / 2])
-    mean, deviation = comparison.gain("ours") or (0, 0)
-    assert mean == pytest.approx(12.5)
-    assert deviation is None
-    assert comparison.gain("single_edge") is None
-    assert "+12.50" in compare.as_text(comparison)
-    assert compare.as_markdown(comparison).splitlines()[-3].endswith("| - |")  # the baseline has no delta_m of its own
-    del singles[str(tmp_path / "single_edge")]
+    gain = comparison.delta_m["ours"]
+    assert gain.of_seeds == pytest.approx([(50 - 25) / 2])
+    assert gain.mean == pytest.approx(12.5)
+    assert gain.deviation is None
+    # What images have in common cancels: here all, though they differ much among themselves.
+    assert gain.interval == pytest.approx((12.5, 12.5))
+    assert "single_edge" not in comparison.delta_m
+    assert "  +12.50 ▲" in compare.as_text(comparison)
+    assert "ours: Δm +12.50 % (+12.50 to +12.50) better" in compare.as_text(comparison)
+    assert compare.as_markdown(comparison).splitlines()[-4].endswith("| - |")  # the baseline has no delta_m of its own
     with pytest.raises(ValueError, match="--baseline: edge_texture: got no baseline; expected one"):
-        compare.compare([both])
+        compare.compare([compare.Row("ours", [compare.load(ours)], baselines=[singles[1:]])])
+
+
+@pytest.mark.parametrize("buildings", [1, 8])
+def test_the_interval_of_delta_m_is_redrawn_in_a_loop(tmp_path: Path, buildings: int) -> None:
+    """Two seeds of two tasks: each resample gives the mean over seeds of the mean over tasks."""
+    pixels = np.random.default_rng(5).integers(100, 900, IMAGES)
+    l1 = {
+        (task, kind, seed): l1_of_images(10 * seed + n, shift)
+        for seed in (0, 1)
+        for n, (task, kind, shift) in enumerate(
+            [
+                ("edge_texture", "ours", 0.0),
+                ("edge_texture", "single", 0.002),
+                ("reshading", "ours", 0.001),
+                ("reshading", "single", 0.0),
+            ]
+        )
+    }
+    evaluations, baselines = [], []
+    for seed in (0, 1):
+        tasks = {task: l1[task, "ours", seed] for task in ("edge_texture", "reshading")}
+        evaluations.append(compare.load(write(tmp_path / f"ours{seed}", tasks, buildings=buildings)))
+        folders = [write(tmp_path / f"{task}{seed}", {task: l1[task, "single", seed]}, buildings=buildings) for task in tasks]
+        baselines.append([compare.load_baseline(folder / "eval" / "rooms-test.json") for folder in folders])
+    house = np.arange(IMAGES) % buildings if buildings > 1 else np.arange(IMAGES)
+    number = int(house.max()) + 1
+    gains = []
+    for units in np.random.default_rng(bootstrap.SEED).integers(number, size=(bootstrap.RESAMPLES, number)):
+        images = np.concatenate([np.flatnonzero(house == unit) for unit in units])
+        mean = {key: (pixels[images] * values[images]).sum() / pixels[images].sum() for key, values in l1.items()}
+        gains.append(
+            np.mean([100 * (1 - mean[task, "ours", seed] / mean[task, "single", seed]) for task in tasks for seed in (0, 1)])
+        )
+    expected = bootstrap.interval(np.array(gains), number)
+    gain = compare.compare([compare.Row("ours", evaluations, baselines=baselines)]).delta_m["ours"]
+    assert gain.interval == pytest.approx(expected)
+    assert gain.interval is not None
+    assert gain.interval[0] < gain.mean < gain.interval[1]
+    assert compare.Gain([1.0], (-0.5, 2.0)).mark == ""
+    assert compare.Gain([-1.0], (-2.0, -0.5)).mark == "worse"
+    written = list(
+        csv.DictReader(compare.as_csv(compare.compare([compare.Row("o", evaluations, baselines=baselines)])).splitlines())
+    )
+    assert (float(written[-1]["low"]), float(written[-1]["high"])) == gain.interval
+
+
+def test_a_baseline_whose_images_are_unknown_gives_no_interval_and_one_of_others_is_refused(tmp_path: Path) -> None:
+    ours = compare.load(write(tmp_path / "ours", {"reshading": l1_of_images(1)}))
+    single = write(tmp_path / "single", {"reshading": l1_of_images(2)}) / "eval" / "rooms-test.json"
+    single.with_suffix(".npz").unlink()
+    comparison = compare.compare([compare.Row("ours", [ours], baselines=[[compare.load_baseline(single)]])])
+    assert comparison.delta_m["ours"].interval is None
+    assert comparison.delta_m["ours"].mark == ""
+    others = [f"frame {i}" for i in range(IMAGES)]
+    other = write(tmp_path / "other", {"reshading": l1_of_images(2)}, ids=others) / "eval" / "rooms-test.json"
+    with pytest.raises(ValueError, match=r"got other images in .*other/eval/rooms-test.json \(number 0 is frame 0\)"):
+        compare.compare([compare.Row("ours", [ours], baselines=[[compare.load_baseline(other)]])])
 
 
 @pytest.mark.parametrize(

@@ -293,7 +293,13 @@ def test_the_script_prints_delta_m(script: Script, trained: Path, tmp_path: Path
     assert ended.status == 0, ended.err
     terms = [f"{task} {-100 * number:+.2f} %" for number, task in enumerate(TASKS)]  # all but the first are better if lower
     (line,) = [line for line in ended.out.splitlines() if line.startswith("Δm")]
-    assert line.replace("-0.00", "+0.00") == f"Δm -250.00 %: {', '.join(terms)}"
+    why = "no interval: a baseline has no .npz beside it, or there is one image"
+    assert line.replace("-0.00", "+0.00") == f"Δm -250.00 % ({why}): {', '.join(terms)}"
+    for path in files:  # what each image contributed is as ours, unlike the values
+        shutil.copy(trained / "eval" / "taskonomy-val.npz", path.with_suffix(".npz"))
+    ended = script("eval", "--ckpt", last, "--split", "val", "--out", ours, "--baseline", *files)
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("Δm")]
+    assert "Δm -250.00 % (95 % over images: +0.00 to +0.00): " in line.replace("-0.00", "+0.00")
 
 
 def test_a_baseline_of_other_pixels_is_refused() -> None:
@@ -307,7 +313,8 @@ def test_a_baseline_of_other_pixels_is_refused() -> None:
 
 def test_a_task_that_delta_m_leaves_out_is_said() -> None:
     compared = {"delta_m": 1.5, "terms": {"normal": 1.5}, "left_out": {"depth_zbuffer": "no valid pixel"}}
-    assert evaluate.delta_m_line(compared) == "Δm +1.50 %: normal +1.50 %, depth_zbuffer left out (no valid pixel)"
+    expected = "Δm +1.50 % (95 % over buildings: +0.50 to +2.25): normal +1.50 %, depth_zbuffer left out (no valid pixel)"
+    assert evaluate.delta_m_line(compared, (0.5, 2.25), "buildings") == expected
 
 
 BASELINES: list[tuple[str, dict[str, Any] | None, str]] = [

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from mult import TASKS, report
-from mult.compare import Cell, Comparison
+from mult.compare import Cell, Comparison, Gain
 from mult.data import Taskonomy
 from mult.draw import ERROR
 from mult.predict import Predictor
@@ -208,14 +208,14 @@ def test_several_runs_stand_side_by_side_with_marks_and_delta_m(runs: list[RunRe
         Cell("segment_semantic", "miou", "", "higher", 0.3457, difference=-0.09, interval=(-0.2, 0.1)),
         Cell("normal", "mean", "deg", "lower", 31.88, difference=6.4, interval=(5.0, 7.0)),
     ]
-    comparison = Comparison({}, "images", (), {two: cells}, {one: [3.214]})
+    comparison = Comparison({}, "images", (), {two: cells}, {one: Gain([3.214], (1.5, 4.25))})
     text = report.page(runs, "rooms-val", "No images: none.", {"rooms-val": comparison})
     assert rows_of(text, "rooms-val: 4 images; intervals of 95 % over images") == [
         ["task", "metric", "one", "<i>two", "best constant"],
         ["segment_semantic", "miou ↑", "0.4321 0.3 to 0.5", "0.3457 0.3 to 0.5", "0.1"],
         ["depth_zbuffer", "rmse", "none: no valid pixel", "none: no valid pixel", "-"],
         ["normal", "mean ↓ [deg]", "25.5 24 to 27.25", "31.88 ▼ worse 24 to 27.25", "51"],
-        ["all tasks", "Δm ↑ [%]", "+3.21", "-", "-"],
+        ["all tasks", "Δm ↑ [%]", "+3.21 ▲ better +1.50 to +4.25", "-", "-"],
     ]
     assert "▼ worse than one: the 95 % interval of the paired difference, over images, excludes 0" in text
     assert "▼" not in report.page(runs, "rooms-val", "No images: none.")
@@ -233,13 +233,20 @@ def test_the_script_marks_what_the_images_can_tell(script: Script, trained: Path
     (tmp_path / "single").mkdir()
     baseline = tmp_path / "single" / f"{stem}.json"  # as good as the first run
     shutil.copy(trained / "eval" / f"{stem}.json", baseline)
+    shutil.copy(trained / "eval" / f"{stem}.npz", baseline.with_suffix(".npz"))
     ended = script("report", trained, other, "--out", tmp_path / "x.html", "--images", "0", "--baseline", baseline)
     assert ended.status == 0, ended.err
     text = (tmp_path / "x.html").read_text()
     rows = rows_of(text, f"{stem}: 3 images; intervals of 95 % over images")
-    assert [row[0] for row in rows if "▼ worse" in row[3]] == ["normal"]
+    assert [row[0] for row in rows if "▼ worse" in row[3]] == ["normal", "all tasks"]
     assert not [row for row in rows if "▲" in row[3]]
-    assert rows[-1][:4] == ["all tasks", "Δm ↑ [%]", "+0.00", f"{-50 / 6:+.2f}"]
+    assert rows[-1][:2] == ["all tasks", "Δm ↑ [%]"]
+    assert rows[-1][2:4] == ["+0.00 +0.00 to +0.00", "-8.33 ▼ worse -8.33 to -8.33"]
+    baseline.with_suffix(".npz").unlink()
+    ended = script("report", trained, "--out", tmp_path / "alone.html", "--images", "0", "--baseline", baseline)
+    assert ended.status == 0, ended.err
+    rows = rows_of((tmp_path / "alone.html").read_text(), f"{stem}: 3 images; intervals of 95 % over images")
+    assert rows[-1] == ["all tasks", "Δm ↑ [%]", "+0.00", "-", "-", "-"]
     baseline.rename(tmp_path / "single" / "else.json")
     ended = script("report", trained, "--out", tmp_path / "y.html", "--baseline", tmp_path / "single" / "else.json")
     assert ended.status == 2

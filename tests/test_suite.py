@@ -129,7 +129,9 @@ def test_delta_m_is_against_the_runs_of_the_same_seed(write: Callable[..., Path]
     overview = (tmp_path / "runs" / "few" / "results.md").read_text().splitlines()[2:10]
     assert overview[0].endswith(" | Δm % ↑ |")
     assert overview[2].startswith("| val | both | ")
-    assert overview[2].endswith(f" | {sum(gains) / 4:+.2f} ± {deviation:.2g} |")
+    marks = {"better": " ▲", "worse": " ▼", "": ""}
+    assert overview[2].endswith(f" | {sum(gains) / 4:+.2f} ± {deviation:.2g}{marks[found['mark']]} |")
+    assert float(found["low"]) < float(found["value"]) < float(found["high"])
     assert [line.split(" | ")[-1] for line in overview[3:5]] == ["- |"] * 2  # the baselines themselves
 
 

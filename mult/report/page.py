@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mult.compare import LEGEND, MARKS, Comparison, shown_gain
+from mult.compare import DELTA_M_LEGEND, LEGEND, MARKS, Comparison, Gain
 from mult.draw.chart import Line, chart, key, thinned
 from mult.report.errors import error_section, gradient_section
 from mult.report.examples import Example
@@ -98,9 +98,8 @@ def _results(runs: Sequence[RunRecord], stem: str, comparison: Comparison | None
     rows, every = ([row for task in tasks for row in _rows(runs, stem, task, marks, brief)] for brief in (True, False))
     notes = []
     if comparison is not None and comparison.delta_m:
-        shown = [shown_gain(comparison, str(run.folder)) for run in runs]
-        rows.append(["all tasks", "Δm ↑ [%]", *shown, *["-"] * (len(head) - 2 - len(runs))])
-        notes.append(tag("p", "Δm: the mean over tasks of the gain on runs of that task alone"))
+        rows.append(_gain_row([comparison.delta_m.get(str(run.folder)) for run in runs]))
+        notes.append(tag("p", DELTA_M_LEGEND))
     if comparison is not None and len(runs) > 1:
         notes.append(tag("p", LEGEND.format(first=runs[0].name, over=comparison.over)))
     more = tag("details", tag("summary", f"all metrics of {stem}"), table(head, every, f"{stem}: all metrics"))
@@ -109,7 +108,7 @@ def _results(runs: Sequence[RunRecord], stem: str, comparison: Comparison | None
 
 def _marks(comparison: Comparison) -> Marks:
     return {
-        (folder, cell.task, cell.metric): f" {MARKS[cell.mark]} {cell.mark}"
+        (folder, cell.task, cell.metric): _marked(cell.mark)
         for folder, cells in comparison.cells.items()
         for cell in cells
         if cell.mark
@@ -169,9 +168,30 @@ def _row(task: str, metric: str, entries: Sequence[Mapping[str, Any]], marks: Se
         if entry.get("value") is None:
             cells.append(f"none: {entry['reason']}" if entry else "-")
             continue
-        value = f"{entry['value']:.4g}"
-        cells.append(tag("td", tag("strong", value, mark) if mark else value, tag("small", f" {_interval(entry)}")))
+        cells.append(_cell(f"{entry['value']:.4g}", mark, _interval(entry)))
     return [task, named, *cells, constant]
+
+
+def _gain_row(gains: Sequence[Gain | None]) -> list[str]:
+    shown = [
+        None
+        if gain is None
+        else (f"{gain.mean:+.2f}", _marked(gain.mark), "{:+.2f} to {:+.2f}".format(*gain.interval) if gain.interval else "-")
+        for gain in gains
+    ]
+    named = ["all tasks", "Δm ↑ [%]"]
+    if len(shown) == 1 and shown[0] is not None:
+        value, mark, interval = shown[0]
+        return [*named, value + mark, interval, "-", "-"]
+    return [*named, *("-" if one is None else _cell(*one) for one in shown), "-"]
+
+
+def _cell(value: str, mark: str, interval: str) -> Html:
+    return tag("td", tag("strong", value, mark) if mark else value, tag("small", f" {interval}"))
+
+
+def _marked(mark: str) -> str:
+    return f" {MARKS[mark]} {mark}" if mark else ""
 
 
 def _interval(entry: Mapping[str, Any]) -> str:
