@@ -46,7 +46,8 @@ class RunConfig:
     output: str = "runs"
     seed: CountOrZero = 0
     device: str = "auto"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    """auto: bf16 where the device has instructions for it, else fp32; which one is said and in the provenance."""
     deterministic: bool = True
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: about half the memory, a quarter more time."""
@@ -135,7 +136,7 @@ class OptimConfig:
     """One optimiser, its learning rate over time, and how gradients become an update."""
 
     name: Literal["adamw", "muon"] = "adamw"
-    """muon is timm's: momentum made orthogonal for weight matrices, scaled so that rates are AdamW's; AdamW for the rest."""
+    """muon: momentum made orthogonal for weight matrices, scaled so that rates are AdamW's; AdamW for the rest."""
     lr: Positive
     weight_decay: NonNegative = 0.05
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.optim.muon import Muon
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
@@ -16,6 +15,7 @@ from mult import schema
 from mult.balance import Aggregated, Balance, DynamicAverage, GradNorm, SharedGradients, Uncertainty, reached_parameters
 from mult.config import Config, Count, NonNegative, OptimConfig, Positive
 from mult.models import MulT
+from mult.muon import Muon, is_matrix
 from mult.tasks import TASKS
 
 
@@ -91,20 +91,22 @@ def _shared_gradients(config: Config, model: MulT) -> SharedGradients:
 def optimizer(config: Config, model: MulT, balance: Balance) -> Optimizer:
     """AdamW or Muon; the first of its groups learns at `optim.lr`. ValueError for rates of an encoder that does not learn."""
     optim, undecayed, rates = config.optim, model.no_weight_decay(), _encoder_rates(config.optim, model)
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((rates.get(name, optim.lr), name in undecayed), []).append(parameter)
+            is_spared = name in undecayed
+            # Position tables, which are spared, are matrices by shape alone.
+            is_orthogonal = optim.name == "muon" and not is_spared and is_matrix(parameter)
+            groups.setdefault((rates.get(name, optim.lr), is_spared, is_orthogonal), []).append(parameter)
     for parameter in balance.parameters():
-        groups.setdefault((config.balance.options.get("lr") or optim.lr, True), []).append(parameter)
+        groups.setdefault((config.balance.options.get("lr") or optim.lr, True, False), []).append(parameter)
     parts: list[dict[str, Any]] = [
-        {"params": groups[rate, is_spared], "lr": rate, "weight_decay": 0.0 if is_spared else optim.weight_decay}
-        # Position tables are matrices by shape alone, of which Muon knows nothing.
-        | ({"use_fallback": True} if is_spared and optim.name == "muon" else {})
-        for rate, is_spared in sorted(groups, key=lambda key: (key[0] != optim.lr, -key[0], key[1]))
+        {"params": groups[rate, is_spared, is_orthogonal], "lr": rate, "weight_decay": 0.0 if is_spared else optim.weight_decay}
+        | ({"orthogonal": is_orthogonal} if optim.name == "muon" else {})
+        for rate, is_spared, is_orthogonal in sorted(groups, key=lambda key: (key[0] != optim.lr, -key[0], *key[1:]))
     ]
     if optim.name == "muon":
-        return Muon(parts, lr=optim.lr, betas=optim.betas, nesterov=True)
+        return Muon(parts, lr=optim.lr, betas=optim.betas)
     return AdamW(parts, lr=optim.lr, betas=optim.betas, fused=True)
 
 

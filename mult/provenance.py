@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 
-def provenance(seed: int) -> dict[str, Any]:
-    """What it takes to explain a result: commit, versions, hardware, threads, seed, command, time."""
+def provenance(seed: int, precision: str) -> dict[str, Any]:
+    """What it takes to explain a result: commit, versions, hardware, threads, precision, seed, command, time."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
@@ -28,6 +28,7 @@ def provenance(seed: int) -> dict[str, Any]:
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
         "threads": torch.get_num_threads(),
+        "precision": precision,
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
     }
 

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mult.config import Config, load_config, to_yaml
+from mult.distributed import pick_device
+from mult.precision import chosen
 from mult.provenance import provenance
 
 EARLY = {
@@ -74,17 +76,18 @@ class Run:
         _lock(run.folder / ".lock")
         run._check_content(resume)  # another process may have been faster
         made = run.folder / "provenance.json"
+        now = provenance(config.run.seed, chosen(config.run.precision, pick_device(config.run.device)))
         if run._is_early():
             if any(path.name != ".lock" for path in run.folder.iterdir()):
                 _say(f"{run.folder}: the run in it ended before its first checkpoint; starting it over")
             for name in ("metrics.jsonl", "trivial.json", "bad_files.txt"):
                 (run.folder / name).unlink(missing_ok=True)
-            write_json(made, provenance(config.run.seed))
+            write_json(made, now)
         else:
             for key, change in run._changes().items():
                 _say(f"--resume: {key} changes, {change}")
             first = read_json(made)
-            write_json(made, first | {"resumed": [*first.get("resumed", []), provenance(config.run.seed)]})
+            write_json(made, first | {"resumed": [*first.get("resumed", []), now]})
         write_text(run.folder / "config.yaml", run.config_yaml)
         return run
 

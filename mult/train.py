@@ -29,12 +29,11 @@ from mult.checkpoint import Checkpoints
 from mult.data import EvalTransform
 from mult.data.sample import Batch, note_bad
 from mult.models import MulT
+from mult.precision import DTYPES, chosen
 from mult.runs import Run, read_json, write_arrays, write_json
 from mult.signals import Interruptible, Signals, StoppedError
 from mult.tasks import TASKS
 from mult.watch import Watch, peak_memory_mib
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(experiment: build.Experiment, run: Run, device: torch.device) -> evaluate.Results | None:
@@ -46,7 +45,8 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
     """
     config, objectives = experiment.config, experiment.objectives
     tasks, optim, seed = list(objectives), config.optim, config.run.seed
-    precision = PRECISIONS[config.run.precision]
+    named = chosen(config.run.precision, device)
+    precision = DTYPES[named]
     rank, world, is_main = distributed.rank(), distributed.world(), distributed.is_main()
     torch.use_deterministic_algorithms(config.run.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, hides no bug here
@@ -72,6 +72,7 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
         "device": device.type,
+        "precision": named,
     }
     if saved is None:
         constants = evaluate.learn_constants(experiment.train_data, tasks, seed)
@@ -88,6 +89,8 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
             _say_what_differs(state["conditions"], conditions)
     if is_main:
         write_json(run.folder / "trivial.json", constants)
+    if config.run.precision != named and is_main:
+        tqdm.write(f"run.precision: {config.run.precision} is {named} on this {device.type}")
     model.set_grad_checkpointing(config.run.activation_checkpointing)
     if config.run.compile:
         tqdm.write(f"{model.compile_blocks()} blocks will be compiled, each on its first use")
@@ -204,7 +207,7 @@ def _find_start(run: Run, checkpoints: Checkpoints) -> tuple[int, int, float]:
 
 
 def _say_what_differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    changed = [f"{now[name]} {name} instead of {before[name]}" for name in now if before[name] != now[name]]
+    changed = [f"{now[name]} {name} instead of {before.get(name)}" for name in now if before.get(name) != now[name]]
     if changed:
         tqdm.write(
             f"--resume: {', '.join(changed)}: the same samples and rates as before, but sums in another order and other draws "

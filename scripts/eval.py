@@ -16,9 +16,9 @@ from mult import build, compare, distributed, evaluate
 from mult.cli import exit_on_user_error
 from mult.config import load_data_config
 from mult.data.corruptions import Corrupted, parse
+from mult.precision import DTYPES, chosen
 from mult.predict import load_checkpoint
 from mult.runs import find_checkpoint, read_json, write_arrays, write_json
-from mult.train import PRECISIONS
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def main() -> None:
                 config.eval.batch_size or data.batch_size,
                 data.workers,
             )
-            precision = PRECISIONS[config.run.precision]
+            precision = DTYPES[chosen(config.run.precision, device)]
             evaluation = evaluate.evaluate(model.to(device), batches, views.tasks, views, constants, device, precision, absent)
             if not distributed.is_main():
                 continue

@@ -397,8 +397,8 @@ def test_from_dict_takes_tuples_and_leaves_its_argument_alone() -> None:
         ("run.seed", -1, r"run\.seed: got -1 \(int\); expected an integer of at least 0"),
         ("run.seed", True, r"run\.seed: got True \(bool\); expected an integer of at least 0"),
         ("run.deterministic", 1, r"run\.deterministic: got 1 \(int\); expected true or false"),
-        ("run.precision", "fp8", r"run\.precision: got 'fp8' \(str\); expected one of fp32, bf16, fp16"),
-        ("run.precision", ["fp32"], r"run\.precision: got \['fp32'\] \(list\); expected one of fp32"),
+        ("run.precision", "fp8", r"run\.precision: got 'fp8' \(str\); expected one of auto, fp32, bf16, fp16"),
+        ("run.precision", ["fp32"], r"run\.precision: got \['fp32'\] \(list\); expected one of auto, fp32"),
         ("run.init", 3, r"run\.init: got 3 \(int\); expected a string or null"),
         ("data.dataset", "room", r"data\.dataset: got 'room' \(str\); expected one of taskonomy, rooms"),
         (

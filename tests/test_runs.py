@@ -88,10 +88,10 @@ def test_a_new_run_says_what_made_it(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert made["hardware"]["cores"] == os.cpu_count()
     assert made["hardware"]["cpu"]
     assert "commit" in made
-    assert made["processes"] == 1
+    assert (made["processes"], made["precision"]) == (1, "fp32")
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setattr("sys.argv", ["scripts/train.py", "--config", "x.yaml"])
-    later = provenance(7)
+    later = provenance(7, "bf16")
     assert (later["seed"], later["processes"], later["command"]) == (7, 4, ["scripts/train.py", "--config", "x.yaml"])
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from mult import TASKS, build
 from mult.config import Config
 from mult.models import MulT
-from mult.runs import Run, find_checkpoint
+from mult.runs import Run, find_checkpoint, read_json
 from mult.train import train
 
 Configured = Callable[..., Config]
@@ -311,6 +311,26 @@ def test_half_precision_trains_close_to_single(configured: Configured, train_run
     # The first step has the same weights; from the second on, Adam scales rounding in small gradients up to full steps.
     assert losses(single)[0] == pytest.approx(losses(half)[0], rel=0.05)
     assert all(math.isfinite(value) for step in losses(half) for value in step.values())
+
+
+@pytest.mark.parametrize(("has_bf16", "precision"), [(False, "fp32"), (True, "bf16")])
+def test_an_automatic_precision_is_said_and_kept(
+    configured: Configured,
+    train_run: Train,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    has_bf16: bool,
+    precision: str,
+) -> None:
+    monkeypatch.setattr("mult.precision.multiplies_bf16", lambda device: has_bf16)
+    told = ("optim.steps=2", "eval.every=0", "eval.images=0")
+    named = train_run(configured("run.name=named", f"run.precision={precision}", *told))
+    assert "run.precision" not in capsys.readouterr().out
+    decided = train_run(configured("run.name=decided", "run.precision=auto", *told))
+    assert f"run.precision: auto is {precision} on this cpu" in capsys.readouterr().out
+    assert not differing(weights(named), weights(decided))
+    assert read_json(decided / "provenance.json")["precision"] == precision
+    assert state(decided)["conditions"]["precision"] == precision
 
 
 def test_a_loss_that_is_not_finite_stops_before_harm(configured: Configured) -> None:

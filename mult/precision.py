@@ -1,0 +1,29 @@
+"""The floating point types of `run.precision`, and what a device multiplies fast."""
+
+from __future__ import annotations
+
+import torch
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CPU_BF16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+"""The instructions of x86 and ARM, by the names of `torch.cpu.get_capabilities`."""
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16; a CPU without takes 20 to 50 times as long as for float32.
+
+    False where torch is too old to know its CPU.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(name, False) for name in CPU_BF16)
+    return False
+
+
+def chosen(precision: str, device: torch.device) -> str:
+    """A value of `run.precision` with "auto" decided: bf16 where the device multiplies it, else fp32."""
+    if precision != "auto":
+        return precision
+    return "bf16" if multiplies_bf16(device) else "fp32"
