@@ -27,6 +27,7 @@ from mult import compare, schema
 from mult.config import load_config
 from mult.data.corruptions import parse
 from mult.runs import read_json, write_json, write_text
+from mult.tables import as_csv, as_markdown, as_text, overview
 
 TAIL = 4096
 """Bytes of what a script said that are kept, for the last line of one that failed."""
@@ -119,16 +120,16 @@ def run_suite(path: Path, scripts: Path, output: Path, extra: Sequence[str] = ()
             rows = [_row(suite, folder, name, stem, member, missing) for member in asked.members or suite.members]
             if any(row.evaluations for row in rows):
                 comparison = comparisons[stem] = compare.compare(rows)
-                texts.append(f"{stem}: {compare.as_text(comparison)}")
-                tables.append(f"## {stem}\n\n{compare.as_markdown(comparison)}")
-                write_text(folder / f"{stem}.csv", compare.as_csv(comparison))
+                texts.append(f"{stem}: {as_text(comparison)}")
+                tables.append(f"## {stem}\n\n{as_markdown(comparison)}")
+                write_text(folder / f"{stem}.csv", as_csv(comparison))
             else:
                 said = "; ".join(f"{row.name}: {row.missing}" for row in rows)
                 texts.append(f"{stem}: missing: {said}")
                 tables.append(f"## {stem}\n\nMissing: {said}\n")
     title = " with ".join(filter(None, [path.stem, " ".join(extra)]))
-    overview = [compare.overview(comparisons)] if len(comparisons) > 1 else []
-    write_text(folder / "results.md", "\n".join([f"# {title}\n", *overview, *tables]))
+    of_all = [overview(comparisons)] if len(comparisons) > 1 else []
+    write_text(folder / "results.md", "\n".join([f"# {title}\n", *of_all, *tables]))
     trained = [folder / f"{member}-{suite.seeds[0]}" for member in suite.members]
     if shown := [str(run) for run in trained if (run / "eval").is_dir()]:
         stems = [stem for name, asked in suite.evaluate.items() for stem in asked.stems(name)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from mult import compare
 from mult.cli import exit_on_user_error
 from mult.runs import write_text
+from mult.tables import as_csv, as_markdown, as_text
 
 
 def main() -> None:
@@ -31,10 +32,10 @@ def main() -> None:
             compare.Row(one.name if names.count(one.name) == 1 else str(one.path), [one], baselines=baselines) for one in found
         ]
         comparison = compare.compare(rows)
-        print(compare.as_text(comparison))
+        print(as_text(comparison))
         if arguments.out:
-            write_text(Path(arguments.out) / "comparison.md", compare.as_markdown(comparison))
-            write_text(Path(arguments.out) / "comparison.csv", compare.as_csv(comparison))
+            write_text(Path(arguments.out) / "comparison.md", as_markdown(comparison))
+            write_text(Path(arguments.out) / "comparison.csv", as_csv(comparison))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mult import TASKS, bootstrap, compare
 from mult.metrics import Regression
 from mult.runs import write_arrays, write_json
+from mult.tables import as_csv, as_markdown, as_text
 
 Script = Callable[..., Any]
 Array = NDArray[Any]
@@ -107,13 +108,13 @@ def test_seeds_are_averaged_and_their_spread_shown(tmp_path: Path) -> None:
     assert got.deviation == pytest.approx(np.std(values, ddof=1))
     assert got.difference == pytest.approx(np.mean(values) - (cell(comparison, "one1").value or 0))
     assert got.mark == "worse"
-    text, markdown = compare.as_text(comparison), compare.as_markdown(comparison)
+    text, markdown = as_text(comparison), as_markdown(comparison)
     assert f"{got.value:.4g} ± {got.deviation:.2g} ▼" in text
     assert "missing: training failed: | no data" in text
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1  # a column more would break the table
     assert "rooms, test split, 40 images" in markdown
-    written = list(csv.DictReader(compare.as_csv(comparison).splitlines()))
+    written = list(csv.DictReader(as_csv(comparison).splitlines()))
     assert [line["run"] for line in written] == ["one1"] * 2 + ["two4"] * 2 + ["three"]
     assert float(written[2]["value"]) == got.value
     assert (float(written[2]["low"]), float(written[2]["high"])) == got.interval
@@ -126,7 +127,7 @@ def test_tasks_that_a_run_lacks_leave_a_gap(tmp_path: Path) -> None:
     single = write(tmp_path / "single", {"edge_texture": l1_of_images(3, 0.02)})
     comparison = compare.compare([row(both), row(single)])
     assert {one.task for one in comparison.cells["single"]} == {"edge_texture"}
-    line = next(line for line in compare.as_markdown(comparison).splitlines() if line.startswith("| single"))
+    line = next(line for line in as_markdown(comparison).splitlines() if line.startswith("| single"))
     assert line.endswith("| - |")
     turned = compare.compare([row(single), row(both)])
     assert cell(turned, "both", "edge_texture").mark == "better"
@@ -148,9 +149,9 @@ def test_delta_m_against_single_task_runs(tmp_path: Path) -> None:
     # What images have in common cancels: here all, though they differ much among themselves.
     assert gain.interval == pytest.approx((12.5, 12.5))
     assert "single_edge" not in comparison.delta_m
-    assert "  +12.50 ▲" in compare.as_text(comparison)
-    assert "ours: Δm +12.50 % (+12.50 to +12.50) better" in compare.as_text(comparison)
-    assert compare.as_markdown(comparison).splitlines()[-4].endswith("| - |")  # the baseline has no delta_m of its own
+    assert "  +12.50 ▲" in as_text(comparison)
+    assert "ours: Δm +12.50 % (+12.50 to +12.50) better" in as_text(comparison)
+    assert as_markdown(comparison).splitlines()[-4].endswith("| - |")  # the baseline has no delta_m of its own
     with pytest.raises(ValueError, match="--baseline: edge_texture: got no baseline; expected one"):
         compare.compare([compare.Row("ours", [compare.load(ours)], baselines=[singles[1:]])])
 
@@ -193,9 +194,7 @@ def test_the_interval_of_delta_m_is_redrawn_in_a_loop(tmp_path: Path, buildings:
     assert gain.interval[0] < gain.mean < gain.interval[1]
     assert compare.Gain([1.0], (-0.5, 2.0)).mark == ""
     assert compare.Gain([-1.0], (-2.0, -0.5)).mark == "worse"
-    written = list(
-        csv.DictReader(compare.as_csv(compare.compare([compare.Row("o", evaluations, baselines=baselines)])).splitlines())
-    )
+    written = list(csv.DictReader(as_csv(compare.compare([compare.Row("o", evaluations, baselines=baselines)])).splitlines()))
     assert (float(written[-1]["low"]), float(written[-1]["high"])) == gain.interval
 
 
