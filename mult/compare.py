@@ -255,9 +255,10 @@ def delta_m_interval(evaluations: Sequence[Evaluated], baselines: Sequence[Seque
     of_seeds = []
     for one, singles in zip(evaluations, baselines, strict=True):
         of_task = {task: single for single in singles for task in single.file["tasks"]}
+        for single in singles:
+            _require_comparable(one, single)
         terms = []
         for task in _scored(one):
-            _require_comparable(one, of_task[task])
             metric = TASKS[task].primary
             ours, theirs = (side.resampled(task, unit_of)[metric] for side in (one, of_task[task]))
             sign = 1 if one.file["tasks"][task][metric]["better"] == "higher" else -1
