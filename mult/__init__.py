@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["TASKS", "Predictor", "Task", "load_config"]
 __version__ = "0.1.0"
 
-_HOME = {"TASKS": "mult.tasks", "Task": "mult.tasks", "Predictor": "mult.predict", "load_config": "mult.config"}
+_HOME = {"TASKS": "mult.tasks", "Task": "mult.tasks", "Predictor": "mult.predict", "load_config": "mult.config.sections"}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,21 +15,22 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from mult import distributed, optim, schema
-from mult.balance import Balance
-from mult.checkpoint import check_model
-from mult.config import Config, DataConfig
+from mult.config import Config, DataConfig, schema
 from mult.data import NYU, Augmented, CocoDoom, EvalTransform, Replica, Rooms, Taskonomy, TrainTransform
-from mult.data.classes import Mapped
-from mult.data.derived import why_absent
-from mult.data.mixture import Mixture, label_spaces
+from mult.data.batches.class_map import Mapped
+from mult.data.batches.mixture import Mixture, label_spaces
+from mult.data.batches.sampler import Shuffled
+from mult.data.prepare.derive import why_absent
 from mult.data.sample import Batch, EvalBatch, Reader, Sample, collate_eval, collate_train
-from mult.data.sampler import Shuffled
-from mult.loader import Loader
 from mult.losses import LOSSES, Count, Loss
 from mult.models import MulT
-from mult.runs import find_checkpoint
+from mult.runs.checkpoint import check_model
+from mult.runs.folder import find_checkpoint
+from mult.runtime import distributed
+from mult.runtime.loader import Loader
 from mult.tasks import TASKS
+from mult.training import optimizer as optim
+from mult.training.balance import Balance
 
 DATASETS: dict[str, Callable[..., Reader]] = {
     "taskonomy": Taskonomy,

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mult.checkpoint import check_model
 from mult.config import Config, load_config
 from mult.data import EvalTransform
+from mult.data.batches.transforms import mirror
 from mult.data.sample import Sample
-from mult.data.transforms import mirror
 from mult.models import MulT
-from mult.models.record import AttentionMap, record_attention
-from mult.runs import find_checkpoint
+from mult.models.attention_maps import AttentionMap, record_attention
+from mult.runs.checkpoint import check_model
+from mult.runs.folder import find_checkpoint
 from mult.tasks import TASKS
 
 Averaging = Literal["none", "flip"]

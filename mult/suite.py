@@ -23,11 +23,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mult import compare, schema
-from mult.config import load_config
-from mult.data.corruptions import parse
-from mult.runs import read_json, write_json, write_text
-from mult.tables import as_csv, as_markdown, as_text, overview
+from mult.config import load_config, schema
+from mult.data.batches.corruptions import parse
+from mult.evaluation import compare
+from mult.evaluation.tables import as_csv, as_markdown, as_text, overview
+from mult.runs.folder import read_json, write_json, write_text
 
 TAIL = 4096
 """Bytes of what a script said that are kept, for the last line of one that failed."""

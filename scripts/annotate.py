@@ -19,9 +19,9 @@ from functools import partial
 from mult import build
 from mult.cli import exit_on_user_error
 from mult.config import read_data
-from mult.data.annotate import Camera, annotate_folder
-from mult.data.derived import DERIVABLE, fill
-from mult.data.taskonomy import SPLITS
+from mult.data.prepare.derive import DERIVABLE, fill
+from mult.data.prepare.rgbd import Camera, annotate_folder
+from mult.data.taskonomy.dataset import SPLITS
 
 
 def main() -> None:

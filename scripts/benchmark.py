@@ -29,12 +29,12 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from mult.data.rooms import Rooms
-from mult.data.taskonomy import Taskonomy
-from mult.data.transforms import Augmented, TrainTransform
-from mult.loader import Loader
+from mult.data.batches.transforms import Augmented, TrainTransform
+from mult.data.rooms.dataset import Rooms
+from mult.data.taskonomy.dataset import Taskonomy
+from mult.evaluation.task_score import Score
 from mult.models import MulT
-from mult.score import Score
+from mult.runtime.loader import Loader
 from mult.tasks import TASKS
 
 CLASSES, REFERENCE, SIZE, BATCH = 17, "normal", 224, 2

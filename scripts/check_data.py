@@ -24,12 +24,12 @@ from tqdm import tqdm
 from mult import build
 from mult.cli import exit_on_user_error
 from mult.config import DataConfig, load_config, read_data
-from mult.data.check import Report, check, spread
-from mult.data.index import write_atomically
+from mult.data.prepare.check import Report, check, spread
 from mult.data.sample import BadFileError, Sample
-from mult.data.taskonomy import SPLITS
+from mult.data.taskonomy.dataset import SPLITS
+from mult.data.taskonomy.index import write_atomically
 from mult.draw import sheet
-from mult.runs import write_json
+from mult.runs.folder import write_json
 from mult.tasks import TASKS
 
 SHOWN = 12  # problems and buildings on the terminal; the JSON has more

@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mult import compare
 from mult.cli import exit_on_user_error
-from mult.runs import write_text
-from mult.tables import as_csv, as_markdown, as_text
+from mult.evaluation import compare
+from mult.evaluation.tables import as_csv, as_markdown, as_text
+from mult.runs.folder import write_text
 
 
 def main() -> None:

@@ -12,13 +12,15 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from mult import build, compare, distributed, evaluate
+from mult import build
 from mult.cli import exit_on_user_error
 from mult.config import load_data_config
-from mult.data.corruptions import Corrupted, parse
-from mult.precision import DTYPES, chosen
+from mult.data.batches.corruptions import Corrupted, parse
+from mult.evaluation import compare, evaluate
 from mult.predict import load_checkpoint
-from mult.runs import find_checkpoint, read_json, write_arrays, write_json
+from mult.runs.folder import find_checkpoint, read_json, write_arrays, write_json
+from mult.runtime import distributed
+from mult.runtime.precision import DTYPES, chosen
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from mult.cli import exit_on_user_error
-from mult.data.doom import PARAMETERS, render_missing
+from mult.data.cocodoom.make import PARAMETERS, render_missing
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import argparse
 import time
 
 from mult.cli import exit_on_user_error
-from mult.data.rooms import PARAMETERS, render_missing
+from mult.data.rooms.dataset import PARAMETERS, render_missing
 
 
 def main() -> None:

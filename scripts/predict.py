@@ -23,13 +23,13 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from mult import distributed
 from mult.cli import exit_on_user_error
-from mult.data.encodings import CLASSES, ENCODINGS, UNREADABLE, encode_prediction
-from mult.data.index import write_atomically
+from mult.data.disk.encodings import CLASSES, ENCODINGS, UNREADABLE, encode_prediction
+from mult.data.taskonomy.index import write_atomically
 from mult.draw import Look, attention_page, picture
 from mult.draw.page import join
 from mult.predict import Averaging, Maps, Predictor, as_rgb
+from mult.runtime import distributed
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 

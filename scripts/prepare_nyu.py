@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from mult.cli import exit_on_user_error
-from mult.data.nyu_mat import prepare
+from mult.data.nyu.unpack import prepare
 
 
 def main() -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mult import distributed
 from mult.cli import exit_on_user_error
 from mult.config import load_config, load_data_config
-from mult.showcase import write_report
+from mult.report.write import write_report
+from mult.runtime import distributed
 
 
 def main() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from mult import build, distributed
+from mult import build
 from mult.cli import exit_on_user_error
 from mult.config import load_config
-from mult.runs import Run
-from mult.train import train
+from mult.runs.folder import Run
+from mult.runtime import distributed
+from mult.training.loop import train
 
 
 def main() -> None:

@@ -22,9 +22,9 @@ import yaml
 
 from mult import build
 from mult.config import Config, load_config
-from mult.data.taskonomy import write_view
-from mult.runs import Run
-from mult.train import train
+from mult.data.taskonomy.dataset import write_view
+from mult.runs.folder import Run
+from mult.training.loop import train
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 

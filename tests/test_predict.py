@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from mult import TASKS, Predictor, evaluate
+from mult import TASKS, Predictor
 from mult.data import EvalTransform, Taskonomy
 from mult.draw import Look, attention_page
+from mult.evaluation import evaluate
 from mult.models import MulT
 from mult.predict import load_checkpoint
 

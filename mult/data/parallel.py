@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from itertools import islice
 from typing import Any, TypeVar
 
-from mult.memory import keep_freed
+from mult.runtime.malloc import keep_freed
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from mult.compare import DELTA_M_LEGEND, LEGEND, MARKS, Comparison, Gain
 from mult.draw.chart import Line, chart, key, thinned
+from mult.evaluation.compare import DELTA_M_LEGEND, LEGEND, MARKS, Comparison, Gain
+from mult.evaluation.task_score import primary
 from mult.report.errors import error_section, gradient_section
 from mult.report.examples import Example
 from mult.report.gallery import gallery_section
 from mult.report.html import Html, join, table, tag
 from mult.report.read import RunRecord, corruption
-from mult.score import primary
 from mult.tasks import TASKS
 
 Marks = Mapping[tuple[str, str, str], str]

@@ -1,0 +1,241 @@
+"""Taskonomy's PNG encodings (data.md, "Taskonomy"): what a pixel of each task's file means, in both directions.
+
+Decoders go through float32 NumPy: Pillow opens 16-bit files as mode `I;16`, which torchvision turns into int16, where
+the code for "no geometry" becomes -1 and counts as a depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mult.data.sample import IGNORE, BadFileError
+from mult.data.taskonomy.index import write_atomically
+
+Array = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+CLASSES = (
+    "background",
+    "bottle",
+    "chair",
+    "couch",
+    "potted plant",
+    "bed",
+    "dining table",
+    "toilet",
+    "tv",
+    "microwave",
+    "oven",
+    "toaster",
+    "sink",
+    "refrigerator",
+    "book",
+    "clock",
+    "vase",
+)
+"""The names of class ids 0..16, which are the files' codes 1..17."""
+
+DEPTH_UNITS_PER_M = 512
+NO_GEOMETRY = 65535
+NO_NORMAL = 128
+
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""What Pillow and NumPy raise on damaged files."""
+GRAY_16_BIT = ("I;16", "I", "I;16B", "I;16L")
+GRAY = ("L", "1", *GRAY_16_BIT)
+
+
+def read_pixels(path: Path, modes: tuple[str, ...], size: tuple[int, int] | None = None, convert: str | None = None) -> Array:
+    """The stored values, (H, W) or (H, W, 3), of an image brought to the mode `convert`, if there is one.
+
+    Raises BadFileError naming the file if it is damaged, of another mode than one of `modes` or of another size.
+    """
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            image.load()
+            pixels = np.asarray(image if convert is None else image.convert(convert))
+    except UNREADABLE as error:
+        raise BadFileError(
+            f"{path}: got a file that cannot be read ({error}); expected a whole image; "
+            "fetch or make it again, or delete it to go without this label",
+            "missing" if isinstance(error, FileNotFoundError) else "damaged",
+        ) from error
+    if mode not in modes:
+        raise BadFileError(
+            f"{path}: got an image of mode {mode}; expected {' or '.join(modes)}; "
+            "store it in Taskonomy's encoding, unchanged by any converter",
+            "mode",
+        )
+    if size is not None and pixels.shape[:2] != size:
+        raise BadFileError(
+            f"{path}: got {pixels.shape[:2]} pixels (height, width); expected {size}, as the view's rgb file has; "
+            "make all files of a view in one size",
+            "size",
+        )
+    return pixels
+
+
+def read_image(path: Path, modes: tuple[str, ...] = ("RGB",)) -> Array:
+    """A picture as float32 (3, H, W) in [0, 1]; raises as `read_pixels` does."""
+    return _planes(read_pixels(path, modes)) / np.float32(255)
+
+
+def read_npy(path: Path) -> Array:
+    """The numbers of an npy, of any shape; BadFileError, naming the file, for one that is damaged or holds anything else."""
+    try:
+        values = np.load(path)
+    except UNREADABLE as error:
+        raise BadFileError(
+            f"{path}: got no array ({error}); expected numbers in npy; save it again",
+            "missing" if isinstance(error, FileNotFoundError) else "damaged",
+        ) from error
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fui" or not values.size:
+        got = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else "several arrays"
+        raise BadFileError(f"{path}: got {got}; expected numbers in npy; save it again", "mode")
+    return values
+
+
+def _planes(pixels: Array) -> Array:
+    """(H, W, C) -> contiguous (C, H, W), along which NumPy computes several times faster."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def write_png(path: Path, pixels: Array) -> None:
+    """Store pixels (H, W) or (H, W, 3), uint8 or uint16, as they are, whole or not at all."""
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    write_atomically(path, lambda file: picture.save(file, format="PNG", compress_level=1))
+
+
+def _scaled(pixels: Array, units: int) -> Array:
+    """(H, W) -> float32 (1, H, W), converted as it is divided."""
+    return np.divide(pixels, np.float32(units), dtype=np.float32)[None]
+
+
+# Decoders: (pixels, geometry (H, W), file) -> target, valid (H, W).
+
+
+def _decode_segmentation(pixels: Array, geometry: Mask, path: Path) -> tuple[Array, Mask]:
+    highest = int(pixels.max())
+    if highest > len(CLASSES):
+        raise BadFileError(
+            f"{path}: got label code {highest}; expected 0 (uncertain) to {len(CLASSES)}; "
+            "map the labels to Taskonomy's classes",
+            "range",
+        )
+    target = pixels - np.uint8(1)  # wraps code 0 to 255, which is IGNORE
+    return target.astype(np.int64), target != IGNORE
+
+
+def _decode_depth(pixels: Array, geometry: Mask, path: Path) -> tuple[Array, Mask]:
+    valid = geometry & (pixels != NO_GEOMETRY)
+    return _scaled(pixels * valid, DEPTH_UNITS_PER_M), valid
+
+
+def _decode_normal(pixels: Array, geometry: Mask, path: Path) -> tuple[Array, Mask]:
+    red, green, blue = planes = _planes(pixels)
+    valid = geometry & ((red != NO_NORMAL) | (green != NO_NORMAL) | (blue != NO_NORMAL))
+    normal = planes - np.float32(255 / 2)  # as long as need be, and never 0: no code is
+    normal *= valid / np.sqrt(np.einsum("chw,chw->hw", normal, normal))
+    return normal, valid
+
+
+def _decode_16bit(pixels: Array, geometry: Mask, path: Path) -> tuple[Array, Mask]:
+    return _scaled(pixels, 65535), np.ones(pixels.shape, np.bool_)
+
+
+def _decode_reshading(pixels: Array, geometry: Mask, path: Path) -> tuple[Array, Mask]:
+    gray = pixels if pixels.ndim == 2 else pixels[..., 0]
+    return _scaled(gray * geometry, 255), geometry
+
+
+# Encoders: (target, geometry (H, W)) -> pixels. They refuse values that the files cannot hold.
+
+
+def require(good: Any, what: str, got: object, expected: str) -> None:
+    if not good:
+        raise ValueError(f"write_view: got {what} {got}; expected {expected}; check the units and the valid mask")
+
+
+def _encode_segmentation(target: Array, geometry: Mask) -> Array:
+    good = ((target >= 0) & (target < len(CLASSES))) | (target == IGNORE)
+    require(good.all(), "class ids", np.unique(target[~good])[:5], f"0..{len(CLASSES) - 1} or {IGNORE}")
+    return np.where(target == IGNORE, 0, target.astype(np.int64) + 1).astype(np.uint8)
+
+
+def _encode_depth(target: Array, geometry: Mask) -> Array:
+    code = np.rint(np.where(geometry, target[0], 1).astype(np.float64) * DEPTH_UNITS_PER_M)
+    good = (code >= 1) & (code < NO_GEOMETRY)
+    farthest_m = (NO_GEOMETRY - 1) / DEPTH_UNITS_PER_M
+    require(good.all(), "depths", target[0][~good][:5], f"metres in (0, {farthest_m:.3f}] where valid")
+    return np.where(geometry, code, NO_GEOMETRY).astype(np.uint16)
+
+
+def _encode_normal(target: Array, geometry: Mask) -> Array:
+    normal = np.where(geometry, target, 0)
+    length = np.linalg.norm(normal, axis=0)
+    good = (np.abs(length - 1) < 1e-2) | (length == 0)
+    require(good.all(), "normals of length", length[~good][:5], "unit vectors, or zeros where there is none")
+    # 0 becomes 127.5, which rint rounds to the even 128: NO_NORMAL.
+    return np.rint((normal + 1) / 2 * 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+def _encode_16bit(target: Array, geometry: Mask) -> Array:
+    good = (target >= 0) & (target <= 1)
+    require(good.all(), "values", target[~good][:5], "16-bit values / 65535, in [0, 1]")
+    return np.rint(target[0].astype(np.float64) * 65535).astype(np.uint16)
+
+
+def _encode_reshading(target: Array, geometry: Mask) -> Array:
+    shade = np.where(geometry, target[0], 0)
+    good = (shade >= 0) & (shade <= 1)
+    require(good.all(), "reshading", shade[~good][:5], "values in [0, 1]")
+    return np.repeat(np.rint(shade * 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a task's files are coded: `ending` of those we write; whether what is valid depends on the geometry; the lowest and
+    the highest value that a file holds, None where the values are no quantity (ids, unit vectors)."""
+
+    ending: str
+    modes: tuple[str, ...]
+    needs_geometry: bool
+    decode: Callable[[Array, Mask, Path], tuple[Array, Mask]]
+    encode: Callable[[Array, Mask], Array]
+    limits: tuple[float, float] | None = None
+
+
+DEPTHS_M = (1 / DEPTH_UNITS_PER_M, (NO_GEOMETRY - 1) / DEPTH_UNITS_PER_M)
+
+ENCODINGS: dict[str, Encoding] = {
+    "segment_semantic": Encoding("segmentsemantic", ("L",), False, _decode_segmentation, _encode_segmentation),
+    "depth_zbuffer": Encoding("depth_zbuffer", GRAY_16_BIT, True, _decode_depth, _encode_depth, DEPTHS_M),
+    "normal": Encoding("normal", ("RGB",), True, _decode_normal, _encode_normal),
+    "keypoints2d": Encoding("keypoints2d", GRAY_16_BIT, False, _decode_16bit, _encode_16bit, (0, 1)),
+    "edge_texture": Encoding("edge_texture", GRAY_16_BIT, False, _decode_16bit, _encode_16bit, (0, 1)),
+    "reshading": Encoding("reshading", ("L", "RGB"), True, _decode_reshading, _encode_reshading, (0, 1)),
+}
+
+
+def encode_prediction(task: str, prediction: Array) -> tuple[Array, int]:
+    """The pixels of the file that holds a prediction, valid everywhere, and how many of its values were clipped to fit in it.
+
+    prediction: class ids (H, W) or (C, H, W) in the task's unit. ValueError for values that are not finite.
+    """
+    if not np.isfinite(prediction).all():
+        raise ValueError(
+            f"{task}: got a prediction that is not finite; expected numbers; the checkpoint is of a diverged model"
+        )
+    encoding, fitting = ENCODINGS[task], prediction
+    if encoding.limits is not None:
+        fitting = np.clip(prediction, *encoding.limits)
+    pixels = encoding.encode(fitting, np.ones(prediction.shape[-2:], np.bool_))
+    return pixels, int((fitting != prediction).sum())

@@ -1,0 +1,213 @@
+"""The three folders in which people have NYU Depth v2, told apart by looking (data.md, "NYU Depth v2").
+
+What prepare_nyu.py writes; NYUD_MT (images, segmentation 0..40, depth in npy, gt_sets/{train,val}.txt), which is cut to
+425 x 560; the npy folders of MTAN and LibMTL ({train,val}/{image,label,depth}/0.npy, 288 x 384, 13 classes, -1 = none).
+The normals of the latter two are left alone: in which frame they are is nowhere said.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from mult.data.disk.encodings import GRAY, GRAY_16_BIT, Array, Mask, read_image, read_npy, read_pixels
+from mult.data.nyu.unpack import DEPTH_UNITS_PER_M, FOLDERS, LABELS, META, VIEWS
+from mult.data.sample import BadFileError
+
+_SPLIT = {"train": "train", "val": "val", "test": "val"}
+"""Folder or list of a split, in the forms that call the 654 images of the test split val."""
+
+
+class Form(Protocol):
+    """Views of one split: sample ids, and how a view's files are read.
+
+    `space` is the number of classes of its labels, `names` those of 894 where they are known. `codes` are 0 = none, else 1 to
+    `space`; depth is in metres, with a mask.
+    """
+
+    space: int
+    names: list[str] | None
+    ids: list[str]
+    folders: list[str]
+    has_depth: bool
+
+    def image(self, i: int) -> Array: ...
+    def codes(self, i: int, size: tuple[int, int]) -> Array: ...
+    def depth(self, i: int, size: tuple[int, int]) -> tuple[Array, Mask]: ...
+    def scene(self, i: int) -> str: ...
+
+
+def form_of(root: Path, split: str, numbers: dict[str, list[int]]) -> Form:
+    """The form that `root` has; `numbers` are the published splits, counted from 1. ValueError for one that is none of them."""
+    if (root / META).is_file():
+        return Unpacked(root, numbers["train" if split == "train" else "test"])
+    if (root / "gt_sets").is_dir():
+        return Multitask(root, _SPLIT[split])
+    if any((root / folder / "image").is_dir() for folder in ("train", "val")):
+        return Npy(root, _SPLIT[split])
+    unfinished = (root / FOLDERS[0]).is_dir() and (root / FOLDERS[2]).is_dir()
+    raise ValueError(
+        f"{root}: got {'a preparation that has not ended' if unfinished else 'a folder of no known form'}; expected what "
+        "scripts/prepare_nyu.py makes of nyu_depth_v2_labeled.mat, or NYUD_MT (gt_sets/), or LibMTL's npy (train/image/); "
+        f"{'run prepare_nyu.py again' if unfinished else 'give one of them'}"
+    )
+
+
+class Unpacked:
+    """What prepare_nyu.py writes."""
+
+    space = LABELS
+    folders = [""]  # noqa: RUF012
+    has_depth = True
+
+    def __init__(self, root: Path, numbers: list[int]) -> None:
+        self._root = root
+        self.ids = [f"{number:04d}" for number in numbers]
+        path = root / META
+        try:
+            meta = json.loads(path.read_text())
+            self.names: list[str] | None = [str(name) for name in meta["names"]]
+            self._scenes = [str(meta["scenes"][number - 1]) for number in numbers]
+            if len(self.names) != LABELS or len(meta["scenes"]) != VIEWS:
+                raise ValueError(f"{len(self.names)} names and {len(meta['scenes'])} scenes")
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise ValueError(
+                f"{path}: got no description of NYU ({error!r}); expected {LABELS} names and {VIEWS} scenes; run "
+                "prepare_nyu.py again"
+            ) from error
+        for folder in FOLDERS:
+            there = {file.stem for file in (root / folder).glob("*.png")}
+            missing = [name for name in self.ids if name not in there]
+            if missing:
+                raise ValueError(
+                    f"{root / folder}: got {len(self.ids) - len(missing)} of {len(self.ids)} views; expected all, such as "
+                    f"{missing[0]}.png; run prepare_nyu.py again"
+                )
+
+    def image(self, i: int) -> Array:
+        return read_image(self._path("images", i))
+
+    def codes(self, i: int, size: tuple[int, int]) -> Array:
+        return _checked(self._path("labels", i), read_pixels(self._path("labels", i), GRAY_16_BIT, size), LABELS)
+
+    def depth(self, i: int, size: tuple[int, int]) -> tuple[Array, Mask]:
+        units = read_pixels(self._path("depth", i), GRAY_16_BIT, size)
+        return units.astype(np.float32) / DEPTH_UNITS_PER_M, units > 0
+
+    def scene(self, i: int) -> str:
+        return self._scenes[i]
+
+    def _path(self, folder: str, i: int) -> Path:
+        return self._root / folder / f"{self.ids[i]}.png"
+
+
+class Multitask:
+    """NYUD_MT."""
+
+    space = 40
+    names: list[str] | None = None
+    folders = [""]  # noqa: RUF012
+
+    def __init__(self, root: Path, listed: str) -> None:
+        self._root = root
+        path = root / "gt_sets" / f"{listed}.txt"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: got no such file; expected a name a line; fetch NYUD_MT again")
+        try:
+            self.ids = path.read_text(encoding="utf-8").split()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: got bytes that are no text ({error}); expected a name a line; fetch it again") from error
+        if not self.ids:
+            raise ValueError(f"{path}: got no name; expected one a line; fetch NYUD_MT again")
+        for name in self.ids:
+            if not re.fullmatch(r"\w[\w.-]*", name):
+                raise ValueError(
+                    f"{path}: got the name {name!r}; expected letters, digits, '_', '-' and '.', so that its files are below "
+                    f"{root}; correct the list"
+                )
+        self.has_depth = (root / "depth").is_dir()
+
+    def image(self, i: int) -> Array:
+        path = self._root / "images" / f"{self.ids[i]}.jpg"
+        return read_image(path if path.exists() else path.with_suffix(".png"))
+
+    def codes(self, i: int, size: tuple[int, int]) -> Array:
+        path = self._root / "segmentation" / f"{self.ids[i]}.png"
+        return _checked(path, read_pixels(path, (*GRAY, "P"), size), self.space)
+
+    def depth(self, i: int, size: tuple[int, int]) -> tuple[Array, Mask]:
+        return _metres(self._root / "depth" / f"{self.ids[i]}.npy", size)
+
+    def scene(self, i: int) -> str:
+        return ""
+
+
+class Npy:
+    """The folders of MTAN and LibMTL."""
+
+    space = 13
+    names: list[str] | None = None
+
+    def __init__(self, root: Path, folder: str) -> None:
+        self._root, self.folders = root, [folder]
+        stems = [path.stem for path in (root / folder / "image").glob("*.npy")]
+        if not stems:
+            raise ValueError(f"{root / folder / 'image'}: got no .npy; expected 0.npy and so on; fetch the folder again")
+        numbers = sorted(stems, key=lambda stem: (len(stem), stem))
+        self.ids = [f"{folder}/{number}" for number in numbers]
+        self.has_depth = (root / folder / "depth").is_dir()
+
+    def image(self, i: int) -> Array:
+        path = self._path("image", i)
+        values = read_npy(path)
+        if values.ndim != 3 or values.shape[2] != 3 or not (values.min() >= 0 and values.max() <= 1):  # a NaN is neither
+            raise BadFileError(
+                f"{path}: got {values.shape} from {values.min():.4g} to {values.max():.4g}; expected (H, W, 3) in [0, 1]; "
+                "save the image as MTAN does",
+                "range",
+            )
+        return np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32)
+
+    def codes(self, i: int, size: tuple[int, int]) -> Array:
+        path = self._path("label", i)
+        codes = _of_size(path, read_npy(path), size) + 1
+        if (codes != np.rint(codes)).any() or codes.min() < 0:
+            raise BadFileError(
+                f"{path}: got labels that are no whole numbers from -1 on; expected -1 (none) to 12; save it again", "range"
+            )
+        return _checked(path, codes.astype(np.int64), self.space)
+
+    def depth(self, i: int, size: tuple[int, int]) -> tuple[Array, Mask]:
+        return _metres(self._path("depth", i), size)
+
+    def scene(self, i: int) -> str:
+        return ""
+
+    def _path(self, kind: str, i: int) -> Path:
+        folder, number = self.ids[i].split("/")
+        return self._root / folder / kind / f"{number}.npy"
+
+
+def _of_size(path: Path, values: Array, size: tuple[int, int]) -> Array:
+    plane = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+    if plane.shape != size:
+        raise BadFileError(
+            f"{path}: got {values.shape}; expected {size} (height, width), as the image has; save it again", "size"
+        )
+    return plane
+
+
+def _metres(path: Path, size: tuple[int, int]) -> tuple[Array, Mask]:
+    depth_m = _of_size(path, read_npy(path), size).astype(np.float32)
+    valid = np.isfinite(depth_m) & (depth_m > 0)
+    return np.where(valid, depth_m, 0), valid
+
+
+def _checked(path: Path, codes: Array, highest: int) -> Array:
+    if codes.max() > highest:
+        raise BadFileError(f"{path}: got label {codes.max()}; expected none above {highest}; restore the file", "range")
+    return codes

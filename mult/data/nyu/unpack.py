@@ -1,0 +1,158 @@
+"""nyu_depth_v2_labeled.mat -> a folder that `NYU` reads: images, depth and labels of 1,449 views (data.md, "NYU Depth v2").
+
+A .mat of version 7.3 is HDF5, in which h5py shows MATLAB's axes reversed: a picture of height H and width W lies there as
+(3, W, H). Views are read and written one at a time, so memory does not grow with the file. The folder holds `images/0001.png`
+(RGB), `depth/0001.png` (16-bit, 5000 units a metre, 0 = none), `labels/0001.png` (16-bit, 0 = none, 1..894), numbered from 1 as
+the published splits are, and, once all are there, `nyu.json` with each view's scene and the labels' names.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mult.data.disk.encodings import Array, write_png
+from mult.data.prepare.derive import warn_of_median
+from mult.data.taskonomy.index import write_atomically
+
+VIEWS = 1449
+LABELS = 894
+DEPTH_UNITS_PER_M = 5000
+META = "nyu.json"
+FOLDERS = ("images", "depth", "labels")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """How many views were written now and found there."""
+
+    written: int
+    there: int
+
+
+def prepare(mat: str | Path, root: str | Path) -> Prepared:
+    """Unpack the .mat into `root`; views that are there are left alone, so an interrupted call can be repeated.
+
+    Raises ImportError without h5py; ValueError, naming the file, for one that is no HDF5, was cut short or holds something
+    else; OSError, naming the file being written, where it cannot be, such as on a full disk: what is written stays valid.
+    """
+    mat, root = Path(mat), Path(root)
+    written, medians = 0, []
+    with _open(mat) as content:
+        arrays = _arrays(mat, content)
+        meta = {
+            "scenes": _strings(mat, content, "scenes", VIEWS),
+            "names": _strings(mat, content, "names", LABELS),
+        }
+        for i in tqdm(range(VIEWS), desc="NYU", unit="view"):
+            paths = {folder: root / folder / f"{i + 1:04d}.png" for folder in FOLDERS}
+            if all(path.exists() for path in paths.values()):
+                continue
+            image, depth_m, labels = (_read(mat, array, i) for array in arrays.values())
+            _write(paths["images"], image.transpose(2, 1, 0))
+            _write(paths["depth"], _depth_units(mat, i, depth_m.T))
+            _write(paths["labels"], _checked_labels(mat, i, labels.T))
+            written += 1
+            if (depth_m > 0).any():
+                medians.append(float(np.median(depth_m[depth_m > 0])))
+    try:
+        write_atomically(root / META, lambda file: file.write(json.dumps(meta).encode()))
+    except OSError as error:
+        raise _unwritable(root / META, error) from error
+    warn_of_median(float(np.median(medians)) if medians else None, f"is the depth of {mat} in metres?")
+    return Prepared(written, VIEWS - written)
+
+
+def _open(mat: Path) -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise ImportError('prepare_nyu.py needs h5py; install it with: pip install -e ".[nyu]"') from error
+    if not mat.is_file():
+        raise FileNotFoundError(f"--mat: got {str(mat)!r}, no such file; expected nyu_depth_v2_labeled.mat; correct the path")
+    if not h5py.is_hdf5(mat):
+        raise ValueError(
+            f"{mat}: got a file that is no HDF5; expected nyu_depth_v2_labeled.mat, a .mat of version 7.3; download it again"
+        )
+    try:
+        return h5py.File(mat, "r")
+    except OSError as error:
+        raise _cut_short(mat, error) from error
+
+
+def _cut_short(mat: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{mat}: got a file that was cut short or damaged ({error}); expected all of nyu_depth_v2_labeled.mat; download it "
+        "again"
+    )
+
+
+def _arrays(mat: Path, content: Any) -> dict[str, Any]:
+    """The three arrays, checked without reading them."""
+    width, height = getattr(content.get("images"), "shape", ())[2:] or (0, 0)
+    plane = (VIEWS, width, height)
+    arrays = {}
+    for key, kind, shape in (("images", "u", (VIEWS, 3, width, height)), ("depths", "f", plane), ("labels", "u", plane)):
+        array = content.get(key)
+        got = "nothing" if array is None else f"{getattr(array, 'dtype', 'a group')} {getattr(array, 'shape', '')}"
+        if array is None or getattr(array, "shape", None) != shape or array.dtype.kind != kind or not width:
+            expected = f"{'float' if kind == 'f' else 'unsigned'} ({', '.join(map(str, shape[:-2]))}, width, height)"
+            raise ValueError(f"{mat}: {key}: got {got}; expected {expected}, as h5py shows it; give the labelled dataset")
+        arrays[key] = array
+    return arrays
+
+
+def _strings(mat: Path, content: Any, key: str, count: int) -> list[str]:
+    """A cell array of texts: references to arrays of character codes."""
+    try:
+        texts = ["".join(map(chr, content[reference][()].ravel())) for reference in content[key][()].ravel()]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{mat}: {key}: got {error!r}; expected {count} texts; give the labelled dataset") from error
+    except OSError as error:
+        raise _cut_short(mat, error) from error
+    if len(texts) != count:
+        raise ValueError(f"{mat}: {key}: got {len(texts)} texts; expected {count}; give the labelled dataset")
+    return texts
+
+
+def _read(mat: Path, array: Any, i: int) -> Array:
+    try:
+        return np.asarray(array[i])
+    except OSError as error:
+        raise _cut_short(mat, error) from error
+
+
+def _depth_units(mat: Path, i: int, depth_m: Array) -> Array:
+    farthest_m = 65535 / DEPTH_UNITS_PER_M
+    known = np.where(np.isfinite(depth_m) & (depth_m > 0), depth_m, 0)
+    if known.max() > farthest_m:
+        raise ValueError(
+            f"{mat}: view {i + 1}: got depth up to {known.max():.4g}; expected metres, up to {farthest_m}; give the labelled "
+            "dataset"
+        )
+    return np.rint(known.astype(np.float64) * DEPTH_UNITS_PER_M).astype(np.uint16)
+
+
+def _checked_labels(mat: Path, i: int, labels: Array) -> Array:
+    if labels.max() > LABELS:
+        raise ValueError(f"{mat}: view {i + 1}: got label {labels.max()}; expected 0 to {LABELS}; give the labelled dataset")
+    return labels.astype(np.uint16)
+
+
+def _write(path: Path, pixels: Array) -> None:
+    try:
+        write_png(path, pixels)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> OSError:
+    return OSError(
+        f"{path}: got {error.strerror or error}; expected a file that can be written; make room there and run this again, it "
+        "goes on where it stopped"
+    )

@@ -1,0 +1,232 @@
+"""Labels that depth and colour give where a dataset has none: a cache beside the data, and what fills it.
+
+The cache is `<root>/derived/<task>/<sample id>.png` in Taskonomy's encodings. A file holds its own mask: a normal of
+(128, 128, 128) is none, as in Taskonomy; so is a reshading of 0, and the darkest shade is stored as 1. `scripts/annotate.py`
+fills it, every reader looks there for what its dataset does not ship, and a `Sample` names what came from there.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mult.data.disk.encodings import ENCODINGS, Array, Mask, read_pixels, write_png
+from mult.data.parallel import in_processes
+from mult.data.sample import Reader, Sample, empty_target
+from mult.labels import Intrinsics, edge_texture, keypoints2d, normals_from_depth, reshading
+from mult.tasks import TASKS
+
+FROM_COLOUR: dict[str, Callable[[Array], Array]] = {"keypoints2d": keypoints2d, "edge_texture": edge_texture}
+FROM_DEPTH = ("normal", "reshading")
+DERIVABLE = tuple(task for task in TASKS if task in FROM_COLOUR or task in FROM_DEPTH)
+PLAUSIBLE_MEDIAN_M = (0.2, 100.0)
+
+
+class Cache:
+    """The derived labels beside a dataset at `root`; what they are called is settled when it is opened."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / "derived"
+        self.tasks = frozenset(task for task in DERIVABLE if (self.folder / task).is_dir())
+
+    def path(self, task: str, sample_id: str) -> Path:
+        return self.folder / task / f"{sample_id}.png"
+
+    def covers(self, task: str, folders: Iterable[str]) -> bool:
+        """Whether there are labels of a task in one of the folders that sample ids begin with ("": they have none)."""
+        return task in self.tasks and any((self.folder / task / folder).is_dir() for folder in folders)
+
+    def require(self, tasks: Iterable[str], labelled: Collection[str], folders: Collection[str], where: str) -> tuple[str, ...]:
+        """All tasks that the dataset has labels of (`labelled`) or that were derived; ValueError if one of `tasks` is not."""
+        at_hand = [task for task in TASKS if task in labelled or self.covers(task, folders)]
+        for task in tasks:
+            if task not in at_hand:
+                remedy = ", or let scripts/annotate.py --dataset derive it" if task in DERIVABLE else ""
+                there = ", ".join(at_hand) or "(none)"
+                raise ValueError(
+                    f"{self.folder.parent}: got task {task}, of which {where} has no file; expected some of {there}; "
+                    f"leave the task out or add its files{remedy}"
+                )
+        return tuple(at_hand)
+
+    def read(self, task: str, sample_id: str, size: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
+        """A label as target and valid (1, H, W), None where there is none; ValueError for a file that is damaged."""
+        path = self.path(task, sample_id)
+        if task not in self.tasks or not path.exists():
+            return None
+        pixels = read_pixels(path, ENCODINGS[task].modes, size)
+        geometry = pixels[..., 0] > 0 if task == "reshading" else np.ones(size, np.bool_)
+        target, valid = ENCODINGS[task].decode(pixels, geometry, path)
+        return torch.from_numpy(target), torch.from_numpy(valid)[None]
+
+    def write(self, task: str, sample_id: str, target: Array, valid: Mask) -> None:
+        """Store a label (C, H, W) in the library's unit, whole or not at all."""
+        if task == "reshading":
+            target = np.where(valid, np.maximum(target, 1 / 255), 0)
+        write_png(self.path(task, sample_id), ENCODINGS[task].encode(target, valid))
+
+    def complete(
+        self, sample_id: str, image: Tensor, native: Mapping[str, tuple[Tensor, Tensor]], tasks: Iterable[str]
+    ) -> Sample:
+        """A sample of `tasks`: the dataset's own labels {task: (target, valid)}, else the derived, else valid nowhere."""
+        height, width = image.shape[-2:]
+        labels, derived = dict(native), []
+        for task in tasks:
+            if task not in labels:
+                made = self.read(task, sample_id, (height, width))
+                labels[task] = made or empty_target(TASKS[task], height, width)
+                derived += [task] if made else []
+        return {
+            "image": image,
+            "targets": {task: labels[task][0] for task in tasks},
+            "valid": {task: labels[task][1] for task in tasks},
+            "id": sample_id,
+            "derived": tuple(derived),
+        }
+
+
+def why_absent(reader: Reader, task: str) -> str:
+    """Why a dataset has no labels of a task, and what would make some."""
+    if task in reader.underivable:
+        return reader.underivable[task]
+    if task in FROM_DEPTH and "depth_zbuffer" not in reader.labelled:
+        return "it is derived from depth, which the dataset does not have"
+    if task in DERIVABLE:
+        return "it is not derived yet; scripts/annotate.py --dataset makes it"
+    return "the dataset has no labels of it"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Depth (H, W) along z, where it is valid, the camera in pixel indices and, where known, normals and their mask."""
+
+    depth_m: Array
+    valid: Mask
+    intrinsics: Intrinsics
+    normal: tuple[Array, Mask] | None = None
+
+
+def derive(tasks: Iterable[str], image: Array, geometry: Geometry | None) -> dict[str, tuple[Array, Mask]]:
+    """{task: (target (C, H, W), valid (H, W))} of an image uint8 (H, W, 3) and, for FROM_DEPTH, its geometry."""
+    labels: dict[str, tuple[Array, Mask]] = {}
+    normal = None if geometry is None else geometry.normal
+    for task in tasks:
+        if task in FROM_COLOUR:
+            labels[task] = FROM_COLOUR[task](image), np.ones(image.shape[:2], np.bool_)
+            continue
+        assert geometry is not None
+        normal = normal or normals_from_depth(geometry.depth_m, geometry.intrinsics, geometry.valid)
+        if task == "normal":
+            labels[task] = normal
+        else:
+            valid = geometry.valid & normal[1]
+            labels[task] = reshading(geometry.depth_m, normal[0], geometry.intrinsics, valid), valid
+    return labels
+
+
+@dataclass(frozen=True)
+class Filled:
+    """How many views of each task were `written` now, were `there`, are `native` to the dataset or have no `depth`.
+
+    `refused` has the reason for each task that was not asked of the views; `median_depth_m` is of the views written.
+    """
+
+    counts: dict[str, dict[str, int]]
+    refused: dict[str, str]
+    median_depth_m: float | None
+
+    def __str__(self) -> str:
+        words = {"written": "written", "there": "were there", "native": "the dataset's own", "depth": "without depth"}
+        lines = [
+            f"{task}: " + ", ".join(f"{count[state]} {words[state]}" for state in words if state in count)
+            for task, count in self.counts.items()
+        ]
+        return "\n".join([*lines, *(f"{task}: not derived, {reason}" for task, reason in self.refused.items())])
+
+
+def fill(
+    open_views: Callable[[Sequence[str]], Reader], tasks: Sequence[str] | None = None, workers: int | None = None
+) -> Filled:
+    """Derive what the views of a dataset lack and the cache beside it does not hold yet.
+
+    `open_views(tasks)` opens the dataset with targets of `tasks`. By default all of DERIVABLE are made that the dataset's
+    depth allows; named ones are refused with a ValueError where it does not. Files are whole or absent, and an interrupted
+    call can be repeated. Warns of an implausible median depth. Raises ValueError for a view whose depth has no known camera.
+    """
+    views = open_views(())
+    refused = dict(views.underivable)
+    if not views.metric_depth:
+        refused.setdefault("reshading", "its fall-off needs metres and the depth of this dataset has no metric scale")
+    sources = [task for task in ("depth_zbuffer", "normal") if task in views.labelled]
+    if "depth_zbuffer" not in sources:
+        refused |= dict.fromkeys(FROM_DEPTH, "no view has depth")
+    for task in tasks or ():
+        if task not in DERIVABLE:
+            raise ValueError(f"tasks: got {task!r}; expected some of {', '.join(DERIVABLE)}; no other can be derived")
+        if task in refused:
+            raise ValueError(f"tasks: got {task}; expected what can be derived, {refused[task]}; leave it out")
+    chosen = [task for task in DERIVABLE if task not in refused and task in (tasks or DERIVABLE)]
+
+    work = partial(_fill_view, open_views(sources), chosen)
+    counts = {task: Counter[str]() for task in chosen}
+    medians = []
+    workers = min(workers or os.cpu_count() or 1, len(views))
+    results = in_processes(work, range(len(views)), workers, chunk=8)
+    for states, median in tqdm(results, desc="derived labels", total=len(views), unit="view"):
+        for task, state in states.items():
+            counts[task][state] += 1
+        if median is not None:
+            medians.append(median)
+    median_m = float(np.median(medians)) if medians and views.metric_depth else None
+    warn_of_median(median_m, f"are the options of {views.root} right?")
+    return Filled({task: dict(count) for task, count in counts.items()}, {} if tasks else refused, median_m)
+
+
+def _fill_view(views: Reader, tasks: Sequence[str], i: int) -> tuple[dict[str, str], float | None]:
+    """Make what one view lacks; the state of each task (see Filled) and the median depth, None where it was not needed."""
+    cache, name, native = Cache(views.root), views.name(i), views.native(i)
+    states = {}
+    for task in tasks:
+        if task in native:
+            states[task] = "native"
+        elif task in FROM_DEPTH and "depth_zbuffer" not in native:
+            states[task] = "depth"
+        else:
+            states[task] = "there" if cache.path(task, name).exists() else "written"
+    missing = [task for task in tasks if states[task] == "written"]
+    if not missing:
+        return states, None
+    sample = views[i]
+    image = np.rint(sample["image"].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+    geometry, median = None, None
+    if any(task in FROM_DEPTH for task in missing):
+        depth_m, valid = sample["targets"]["depth_zbuffer"][0].numpy(), sample["valid"]["depth_zbuffer"][0].numpy()
+        intrinsics, size = views.camera(i)
+        if size != image.shape[:2]:
+            raise ValueError(
+                f"{views.root}: {name}: got a camera of {size} pixels (height, width); expected {image.shape[:2]}, as the "
+                "image has; correct the camera"
+            )
+        own = (sample["targets"]["normal"].numpy(), sample["valid"]["normal"][0].numpy()) if "normal" in native else None
+        geometry = Geometry(depth_m.astype(np.float64), valid, intrinsics, own)
+        median = float(np.median(depth_m[valid])) if valid.any() else None
+    for task, (target, mask) in derive(missing, image, geometry).items():
+        cache.write(task, name, target, mask)
+    return states, median
+
+
+def warn_of_median(median_m: float | None, question: str) -> None:
+    """Warn, with the numbers, of a median depth that no room has and that a wrong depth scale would explain."""
+    low, high = PLAUSIBLE_MEDIAN_M
+    if median_m is not None and not low <= median_m <= high:
+        warnings.warn(f"the median depth is {median_m:.4g} m, outside {low} to {high} m: {question}", stacklevel=4)

@@ -1,0 +1,250 @@
+"""A folder of RGB-D -> a building in Taskonomy's layout, with every label that depth and colour give.
+
+Labels are computed by `mult.labels` from the depth as it was measured, before it is rounded to Taskonomy's 1/512 m. A view
+is named by its frame's place among all pairs of the folders, so ranges of one folder never collide.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from mult.data.disk.encodings import DEPTH_UNITS_PER_M, GRAY_16_BIT, NO_GEOMETRY, UNREADABLE, Mask, read_npy, read_pixels
+from mult.data.parallel import in_processes
+from mult.data.prepare.derive import DERIVABLE, Geometry, derive, warn_of_median
+from mult.data.taskonomy.dataset import SPLITS, view_complete, write_view
+from mult.data.taskonomy.index import write_atomically
+from mult.labels import Intrinsics
+
+RGB_SUFFIXES = (".jpg", ".jpeg", ".png")
+DEPTH_SUFFIXES = (".png", ".npy")
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What turns a depth file into geometry: units a metre, and (fx, fy, cx, cy) in pixel indices."""
+
+    depth_scale: float
+    intrinsics: Intrinsics
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.depth_scale) and self.depth_scale > 0):
+            raise ValueError(
+                f"depth-scale: got {self.depth_scale}; expected depth units a metre, above 0; 1000 if depth is in millimetres"
+            )
+        finite = all(math.isfinite(value) for value in self.intrinsics)
+        if not (len(self.intrinsics) == 4 and finite and min(self.intrinsics[:2]) > 0):
+            raise ValueError(
+                f"intrinsics: got {self.intrinsics}; expected fx fy cx cy with fx, fy above 0; give them in pixels"
+            )
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One pair of files and the point number it gets."""
+
+    point: int
+    rgb: Path
+    depth: Path
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """What was done: views written now and found complete, and of the written ones the depth read, in metres."""
+
+    written: int
+    skipped: int
+    median_depth_m: float | None
+    unencodable_pixels: int
+
+
+def annotate_folder(
+    rgb: str | Path,
+    depth: str | Path,
+    camera: Camera,
+    root: str | Path,
+    building: str,
+    *,
+    split: str = "train",
+    frames: tuple[int, int | None] = (0, None),
+    workers: int | None = None,
+) -> Annotated:
+    """Write the frames [start, stop) of a folder of RGB-D as one building of `root`, and record its split in `splits.csv`.
+
+    Files are paired by stem, in natural order: rgb jpg or png; depth 16-bit png, where 0 and 65535 mean none, or npy (H, W),
+    where NaN, infinite and non-positive values do too. Depth that Taskonomy's 16 bits cannot hold becomes invalid, and
+    so does a pixel whose neighbours give it no normal. Complete views are left alone, so an interrupted call can be
+    repeated. Warns of files without partner, of depth that was out of range and of an implausible median depth. Raises
+    ValueError or FileNotFoundError, naming the file, for what cannot be used.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", building):
+        raise ValueError(f"building: got {building!r}; expected letters, digits, '_', '-' and '.'; choose another name")
+    splits = Path(root, "splits.csv")
+    _check_split(splits, building, split)
+    chosen = _in_range(pair_frames(rgb, depth), frames)
+    missing = [frame for frame in chosen if not view_complete(root, building, frame.point, 0)]
+    annotate = partial(_annotate_frame, camera=camera, root=root, building=building)
+    workers = min(workers or os.cpu_count() or 1, len(missing))
+    done = list(tqdm(in_processes(annotate, missing, workers), desc=building, total=len(missing), unit="view"))
+    _record_split(splits, building, split)
+
+    medians = [median for median, _ in done if median is not None]
+    result = Annotated(
+        written=len(done),
+        skipped=len(chosen) - len(missing),
+        median_depth_m=float(np.median(medians)) if medians else None,
+        unencodable_pixels=sum(pixels for _, pixels in done),
+    )
+    _warn_of_depth(result, camera)
+    return result
+
+
+def pair_frames(rgb: str | Path, depth: str | Path) -> list[Frame]:
+    """The files of two folders that share a stem, in natural order (2 before 10); warns of those without partner."""
+    images, depths = _by_stem("rgb", Path(rgb), RGB_SUFFIXES), _by_stem("depth", Path(depth), DEPTH_SUFFIXES)
+    stems = sorted(images.keys() & depths.keys(), key=_natural)
+    if not stems:
+        examples = [next(iter(sorted(files, key=_natural)), "none") for files in (images, depths)]
+        raise ValueError(
+            f"{rgb}, {depth}: got {len(images)} rgb files (first stem {examples[0]!r}) and {len(depths)} depth files (first "
+            f"stem {examples[1]!r}) without a pair; expected pairs of one stem, rgb {RGB_SUFFIXES}, depth {DEPTH_SUFFIXES}; "
+            "rename them"
+        )
+    alone = [str(files[stem]) for files in (images, depths) for stem in files if stem not in stems]
+    if alone:
+        warnings.warn(f"{len(alone)} files without a partner of the same stem are left out, e.g. {min(alone)}", stacklevel=3)
+    return [Frame(point, images[stem], depths[stem]) for point, stem in enumerate(stems)]
+
+
+def _by_stem(what: str, folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{what}: got {str(folder)!r}; expected a folder of {suffixes}; correct the path")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in suffixes and not path.name.startswith("."):
+            if path.stem in files:
+                raise ValueError(f"{path}: got a second file beside {files[path.stem].name}; expected one a stem; remove one")
+            files[path.stem] = path
+    return files
+
+
+def _natural(stem: str) -> list[tuple[str, int]]:
+    return [(text, int(digits or -1)) for text, digits in re.findall(r"(\D*)(\d*)", stem)]
+
+
+def _in_range(frames: list[Frame], limits: tuple[int, int | None]) -> list[Frame]:
+    start, stop = limits[0], len(frames) if limits[1] is None else limits[1]
+    if not 0 <= start < stop <= len(frames):
+        raise ValueError(
+            f"start, stop: got {start}, {stop}; expected 0 <= start < stop <= {len(frames)}, the number of pairs; "
+            "change the range"
+        )
+    return frames[start:stop]
+
+
+def _annotate_frame(frame: Frame, *, camera: Camera, root: str | Path, building: str) -> tuple[float | None, int]:
+    """Write one view; its median depth in metres (None without depth) and how many pixels could not be encoded."""
+    image = _read_rgb(frame.rgb)
+    depth_m, measured = _read_depth(frame.depth, camera.depth_scale)
+    if depth_m.shape != image.shape[:2]:
+        raise ValueError(
+            f"{frame.depth}: got {depth_m.shape} pixels (height, width); expected {image.shape[:2]}, as {frame.rgb} has; "
+            "bring depth and colour to one camera"
+        )
+    code = np.rint(depth_m * DEPTH_UNITS_PER_M)
+    encodable = measured & (code >= 1) & (code < NO_GEOMETRY)
+    # A pixel without a normal has no reshading either, and the files can only say so through the mask they share.
+    derived = derive(DERIVABLE, image, Geometry(depth_m, encodable, camera.intrinsics))
+    valid = derived["normal"][1]
+    write_view(
+        root,
+        building,
+        frame.point,
+        0,
+        image=image,
+        targets={
+            "depth_zbuffer": depth_m[None].astype(np.float32),
+            **{task: target for task, (target, _) in derived.items()},
+        },
+        valid=valid,
+        intrinsics=camera.intrinsics,
+    )
+    median_m = float(np.median(depth_m[measured])) if measured.any() else None
+    return median_m, int((measured & ~encodable).sum())
+
+
+def _read_rgb(path: Path) -> NDArray[np.uint8]:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except UNREADABLE as error:
+        raise ValueError(f"{path}: got no image ({error}); expected a whole jpg or png; fetch it again") from error
+
+
+def _read_depth(path: Path, scale: float) -> tuple[NDArray[np.float64], Mask]:
+    """Metres (H, W), 0 where there is no measurement, and where there is one."""
+    if path.suffix.lower() == ".npy":
+        stored = read_npy(path)
+        if stored.ndim != 2:
+            raise ValueError(f"{path}: got {stored.dtype} {stored.shape}; expected (H, W) numbers; save one depth map")
+    else:
+        stored = read_pixels(path, GRAY_16_BIT)
+    measured = np.isfinite(stored) & (stored > 0)
+    if stored.dtype.kind != "f":
+        measured &= stored != NO_GEOMETRY
+    return np.where(measured, stored, 0).astype(np.float64) / scale, measured
+
+
+def _read_splits(path: Path) -> list[list[str]]:
+    """The rows below the header of a splits.csv; none where there is no such file."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    if header != ["id", *SPLITS]:
+        raise ValueError(f"{path}: got the columns {header}; expected id,{','.join(SPLITS)}; repair or remove the file")
+    return rows
+
+
+def _check_split(path: Path, building: str, split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"split: got {split!r}; expected one of {SPLITS}; choose one of them")
+    for name, *flags in _read_splits(path):
+        if name == building and flags != _flags(split):
+            raise ValueError(
+                f"{path}: got building {building!r} for split {split!r}; expected the split it has there, as its views would "
+                "be in two; name another building"
+            )
+
+
+def _record_split(path: Path, building: str, split: str) -> None:
+    rows = [row for row in _read_splits(path) if row[0] != building]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([["id", *SPLITS], *rows, [building, *_flags(split)]])
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def _flags(split: str) -> list[str]:
+    return [str(int(name == split)) for name in SPLITS]
+
+
+def _warn_of_depth(result: Annotated, camera: Camera) -> None:
+    if result.unencodable_pixels:
+        warnings.warn(
+            f"{result.unencodable_pixels} pixels with depth outside {1 / DEPTH_UNITS_PER_M:.4f} to "
+            f"{(NO_GEOMETRY - 1) / DEPTH_UNITS_PER_M:.2f} m, all that Taskonomy's files can hold, are now invalid",
+            stacklevel=3,
+        )
+    warn_of_median(result.median_depth_m, f"is the depth scale of {camera.depth_scale} units a metre right?")

@@ -1,0 +1,72 @@
+"""Instance ids -> classes: Habitat's "semantic" images say which object a pixel is of, a JSON beside them of what class it is.
+
+The JSON is Replica's `info_semantic.json`: `classes`, a list of {"id", "name"}, and `objects`, one of {"id", "class_id"}. An
+object of class 0 or less has none.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mult.data.disk.encodings import GRAY, Array, Mask, read_pixels
+from mult.data.sample import IGNORE, BadFileError
+
+_UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class Instances:
+    """The class `names`, and for each instance id below `len(table)` its class id, 255 (none) or -1 (no such object)."""
+
+    path: Path
+    names: list[str]
+    table: Array
+
+    @classmethod
+    def load(cls, path: Path) -> Instances:
+        """Read a class map; ValueError, naming the file, for one that is damaged or lacks the name of a class in use."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            names = {int(entry["id"]): str(entry["name"]) for entry in content["classes"]}
+            objects = {int(entry["id"]): int(entry["class_id"]) for entry in content["objects"]}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f"{path}: got no class map ({error!r}); expected JSON with classes [{{id, name}}] and objects "
+                "[{id, class_id}], as Replica's info_semantic.json; correct data.options.class_map"
+            ) from error
+        classes = {identity: number for number, identity in enumerate(sorted(names))}
+        gaps = sorted({identity for identity in objects.values() if identity > 0} - set(names))
+        if gaps:
+            raise ValueError(
+                f"{path}: got objects of the classes {gaps[:8]}, which have no name; expected all of them in classes; add them"
+            )
+        if len(names) >= IGNORE or min(objects, default=0) < 0:
+            raise ValueError(
+                f"{path}: got {len(names)} classes and instance ids from {min(objects, default=0)} on; expected fewer than "
+                f"{IGNORE} and from 0 on; correct the class map"
+            )
+        table = np.full(max(objects, default=0) + 1, _UNKNOWN, np.int64)
+        for identity, category in objects.items():
+            table[identity] = classes.get(category, IGNORE)
+        if table[0] == _UNKNOWN:
+            table[0] = IGNORE  # a pixel of nothing
+        return cls(path, [names[identity] for identity in sorted(names)], table)
+
+    def read(self, path: Path, size: tuple[int, int]) -> tuple[Array, Mask]:
+        """An image of instance ids as class ids (H, W) and where there is a class; ValueError for an id without entry."""
+        pixels: Any = read_pixels(path, GRAY, size)
+        found = np.unique(pixels)
+        gaps = [int(i) for i in found if i >= len(self.table) or self.table[i] == _UNKNOWN]
+        if gaps:
+            raise BadFileError(
+                f"{path}: got the instance ids {gaps[:8]}; expected those of {self.path.name}; "
+                f"complete {self.path}, or give the map of this scene",
+                "range",
+            )
+        target = self.table[pixels]
+        return target, target != IGNORE

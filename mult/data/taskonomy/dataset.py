@@ -1,0 +1,310 @@
+"""Taskonomy (data.md, "Taskonomy"): the reader, and the writer that gives our own views the same layout.
+
+`write_view` is used by Rooms and `annotate.py`; its `point_info` also carries `intrinsics` and `size`, so that images
+need not be square.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import Dataset
+
+from mult.data.disk.encodings import (
+    CLASSES,
+    ENCODINGS,
+    GRAY,
+    GRAY_16_BIT,
+    NO_GEOMETRY,
+    Array,
+    Mask,
+    read_image,
+    read_pixels,
+    require,
+    write_png,
+)
+from mult.data.prepare.derive import Cache
+from mult.data.sample import Sample
+from mult.data.taskonomy.index import Index, write_atomically
+from mult.tasks import TASKS
+
+SPLITS = ("train", "val", "test")
+SUBSETS = ("tiny", "medium", "full", "fullplus")
+
+
+class Taskonomy(Dataset[Sample]):
+    """Map-style dataset of a tree in any of Taskonomy's layouts; `dataset[i]` is a `Sample` at the files' own size.
+
+    Views are split by building: by `splits.csv` (id,train,val,test) at the root if there is one, else by the
+    published `subset`. A flat tree, which names no building, serves any split unless its folder's name is in a list.
+    `classes` holds the class names of each categorical task. Labels that a view has no file of are taken from the cache
+    of derived ones beside the tree (derived.py), if they are there. `available` are all tasks that can be asked for. Depth
+    beyond `max_depth_m` becomes invalid. Buildings of the split that are not on disk are named in one warning. Raises
+    ValueError for unknown names, an empty split, a task that no view of the split labels and, on access, for a file that is
+    damaged or not in Taskonomy's encoding, naming it.
+    """
+
+    metric_depth = True
+    underivable: Mapping[str, str] = {}
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        subset: str = "tiny",
+        tasks: Iterable[str] = tuple(ENCODINGS),
+        *,
+        max_depth_m: float | None = None,
+    ) -> None:
+        self.split, self.subset, self.max_depth_m = split, subset, max_depth_m
+        requested = list(tasks)
+        for task in requested:
+            _known("tasks", task, ENCODINGS)
+        _known("split", split, SPLITS)
+        _known("data.subset", subset, SUBSETS)
+        if max_depth_m is not None and not max_depth_m > 0:
+            raise ValueError(f"data.max_depth_m: got {max_depth_m}; expected metres above 0; leave it out for no cut-off")
+        self.tasks = tuple(task for task in TASKS if task in requested)
+        self.classes: dict[str, list[str]] = {task: list(CLASSES) for task in self.tasks if TASKS[task].categorical}
+        self.index = Index(root)
+        self.root = self.index.root
+        self.buildings = self._buildings()
+        self._rows = [self.index.rows(building) for building in self.buildings]
+        self._ends = np.cumsum([len(rows) for rows in self._rows])
+        self.cache = Cache(self.root)
+        domains = set().union(*(self.index.domains(building) for building in self.buildings))
+        self.labelled = frozenset(domains.intersection(ENCODINGS))
+        self.available = self.cache.require(self.tasks, self.labelled, self.buildings, f"split {split!r}")
+
+    def _buildings(self) -> list[str]:
+        """The buildings of the split that are on disk."""
+        own = self.root / "splits.csv"
+        if own.is_file():
+            source, listed = str(own), read_splits(own)
+        else:
+            source, listed = self._published()
+        if self.index.flat is not None and not _is_listed(self.index.flat, listed):
+            warnings.warn(
+                f"{self.root} names no building and {self.index.flat!r} is in no list: its views are used for split "
+                f"{self.split!r}, whichever that is; a splits.csv at the root would say which",
+                stacklevel=3,
+            )
+            return [self.index.flat]
+        wanted = sorted(building for building, splits in listed.items() if self.split in splits)
+        present = [building for building in wanted if len(self.index.rows(building))]
+        if not present:
+            remedy = (
+                "correct that file" if own.is_file() else "choose another data.subset, or write splits.csv (id,train,val,test)"
+            )
+            raise ValueError(
+                f"{self.root}: got no view of split {self.split!r}; expected at least one of the buildings "
+                f"{_some(wanted)} ({source}), the tree holds {_some(self.index.buildings)}; {remedy}"
+            )
+        missing = sorted(set(wanted) - set(present))
+        if missing:
+            warnings.warn(
+                f"{self.root}: {len(missing)} of {len(wanted)} buildings of split {self.split!r} ({source}) "
+                f"are not there: {', '.join(missing)}",
+                stacklevel=3,
+            )
+        return present
+
+    def _published(self) -> tuple[str, dict[str, set[str]]]:
+        """What to call the published list of splits, and building -> its splits."""
+        return f"subset {self.subset!r}", read_splits(published_list(f"taskonomy_{self.subset}"))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, i: int) -> Sample:
+        row = self._row(i)
+        rgb = self.index.path(row, "rgb")
+        assert rgb is not None  # only views with rgb are in the index
+        image = read_image(rgb)
+        height, width = image.shape[1:]
+
+        files = {task: self.index.path(row, task) for task in self.tasks}
+        stored: dict[str, Array] = {
+            task: read_pixels(path, ENCODINGS[task].modes, (height, width)) for task, path in files.items() if path
+        }
+        geometry = np.ones((height, width), np.bool_)
+        if any(ENCODINGS[task].needs_geometry for task in stored):
+            geometry = self._geometry(row, stored, geometry)
+        native = {}
+        for task, path in files.items():
+            if path is None:
+                continue
+            target, mask = ENCODINGS[task].decode(stored[task], geometry, path)
+            if task == "depth_zbuffer" and self.max_depth_m is not None:
+                mask = mask & (target[0] <= self.max_depth_m)
+                target *= mask
+            native[task] = torch.from_numpy(target), torch.from_numpy(mask)[None]
+        return self.cache.complete(self.name(i), torch.from_numpy(image), native, self.tasks)
+
+    def name(self, i: int) -> str:
+        """The id of the i-th sample."""
+        building, point, view = self.index.view(self._row(i))
+        return f"{building}/point_{point}_view_{view}"
+
+    def group(self, i: int) -> str:
+        """The building of the i-th view."""
+        return self.index.view(self._row(i))[0]
+
+    def native(self, i: int) -> frozenset[str]:
+        """The tasks of which the i-th view has a file of its own, whether or not they are read."""
+        row = self._row(i)
+        return frozenset(task for task in ENCODINGS if self.index.path(row, task) is not None)
+
+    def _geometry(self, row: int, stored: Mapping[str, Array], everywhere: Mask) -> Mask:
+        """Where there is a surface: as mask_valid says, without one as depth does, without either everywhere."""
+        path = self.index.path(row, "mask_valid")
+        if path is not None:
+            return read_pixels(path, GRAY, everywhere.shape) > 0
+        if "depth_zbuffer" in stored:
+            return stored["depth_zbuffer"] != NO_GEOMETRY
+        path = self.index.path(row, "depth_zbuffer")
+        return everywhere if path is None else read_pixels(path, GRAY_16_BIT, everywhere.shape) != NO_GEOMETRY
+
+    def camera(self, i: int) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
+        """A view's intrinsics (fx, fy, cx, cy) in pixel indices and its (height, width); ValueError without point_info."""
+        row = self._row(i)
+        path = self.index.path(row, "point_info")
+        if path is None:
+            raise ValueError(
+                f"{self.root}: got no point_info of {self.index.view(row)}; "
+                "expected one to know the camera; add the point_info folder"
+            )
+        try:
+            info = json.loads(path.read_text())
+            if "intrinsics" in info:
+                fx, fy, cx, cy = (float(value) for value in info["intrinsics"])
+                height, width = (int(value) for value in info["size"])
+                return (fx, fy, cx, cy), (height, width)
+            fov = float(info["field_of_view_rads"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}: got no camera ({error!r}); "
+                "expected JSON with field_of_view_rads, or intrinsics and size; fetch or make it again"
+            ) from error
+        rgb = self.index.path(row, "rgb")
+        assert rgb is not None
+        with Image.open(rgb) as image:
+            width, height = image.size
+        if height != width:
+            raise ValueError(
+                f"{path}: got a field of view of an image of {(height, width)} pixels (height, width); "
+                "expected square ones or intrinsics; write intrinsics [fx, fy, cx, cy] and size into the file"
+            )
+        focal = width / 2 / math.tan(fov / 2)
+        return (focal, focal, (width - 1) / 2, (height - 1) / 2), (height, width)
+
+    def _row(self, i: int) -> int:
+        """The index row of the i-th view of the split."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"view {i} of {len(self)}")
+        i %= len(self)
+        position = int(np.searchsorted(self._ends, i, side="right"))
+        return self._rows[position][i - int(self._ends[position])]
+
+
+def _known(what: str, name: object, names: Iterable[str]) -> None:
+    if name not in list(names):
+        near = difflib.get_close_matches(str(name), list(names), n=1)
+        raise ValueError(
+            f"{what}: got {name!r}; expected one of {list(names)}; "
+            + (f"did you mean {near[0]!r}?" if near else "choose one of them")
+        )
+
+
+def published_list(name: str, suffix: str = "csv") -> Path:
+    """A list of splits that comes with the package."""
+    return Path(str(resources.files("mult.data"))) / "lists" / f"{name}.{suffix}"
+
+
+def _is_listed(building: str, listed: Mapping[str, object]) -> bool:
+    return building in listed or any(building in read_splits(published_list(f"taskonomy_{subset}")) for subset in SUBSETS)
+
+
+def read_splits(path: Path) -> dict[str, set[str]]:
+    """building -> the splits it is in."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # with a byte order mark, as spreadsheets write, or without
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: got no CSV in UTF-8 ({error}); expected id,train,val,test; save it as that") from error
+    if not {"id", *SPLITS} <= set(reader.fieldnames or ()):
+        raise ValueError(
+            f"{path}: got the columns {reader.fieldnames}; expected id,train,val,test; write them as the file's first line"
+        )
+    for row in rows:
+        for split in SPLITS:
+            if row[split] not in ("0", "1"):
+                raise ValueError(f"{path}: {row['id']}: {split}: got {row[split]!r}; expected 0 or 1; correct the line")
+    return {row["id"]: {split for split in SPLITS if row[split] == "1"} for row in rows}
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "(none)"
+
+
+def write_view(
+    root: str | Path,
+    building: str,
+    point: int,
+    view: int,
+    *,
+    image: NDArray[np.uint8],
+    targets: Mapping[str, Array],
+    valid: Mask,
+    intrinsics: tuple[float, float, float, float],
+) -> None:
+    """Write one view as `<root>/<task>/<building>/point_P_view_V_domain_D.png`, with `mask_valid` and, last,
+    `point_info`.
+
+    image (H, W, 3); targets in the library's units: (C, H, W), class ids (H, W) with 255 = uncertain; valid (H, W):
+    where there is geometry, without which depth, normals and reshading are coded as missing whatever they hold. So is
+    a normal of zeros. intrinsics (fx, fy, cx, cy) in pixel indices. Every file is written under a temporary name and
+    then renamed, so the view is complete as soon as its `point_info` exists. Raises ValueError, before anything is
+    written, for a task that Taskonomy does not have, for shapes that differ and for values that the encoding cannot
+    hold.
+    """
+    height, width = valid.shape
+    got = f"{image.dtype} {image.shape}"
+    require(image.dtype == np.uint8 and image.shape == (height, width, 3), "an image", got, f"uint8 {(height, width, 3)}")
+    coded: dict[str, tuple[str, Array]] = {"rgb": ("rgb", image)}
+    for task, target in targets.items():
+        _known("write_view", task, ENCODINGS)
+        channels = TASKS[task].channels
+        shape = (height, width) if channels is None else (channels, height, width)
+        require(target.shape == shape, f"{task} of shape", target.shape, str(shape))
+        coded[task] = (ENCODINGS[task].ending, ENCODINGS[task].encode(target, valid))
+    coded["mask_valid"] = ("mask_valid", valid.astype(np.uint8) * 255)
+    for folder, (ending, pixels) in coded.items():
+        write_png(Path(root, folder, building, f"point_{point}_view_{view}_domain_{ending}.png"), pixels)
+
+    fx, fy, cx, cy = (float(value) for value in intrinsics)
+    info: dict[str, object] = {"intrinsics": [fx, fy, cx, cy], "size": [height, width]}
+    if height == width and math.isclose(fx, fy):
+        info["field_of_view_rads"] = 2 * math.atan(width / 2 / fx)
+    write_atomically(_info_path(root, building, point, view), lambda file: file.write(json.dumps(info).encode()))
+
+
+def view_complete(root: str | Path, building: str, point: int, view: int) -> bool:
+    """Whether `write_view` has finished this view."""
+    return _info_path(root, building, point, view).exists()
+
+
+def _info_path(root: str | Path, building: str, point: int, view: int) -> Path:
+    return Path(root, "point_info", building, f"point_{point}_view_{view}_domain_point_info.json")

@@ -1,0 +1,167 @@
+"""Two processes under torchrun against one process: the same losses, weights that act alike, the same evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mult import build
+from mult.config import Config
+from mult.runs.folder import read_arrays
+from mult.runtime import distributed
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def lines(folder: Path, split: str) -> list[dict[str, float]]:
+    read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    clock = ("split", "seconds", "data_seconds", "peak_memory_mib")
+    return [{key: value for key, value in line.items() if key not in clock} for line in read if line["split"] == split]
+
+
+def start(config_file: Path, *settings: str) -> list[subprocess.Popen[str]]:
+    """Two processes of scripts/train.py, as a scheduler would start them."""
+    command = [sys.executable, "scripts/train.py", "--config", str(config_file), *settings]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    pipe = subprocess.PIPE
+    return [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **group, "RANK": str(rank), "PYTHONPATH": str(ROOT)},
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+
+
+def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+    """(status, stdout, stderr) of each."""
+    said = [process.communicate(timeout=240) for process in processes]
+    return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
+
+
+def test_two_processes_are_one(
+    configured: Callable[..., Config], config_file: Path, train_run: Callable[..., Path], own_tree: Path, tmp_path: Path
+) -> None:
+    """Ten steps of two micro-batches of two views, some unlabelled, one damaged, three to evaluate: nothing divides evenly."""
+    damaged = own_tree / "depth_zbuffer" / "alder" / "point_2_view_0_domain_depth_zbuffer.png"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    # At a rate of 1e-3 the training itself makes 1e-3 of a last bit in ten steps, with one process as with two; at 1e-4, 1e-5.
+    overrides = ["optim.accumulate=2", "optim.ema=0.5", "optim.steps=10", "optim.lr=1e-4", "eval.every=5"]
+    overrides += [f"data.root={own_tree}", "data.on_bad_file=skip"]
+    alone = train_run(configured("run.name=alone", *overrides))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "scripts/train.py"]
+    settings = ["--config", str(config_file), f"run.output={tmp_path}/runs", "run.name=pair", *overrides]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([*command, *settings], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("look at") == 1  # one process speaks
+    assert ended.stdout.count("step 5, val split") == 1
+    pair = alone.with_name("pair")
+    for one, other in zip(lines(alone, "train"), lines(pair, "train"), strict=True):
+        assert one == pytest.approx(other, rel=5e-5), one["step"]
+    for one, other in zip(lines(alone, "val"), lines(pair, "val"), strict=True):
+        assert one == pytest.approx(other, rel=5e-5, abs=5e-5)
+    begun = build.experiment(configured(*overrides)).model.state_dict()
+    for mine, theirs in zip(learnt(alone), learnt(pair), strict=True):
+        # Adam makes full steps of gradients that are rounding alone, as of the keys' biases: up to 5e-4 in ten steps.
+        assert max(float((mine[name] - theirs[name]).abs().max()) for name in begun) < 1e-5
+        moved, apart = (sum(float((mine[name] - to[name]).square().sum()) for name in begun) for to in (begun, theirs))
+        assert apart < 1e-8 * moved
+    results: list[Any] = [json.loads((folder / "eval" / "taskonomy-val.json").read_text())["tasks"] for folder in (alone, pair)]
+    for task, entries in results[0].items():
+        for metric, entry in entries.items():
+            other = results[1][task][metric]
+            assert (entry["value"] is None) == (other["value"] is None)
+            if entry["value"] is not None:
+                assert (entry["pixels"], entry["images"]) == (other["pixels"], other["images"])  # no view twice
+                assert entry["trivial"] == pytest.approx(other["trivial"], rel=1e-12)
+    kept = [read_arrays(folder / "eval" / "taskonomy-val.npz") for folder in (alone, pair)]
+    assert kept[1]["id"].tolist() == [f"cedar/point_{point}_view_0" for point in range(3)]  # one process has 0 and 2
+    for name, column in kept[0].items():
+        assert kept[1][name].dtype == column.dtype
+        if name.endswith("/pixels"):
+            assert kept[1][name].tolist() == column.tolist(), name
+    assert sum(line["bad_samples"] for line in lines(pair, "train")) >= 2
+    assert (pair / "bad_files.txt").read_text() == (alone / "bad_files.txt").read_text()
+    assert (pair / "bad_files.txt").read_text().count("\n") == 1
+    assert json.loads((pair / "provenance.json").read_text())["processes"] == 2
+    assert json.loads((alone / "provenance.json").read_text())["processes"] == 1
+
+
+def learnt(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The average and the weights of the last checkpoint."""
+    last = folder / "checkpoints" / "last"
+    return load_file(last / "model.safetensors"), torch.load(last / "state.pt", weights_only=True)["model"]
+
+
+def test_a_signal_to_one_process_ends_both_at_the_same_step(config_file: Path, tmp_path: Path) -> None:
+    settings = [f"run.output={tmp_path}", "optim.steps=500", "eval.every=0"]
+    processes = start(config_file, *settings)
+    while not (tmp_path / "tiny" / "metrics.jsonl").exists() and processes[0].poll() is None:
+        time.sleep(0.05)
+    processes[1].terminate()
+    (main, out, err), (other, *nothing) = ends(processes)
+    assert (main, other) == (0, 0), err
+    last = os.readlink(tmp_path / "tiny" / "checkpoints" / "last")
+    assert f"a signal to another process: stopped after step {last} of 500; go on with --resume" in out
+    assert [line["step"] for line in lines(tmp_path / "tiny", "train")] == list(range(1, int(last) + 1))
+    assert nothing == ["", ""]  # one process speaks
+
+
+def test_a_failure_of_one_process_ends_both(config_file: Path, own_tree: Path, tmp_path: Path) -> None:
+    """The second of three views to evaluate is read by the second process alone."""
+    image = own_tree / "rgb" / "cedar" / "point_1_view_0_domain_rgb.png"
+    image.write_bytes(image.read_bytes()[:60])
+    settings = [f"data.root={own_tree}", f"run.output={tmp_path}/runs", "eval.images=0"]
+    (main, _, err), (other, _, why) = ends(start(config_file, *settings))
+    assert other == 2
+    assert re.search(r"^error: .*cedar/point_1_view_0_domain_rgb\.png: got a file that cannot be read", why, re.M)
+    assert main == 1
+    assert err.rstrip().endswith("stopped: another process ended, and should have said why")
+    assert "Traceback" not in err + why
+    assert os.readlink(tmp_path / "runs" / "tiny" / "checkpoints" / "last") == "2"
+
+
+def test_a_mistake_in_the_config_is_said_once(config_file: Path, tmp_path: Path) -> None:
+    (main, _, err), (other, _, nothing) = ends(start(config_file, f"run.output={tmp_path}", "model.reference=nothing"))
+    assert main == 2
+    assert err.count("error: ") == 1
+    assert "model.reference: got 'nothing'" in err
+    assert other == 1
+    assert nothing.splitlines() == ["stopped: another process ended, and should have said why"]
+    assert list(tmp_path.glob("*/tiny")) == []
+
+
+def test_one_process_needs_no_group() -> None:
+    assert (distributed.rank(), distributed.world(), distributed.is_main()) == (0, 1, True)
+    amount = torch.tensor([1.5, 2.0])
+    assert distributed.add(amount).tolist() == [1.5, 2.0]
+    distributed.start(torch.device("cpu"))
+    distributed.barrier()
+    distributed.stop()
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "tpu:x"])
+def test_a_device_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"run\.device: got '{name}' \(.*\); expected auto, cpu or a device of this machine"):
+        distributed.pick_device(name)
+    assert distributed.pick_device("cpu") == torch.device("cpu")

@@ -1,0 +1,141 @@
+"""data.class_map: one label space as another, pixel by pixel; a map with a gap is refused."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mult import build
+from mult.config import Config, DataConfig, load_config, load_data_config
+from mult.data import NYU
+from mult.data.batches.class_map import Mapped, space
+from mult.data.disk.encodings import CLASSES
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+HEIGHT, WIDTH = 6, 8
+Y, X = np.mgrid[:HEIGHT, :WIDTH]
+CODES = ((X + 8 * Y) % 41).astype(np.uint8)  # each of 0..40
+NAMES = space("nyu40")
+MAPPING: dict[str, str | None] = {**dict.fromkeys(NAMES), "chair": "seat", "sofa": "seat", "wall": "rest", "otherprop": "thing"}
+TO = ["rest", "thing", "seat"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """NYUD_MT of one view."""
+    for folder in ("images", "segmentation", "depth", "gt_sets"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / "images/0001.png")
+    Image.fromarray(CODES).save(tmp_path / "segmentation/0001.png")
+    np.save(tmp_path / "depth/0001.npy", np.ones((HEIGHT, WIDTH), np.float32))
+    for split in ("train", "val"):
+        (tmp_path / "gt_sets" / f"{split}.txt").write_text("0001\n")
+    return tmp_path
+
+
+def test_classes_are_mapped_by_name(root: Path) -> None:
+    mapped = Mapped(NYU(root), TO, MAPPING)
+    assert mapped.classes == {"segment_semantic": TO}
+    sample = mapped[0]
+    expected = np.full(CODES.shape, 255)
+    for code, number in ((5, 2), (6, 2), (1, 0), (40, 1)):
+        expected[code == CODES] = number
+    assert (np.unique(expected) == [0, 1, 2, 255]).all()
+    np.testing.assert_array_equal(sample["targets"]["segment_semantic"].numpy(), expected)
+    np.testing.assert_array_equal(sample["valid"]["segment_semantic"][0].numpy(), expected != 255)
+    assert sample["valid"]["depth_zbuffer"].all()
+    assert (sample["targets"]["depth_zbuffer"] == 1).all()
+
+
+def test_all_else_is_the_reader_s(root: Path) -> None:
+    mapped = Mapped(NYU(root), TO, MAPPING)
+    assert (len(mapped), mapped.name(0), mapped.group(0), mapped.metric_depth) == (1, "0001", "", True)
+    assert mapped.tasks == ("segment_semantic", "depth_zbuffer")
+    assert pickle.loads(pickle.dumps(mapped))[0]["id"] == "0001"
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        mapped.nothing_like_it  # noqa: B018
+
+
+def test_classes_from_255_on_are_mapped_too(root: Path) -> None:
+    class Many(NYU):
+        """Labels of more classes than a byte holds."""
+
+        def __getitem__(self, i: int) -> Any:
+            sample = super().__getitem__(i)
+            sample["targets"]["segment_semantic"][0, :3] = sample["targets"]["segment_semantic"].new_tensor([255, 256, 894])
+            return sample
+
+    many = Many(root)
+    many.classes = {"segment_semantic": [f"c{i}" for i in range(255)] + [""] + [f"c{i}" for i in range(256, 895)]}
+    mapping = {name: "a" if name == "c256" else "b" for name in many.classes["segment_semantic"] if name}
+    target = Mapped(many, ["a", "b"], mapping)[0]["targets"]["segment_semantic"]
+    assert target[0, :4].tolist() == [255, 0, 1, 1]
+
+
+def test_named_spaces() -> None:
+    assert space("taskonomy") == list(CLASSES)
+    assert (len(space("nyu13")), space("nyu13")[0], len(NAMES), NAMES[0]) == (13, "bed", 40, "wall")
+
+
+@pytest.mark.parametrize(
+    ("to", "change", "message"),
+    [
+        (
+            TO,
+            {"lamp": ...},
+            r"data.class_map.classes: got nothing for lamp; expected every class of the dataset",
+        ),
+        (TO, {"chairs": "seat"}, r"data.class_map.classes: got the class 'chairs'; expected those of the dataset: wall, floor"),
+        (
+            TO,
+            {"lamp": "things"},
+            r"data.class_map.classes.lamp: got 'things'; expected null \(ignore\) or one of rest",
+        ),
+        ("coco", {}, r"data.class_map.to: got 'coco'; expected one of taskonomy, nyu13, nyu40 or a list of names; name one"),
+    ],
+)
+def test_a_map_with_a_gap_or_an_unknown_name_is_refused(root: Path, to: Any, change: dict[str, Any], message: str) -> None:
+    mapping = {name: other for name, other in {**MAPPING, **change}.items() if other is not ...}
+    with pytest.raises(ValueError, match=message):
+        Mapped(NYU(root), to, mapping)
+
+
+def data_of(root: Path, **more: Any) -> DataConfig:
+    section = {"dataset": "nyu", "root": str(root), "image_size": 32, "batch_size": 1, **more}
+    tree = {"run": {"name": "x"}, "data": section, "tasks": {"segment_semantic": 1}, "optim": {"lr": 1e-3, "steps": 1}}
+    return Config.from_dict(tree).data
+
+
+def test_a_config_maps_its_dataset(root: Path) -> None:
+    data = data_of(root, class_map={"to": TO, "classes": MAPPING})
+    views = build.dataset(data, ["segment_semantic", "depth_zbuffer"], "test")
+    assert views.classes == {"segment_semantic": TO}
+    assert sorted(np.unique(views[0]["targets"]["segment_semantic"])) == [0, 1, 2, 255]
+    assert build.dataset(data, ["depth_zbuffer"], "test").classes == {}
+    with pytest.raises(ValueError, match=r"data.class_map.to: got nothing; expected a string or a list"):
+        data_of(root, class_map={"classes": MAPPING})
+
+
+def test_a_mixture_maps_each_dataset_by_its_own(root: Path) -> None:
+    section = {"dataset": "nyu", "root": str(root), "image_size": 32, "batch_size": 1}
+    both = [{**section, "class_map": {"to": TO, "classes": MAPPING}}, {**section, "options": {"space": 13}}]
+    tree: dict[str, Any] = {"run": {"name": "x"}, "tasks": {"segment_semantic": 1}, "optim": {"lr": 1e-3, "steps": 1}}
+    data = Config.from_dict({**tree, "data": both}).data
+    with pytest.raises(ValueError, match=r"got two label spaces of segment_semantic: .* 3 classes .* map the classes of one"):
+        build.mixture([data, *data.mix], ["segment_semantic"])
+
+
+def test_the_map_of_the_nyu_config_has_no_gap(root: Path) -> None:
+    usual = load_config(CONFIGS / "taskonomy6.yaml").data
+    data = load_data_config(CONFIGS / "eval_nyu.yaml", usual=usual)
+    assert data.class_map is not None
+    mapped = Mapped(NYU(root), data.class_map.to, data.class_map.classes)
+    assert mapped.classes["segment_semantic"] == list(CLASSES)
+    target = mapped[0]["targets"]["segment_semantic"].numpy()
+    assert {CLASSES[i] for i in target[NAMES.index("sofa") + 1 == CODES]} == {"couch"}
+    assert (target[CODES == 40] == 255).all()

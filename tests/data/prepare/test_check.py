@@ -1,0 +1,208 @@
+"""check_data.py on trees that are right, and on trees with one thing wrong: it says which, by name, and exits accordingly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mult.data.prepare.check import SCALES, judge_frame, judge_scale, spread
+from mult.data.taskonomy.dataset import write_view
+from mult.labels import reshading
+
+SIZE, FOCAL = 96, 90.0
+CAMERA = (FOCAL, FOCAL, 47.5, 47.5)
+
+
+def room(flip: tuple[int, int, int] = (1, 1, 1), scale: float = 1.0) -> dict[str, Any]:
+    """Floor, back wall and a side wall, from which every pixel's depth and normal are known; both may be stored wrongly."""
+    y, x = (np.mgrid[:SIZE, :SIZE] - 47.5) / FOCAL
+    planes = [((0, -1, 0), 1.3), ((0.2, 0, -1), 3.1), ((1, 0, -0.3), 1.9)]  # normal n towards the camera, distance d: n.p = -d
+    ray = np.stack([x, y, np.ones_like(x)])
+    toward = [np.tensordot(np.array(normal) / np.linalg.norm(normal), ray, 1) for normal, _ in planes]
+    depths = np.stack(
+        [np.where(cos < -1e-6, -distance / cos, np.inf) for cos, (_, distance) in zip(toward, planes, strict=True)]
+    )
+    nearest = depths.argmin(0)
+    depth_m = depths.min(0)
+    units = np.array([np.array(normal) / np.linalg.norm(normal) for normal, _ in planes])
+    normal = units[nearest].transpose(2, 0, 1)
+    valid = depth_m < 20
+    shade = reshading(np.where(valid, depth_m, 1), normal, CAMERA, valid)
+    stored = np.where(valid, depth_m * scale, 1)
+    return {
+        "targets": {"depth_zbuffer": stored[None], "normal": normal * np.array(flip)[:, None, None], "reshading": shade},
+        "valid": valid,
+    }
+
+
+def write(root: Path, **wrong: Any) -> Path:
+    """Four views of the room in building "hall", two of "attic", all to train on."""
+    for building, views in (("hall", 4), ("attic", 2)):
+        for point in range(views):
+            content = room(**wrong)
+            rng = np.random.default_rng([point, views])
+            image = rng.integers(0, 255, (SIZE, SIZE, 3)).astype(np.uint8)
+            write_view(root, building, point, 0, image=image, intrinsics=CAMERA, **content)
+    (root / "splits.csv").write_text("id,train,val,test\nhall,1,0,0\nattic,1,0,0\n")
+    return root
+
+
+def findings(tmp_path: Path) -> Any:
+    (report,) = json.loads((tmp_path / "check" / "check.json").read_text())
+    return report
+
+
+@pytest.fixture
+def run(script: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    def call(root: Path, *arguments: object) -> Any:
+        where = ["--dataset", "taskonomy", "--root", root, "--out", tmp_path / "check", "--workers", 1]
+        return script("check_data", *where, *arguments)
+
+    return call
+
+
+def test_a_sound_tree_can_be_trained_on(run: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    root = write(tmp_path / "tree")
+    (root / "normal" / "attic" / "point_1_view_0_domain_normal.png").unlink()  # a view may lack a label
+    ended = run(root)
+    assert ended.status == 0, ended.err
+    assert "split train: 6 views of 2 buildings" in ended.out
+    assert "split val is not checked" in ended.out
+    assert "hall 4, attic 2" in ended.out
+    assert "training can start" in ended.out
+    report = findings(tmp_path)
+    assert (report["split"], report["views"], report["read"], report["buildings"]) == ("train", 6, 6, {"hall": 4, "attic": 2})
+    own = {task: entry["native"] for task, entry in report["tasks"].items()}
+    assert own == {"depth_zbuffer": 6, "normal": 5, "reshading": 6}
+    expected = room()["valid"].mean()
+    assert report["tasks"]["depth_zbuffer"]["valid"] == pytest.approx(expected, abs=1e-6)
+    median = np.median(room()["targets"]["depth_zbuffer"][0][room()["valid"]])
+    assert report["median_depth_m"] == pytest.approx(median, abs=0.01)
+    assert [(said["task"], said["is_right"]) for said in report["comparisons"]] == [("normal", True), ("depth_zbuffer", True)]
+    assert not report["problems"]
+    assert not report["warnings"]
+    with Image.open(tmp_path / "check" / "0-taskonomy-train.png") as sheet:
+        assert sheet.width > 4 * 192
+        assert sheet.height > 4 * 192
+
+
+@pytest.mark.parametrize(("flip", "names"), [((-1, 1, 1), "x"), ((1, -1, 1), "y"), ((1, 1, -1), "z"), ((1, -1, -1), "y and z")])
+def test_a_flipped_frame_is_named(run: Callable[..., Any], tmp_path: Path, flip: tuple[int, int, int], names: str) -> None:
+    ended = run(write(tmp_path / "tree", flip=flip))
+    assert ended.status == 1
+    assert f"WRONG: normal: {names} flipped: mean angle" in ended.out
+    assert "training cannot start" in ended.out
+    wrong = {said["task"]: said["is_right"] for said in findings(tmp_path)["comparisons"]}
+    assert wrong == {"normal": False, "depth_zbuffer": True}  # the scale is told in spite of the frame
+
+
+@pytest.mark.parametrize(("scale", "factor"), [(1000 / 512, 0.512), (0.1, 10.0), (4.0, 0.25)])
+def test_a_wrong_depth_scale_is_named(run: Callable[..., Any], tmp_path: Path, scale: float, factor: float) -> None:
+    ended = run(write(tmp_path / "tree", scale=scale))
+    assert ended.status == 1
+    (said,) = [said for said in findings(tmp_path)["comparisons"] if said["task"] == "depth_zbuffer"]
+    assert said["is_right"] is False
+    times = float(said["text"].split("made from ")[1].split(" times")[0])
+    assert times == pytest.approx(factor, rel=0.05)
+    assert "WRONG: depth_zbuffer: scale wrong" in ended.out
+
+
+@pytest.mark.parametrize(("blank", "expected"), [(1, {"normal": True, "depth_zbuffer": True}), (6, {"normal": None})])
+def test_a_depth_of_zero_spoils_no_comparison(
+    run: Callable[..., Any], tmp_path: Path, blank: int, expected: dict[str, bool | None]
+) -> None:
+    root = write(tmp_path / "tree")
+    for path in sorted((root / "depth_zbuffer").rglob("*.png"))[:blank]:
+        Image.fromarray(np.zeros((SIZE, SIZE), np.uint16)).save(path)
+    run(root)
+    report = findings(tmp_path)
+    assert report["counts"] == {"constant": blank}
+    said = {comparison["task"]: comparison["is_right"] for comparison in report["comparisons"]}
+    assert said == expected
+    assert "nan" not in json.dumps(report)
+
+
+def test_an_implausible_depth_is_warned_of(run: Callable[..., Any], tmp_path: Path) -> None:
+    root = write(tmp_path / "tree", scale=0.05)
+    for path in (root / "reshading").rglob("*.png"):
+        path.unlink()
+    ended = run(root)
+    assert ended.status == 0
+    assert "warning: scale: the median depth is 0.1" in ended.out
+    assert "outside 0.2 to 100.0 m" in ended.out
+    assert "unknown: depth_zbuffer: scale not compared: no view has reshading" in ended.out
+
+
+def test_every_kind_of_bad_file_is_found(run: Callable[..., Any], tmp_path: Path) -> None:
+    root = write(tmp_path / "tree")
+    name = "{task}/{building}/point_{point}_view_0_domain_{task}.png"
+
+    def file(task: str, building: str, point: int) -> Path:
+        return root / name.format(task=task, building=building, point=point)
+
+    cut = file("normal", "hall", 0)
+    cut.write_bytes(cut.read_bytes()[:-300])
+    Image.new("L", (SIZE, SIZE)).save(file("depth_zbuffer", "hall", 0))  # a second file of the same view
+    Image.new("RGB", (SIZE, SIZE - 1)).save(file("reshading", "hall", 1))
+    Image.new("RGB", (SIZE, SIZE), (9, 9, 9)).save(file("rgb", "hall", 2))
+    labels = root / "segment_semantic" / "attic"
+    labels.mkdir(parents=True)
+    Image.new("L", (SIZE, SIZE), 44).save(labels / "point_0_view_0_domain_segmentsemantic.png")
+    ended = run(root)
+    assert ended.status == 1
+    report = findings(tmp_path)
+    assert report["counts"] == {"damaged": 1, "mode": 1, "size": 1, "range": 1, "constant": 1}
+    texts = {problem["kind"]: problem["text"] for problem in report["problems"] + report["warnings"]}
+    assert texts["damaged"].startswith(f"{cut}: got a file that cannot be read")
+    assert "got an image of mode L; expected I;16" in texts["mode"]
+    assert "got (95, 96) pixels (height, width); expected (96, 96)" in texts["size"]
+    assert "got label code 44" in texts["range"]
+    assert texts["constant"].startswith("hall/point_2_view_0: the image is of one colour")
+    assert f"error: damaged: {cut}" in ended.out
+
+
+def test_a_config_checks_what_it_trains_and_evaluates_on(
+    script: Callable[..., Any], config_file: Path, own_tree: Path, tmp_path: Path
+) -> None:
+    damaged = own_tree / "normal" / "alder" / "point_0_view_0_domain_normal.png"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    arguments = ["--config", config_file, f"data.root={own_tree}", "--out", tmp_path / "check", "--workers", 1]
+    ended = script("check_data", *arguments)
+    reports = json.loads((tmp_path / "check" / "check.json").read_text())
+    assert [(report["split"], report["views"]) for report in reports] == [("train", 6), ("val", 3)]
+    assert ended.status == 1
+    assert [problem["text"].split(": ")[0] for report in reports for problem in report["problems"]] == [str(damaged)]
+
+
+def test_what_cannot_be_opened_is_a_mistake(run: Callable[..., Any], tmp_path: Path) -> None:
+    ended = run(tmp_path / "nowhere")
+    assert ended.status == 2
+    assert "data.root: got" in ended.err
+    ended = run(write(tmp_path / "tree"), "--split", "val")
+    assert ended.status == 2
+    assert "got no view of split 'val'" in ended.err
+
+
+def test_spread_is_even() -> None:
+    assert spread(5, None) == [0, 1, 2, 3, 4]
+    assert spread(101, 3) == [0, 50, 100]
+    assert spread(2, 9) == [0, 1]
+
+
+def test_labels_that_fit_nothing_are_not_called_flipped() -> None:
+    rng = np.random.default_rng(0)
+    one, other = (side / np.linalg.norm(side, axis=0) for side in rng.normal(size=(2, 3, 5000)))
+    signs, said = judge_frame(one * other)
+    assert (signs, said.is_right) == ((1, 1, 1), False)
+    assert "not as depth says" in said.text
+    assert "flipped" not in said.text.replace("in no flipped frame", "")
+    lost = judge_scale(np.full(len(SCALES), 0.3))
+    assert lost.is_right is None
+    assert "was not made from this depth" in lost.text

@@ -1,0 +1,105 @@
+"""Muon against the singular values it changes, and AdamW, for the rest, against torch's."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from mult.training.muon import COEFFICIENTS, Muon, is_matrix
+
+SHAPES = [(12, 40), (12, 40), (40, 12), (8, 5, 3, 3)]
+"""Two of one shape, which go through the iteration together; wide, tall and a kernel."""
+
+
+def orthogonal(update: Tensor) -> Tensor:
+    """By singular values: the iteration is a polynomial of them, and leaves the directions."""
+    left, values, right = torch.linalg.svd(update.flatten(1).double(), full_matrices=False)
+    values = values / values.square().sum().sqrt()
+    for a, b, c in COEFFICIENTS:
+        values = a * values + b * values**3 + c * values**5
+    return (left * values @ right).reshape(update.shape)
+
+
+def draw(shapes: Sequence[tuple[int, ...]], seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator) * (k + 1) for k, shape in enumerate(shapes)]
+
+
+@pytest.mark.parametrize(("has_bf16", "tolerance"), [(False, 1e-5), (True, 2e-2)])
+def test_steps_are_of_orthogonal_momentum(monkeypatch: pytest.MonkeyPatch, has_bf16: bool, tolerance: float) -> None:
+    monkeypatch.setattr("mult.training.muon.multiplies_bf16", lambda device: has_bf16)
+    lr, decay, keep = 0.03, 0.2, 0.9
+    parameters = [torch.nn.Parameter(value) for value in draw(SHAPES, 0)]
+    expected = [p.detach().double() for p in parameters]
+    momenta = [torch.zeros_like(value) for value in expected]
+    optimizer = Muon([{"params": parameters, "orthogonal": True}], lr=lr, momentum=keep, weight_decay=decay)
+    for step in range(3):
+        gradients = draw(SHAPES, 10 + step)
+        for k, (p, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+            p.grad = gradient.clone()
+            momenta[k] = keep * momenta[k] + (1 - keep) * gradient.double()
+            ahead = keep * momenta[k] + (1 - keep) * gradient.double()  # Nesterov's
+            rows, columns = p.shape[0], p[0].numel()
+            expected[k] = expected[k] * (1 - lr * decay) - lr * 0.2 * max(rows, columns) ** 0.5 * orthogonal(ahead)
+        optimizer.step()
+        for p, value, gradient in zip(parameters, expected, gradients, strict=True):
+            assert float((p.detach() - value).abs().max()) < tolerance
+            assert p.grad is not None
+            assert torch.equal(p.grad, gradient)
+    assert (float((parameters[0].detach() - expected[0]).abs().max()) > 1e-5) == has_bf16  # else the type would not be tested
+
+
+def test_the_rest_is_adamw_to_the_bit() -> None:
+    shapes = [(7,), (3, 4), (1, 6, 5)]
+    ours, theirs = ([torch.nn.Parameter(value) for value in draw(shapes, 1)] for _ in range(2))
+    muon = Muon([{"params": ours, "orthogonal": False}], lr=1e-2, betas=(0.8, 0.95), weight_decay=0.1)
+    adamw = AdamW(theirs, lr=1e-2, betas=(0.8, 0.95), weight_decay=0.1, fused=True)
+    for step in range(4):
+        for mine, other, gradient in zip(ours, theirs, draw(shapes, step), strict=True):
+            unused = step == 1 and gradient.ndim == 1  # a parameter without a gradient stays, its moments too
+            mine.grad, other.grad = (None, None) if unused else (gradient.clone(), gradient.clone())
+        muon.step()
+        adamw.step()
+    assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
+
+
+def test_a_saved_optimiser_goes_on_to_the_bit() -> None:
+    def begun(values: Sequence[Tensor]) -> tuple[list[torch.nn.Parameter], Muon]:
+        parameters = [torch.nn.Parameter(value.clone()) for value in values]
+        parts = [{"params": parameters[:4], "orthogonal": True}, {"params": parameters[4:], "orthogonal": False}]
+        return parameters, Muon(parts, lr=0.01)
+
+    def step(parameters: list[torch.nn.Parameter], optimizer: Muon, seed: int) -> None:
+        for p, gradient in zip(parameters, draw([tuple(p.shape) for p in parameters], seed), strict=True):
+            p.grad = gradient
+        optimizer.step()
+
+    parameters, optimizer = begun(draw([*SHAPES, (9,)], 2))
+    step(parameters, optimizer, 3)
+    others, other = begun([p.detach() for p in parameters])
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    step(parameters, optimizer, 4)
+    step(others, other, 4)
+    assert all(torch.equal(one, two) for one, two in zip(parameters, others, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((64, 128), True),
+        ((96, 3, 4, 4), True),
+        ((4, 512), True),
+        ((4, 516), False),  # all but a vector
+        ((3, 64), False),
+        ((64,), False),
+        ((32, 1, 3, 3), False),  # a filter a channel
+        ((1, 196, 768), False),
+    ],
+)
+def test_what_is_a_matrix(shape: tuple[int, ...], expected: bool) -> None:
+    assert is_matrix(torch.zeros(shape)) == expected
