@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mult.config import Config, load_config
 from mult.data import EvalTransform
 from mult.data.batches.transforms import mirror
 from mult.data.sample import Sample
 from mult.models import MulT
 from mult.models.attention_maps import AttentionMap, record_attention
-from mult.runs.checkpoint import check_model
-from mult.runs.folder import find_checkpoint
+from mult.runs.checkpoint import load_checkpoint
 from mult.tasks import TASKS
 
 Averaging = Literal["none", "flip"]
@@ -96,17 +94,3 @@ def as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     return image.convert("RGB")
-
-
-def load_checkpoint(path: str | Path) -> tuple[MulT, Config]:
-    """The model, in eval mode, and the config it was trained with, of a checkpoint or of a run's best one.
-
-    Raises ValueError where there is none, or one that is damaged.
-    """
-    folder = find_checkpoint(path)
-    model = MulT.from_pretrained(folder)
-    check_model(folder)
-    for task in model.tasks:
-        if task not in TASKS:
-            raise ValueError(f"{folder}: got a model of task {task!r}; expected tasks among {', '.join(TASKS)}")
-    return model, load_config(folder / "config.yaml")

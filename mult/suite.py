@@ -26,8 +26,9 @@ from pathlib import Path
 from mult.config import load_config, schema
 from mult.data.batches.corruptions import parse
 from mult.evaluation import compare
+from mult.evaluation.results import Evaluated, load
 from mult.evaluation.tables import as_csv, as_markdown, as_text, overview
-from mult.runs.folder import read_json, write_json, write_text
+from mult.files import read_json, write_json, write_text
 
 TAIL = 4096
 """Bytes of what a script said that are kept, for the last line of one that failed."""
@@ -150,7 +151,7 @@ def _row(
     whole = [seed for seed, why in reasons.items() if why is None]
     return compare.Row(
         member,
-        [compare.load(folder / f"{member}-{seed}", stem) for seed in whole],
+        [load(folder / f"{member}-{seed}", stem) for seed in whole],
         "; ".join(f"seed {seed}: {why}" for seed, why in reasons.items() if why),
         () if member in suite.baselines else _baselines(suite, folder, stem, whole),
     )
@@ -164,12 +165,12 @@ def _told(overrides: Sequence[str], runs: Mapping[str, Path]) -> list[str]:
     return told
 
 
-def _baselines(suite: Suite, folder: Path, stem: str, seeds: Sequence[int]) -> Sequence[Sequence[compare.Evaluated]]:
+def _baselines(suite: Suite, folder: Path, stem: str, seeds: Sequence[int]) -> Sequence[Sequence[Evaluated]]:
     """For each seed the single-task evaluations; nothing where one is missing, for the rows say which."""
     of_seeds = [[folder / f"{member}-{seed}" / "eval" / f"{stem}.json" for member in suite.baselines] for seed in seeds]
     if not suite.baselines or not all(path.exists() for paths in of_seeds for path in paths):
         return ()
-    return [[compare.load(path) for path in paths] for paths in of_seeds]
+    return [[load(path) for path in paths] for paths in of_seeds]
 
 
 def _train(base: Path, overrides: Sequence[str], run: Path, scripts: Path) -> str | None:

@@ -16,12 +16,14 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from mult import build
+from mult.build import build_dataset
 from mult.cli import exit_on_user_error
 from mult.config import read_data
-from mult.data.prepare.derive import DERIVABLE, fill
-from mult.data.prepare.rgbd import Camera, annotate_folder
-from mult.data.taskonomy.dataset import SPLITS
+from mult.data.disk.camera import Camera
+from mult.data.disk.derived import DERIVABLE
+from mult.data.disk.splits import SPLITS
+from mult.data.prepare.derive import fill
+from mult.data.prepare.rgbd import annotate_folder
 
 
 def main() -> None:
@@ -83,9 +85,9 @@ def annotate_dataset(arguments: argparse.Namespace) -> None:
     data = read_data(arguments.dataset, arguments.root, arguments.overrides)
     splits = arguments.split or SPLITS
     for split in splits:
-        build.dataset(data, (), split)  # all are opened before anything is made
+        build_dataset(data, (), split)  # all are opened before anything is made
     for split in splits:
-        done = fill(partial(build.dataset, data, split=split), arguments.tasks, arguments.workers)
+        done = fill(partial(build_dataset, data, split=split), arguments.tasks, arguments.workers)
         print(f"{arguments.root}, {split}:\n{done}")
 
 

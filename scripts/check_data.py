@@ -21,15 +21,14 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from mult import build
+from mult.build import build_dataset, build_mixture, task_names
 from mult.cli import exit_on_user_error
 from mult.config import DataConfig, load_config, read_data
+from mult.data.disk.splits import SPLITS
 from mult.data.prepare.check import Report, check, spread
 from mult.data.sample import BadFileError, Sample
-from mult.data.taskonomy.dataset import SPLITS
-from mult.data.taskonomy.index import write_atomically
 from mult.draw import sheet
-from mult.runs.folder import write_json
+from mult.files import write_atomically, write_json
 from mult.tasks import TASKS
 
 SHOWN = 12  # problems and buildings on the terminal; the JSON has more
@@ -52,7 +51,7 @@ def main() -> None:
     with exit_on_user_error():
         out, reports, can_train = Path(arguments.out), [], True
         for number, (data, split) in enumerate(parts(arguments)):
-            report = check(partial(build.dataset, data, split=split), split, arguments.views, arguments.workers)
+            report = check(partial(build_dataset, data, split=split), split, arguments.views, arguments.workers)
             name = f"{number}-{data.dataset}-{split}"
             can_start = report.can_train(skipping=data.on_bad_file == "skip")
             can_train &= can_start
@@ -64,7 +63,7 @@ def main() -> None:
                 print(f"  pictures: {out / name}.png\n")
         if arguments.config:  # what only shows with all parts together: tasks without labels, label spaces that differ
             config = load_config(arguments.config, arguments.overrides)
-            build.mixture([config.data, *config.data.mix], build.task_names(config))
+            build_mixture([config.data, *config.data.mix], task_names(config))
     print(f"training {'can' if can_train else 'cannot'} start; all findings: {out / 'check.json'}")
     sys.exit(0 if can_train else 1)
 
@@ -82,7 +81,7 @@ def parts(arguments: argparse.Namespace) -> Iterator[tuple[DataConfig, str]]:
     absent: dict[str, ValueError] = {}
     for split in arguments.split or SPLITS:
         try:
-            build.dataset(data, (), split)
+            build_dataset(data, (), split)
             found.append(split)
         except ValueError as error:
             absent[split] = error
@@ -95,8 +94,8 @@ def parts(arguments: argparse.Namespace) -> Iterator[tuple[DataConfig, str]]:
 
 def draw_sheet(data: DataConfig, split: str) -> Image.Image | None:
     """The labels of a few views that can be read; None where of many none can."""
-    tasks = build.dataset(data, (), split).available
-    views = build.dataset(data, tasks, split)
+    tasks = build_dataset(data, (), split).available
+    views = build_dataset(data, tasks, split)
     samples: list[Sample] = []
     chosen = spread(len(views), 8 * ROWS)
     for i in (i for first in range(8) for i in chosen[first::8]):  # those of the other seven where some cannot be read

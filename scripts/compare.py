@@ -10,8 +10,9 @@ from pathlib import Path
 
 from mult.cli import exit_on_user_error
 from mult.evaluation import compare
+from mult.evaluation.results import load, load_baseline
 from mult.evaluation.tables import as_csv, as_markdown, as_text
-from mult.runs.folder import write_text
+from mult.files import write_text
 
 
 def main() -> None:
@@ -24,9 +25,9 @@ def main() -> None:
     parser.add_argument("--out", help="a folder for comparison.md and comparison.csv, which has every metric")
     arguments = parser.parse_args()
     with exit_on_user_error():
-        found = [compare.load(path, arguments.eval) for path in arguments.runs]
+        found = [load(path, arguments.eval) for path in arguments.runs]
         names = [one.name for one in found]
-        baselines = [[compare.load_baseline(path) for path in arguments.baseline]] if arguments.baseline else []
+        baselines = [[load_baseline(path) for path in arguments.baseline]] if arguments.baseline else []
         # Two files of one name are told apart by their whole path.
         rows = [
             compare.Row(one.name if names.count(one.name) == 1 else str(one.path), [one], baselines=baselines) for one in found

@@ -12,13 +12,16 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from mult import build
+from mult.build import build_eval_batches, build_evaluable
 from mult.cli import exit_on_user_error
 from mult.config import load_data_config
 from mult.data.batches.corruptions import Corrupted, parse
-from mult.evaluation import compare, evaluate
-from mult.predict import load_checkpoint
-from mult.runs.folder import find_checkpoint, read_json, write_arrays, write_json
+from mult.evaluation import evaluate
+from mult.evaluation.gain import against, delta_m_interval, delta_m_line, merge_baselines
+from mult.evaluation.results import Evaluated, header, load_baseline
+from mult.evaluation.tables import table
+from mult.files import read_json, write_arrays, write_json
+from mult.runs.checkpoint import find_checkpoint, load_checkpoint
 from mult.runtime import distributed
 from mult.runtime.precision import DTYPES, chosen
 
@@ -43,26 +46,26 @@ def main() -> None:
     arguments = parser.parse_args()
     with exit_on_user_error():
         corruptions = parse(arguments.blur, arguments.corrupt)
-        baselines = [compare.load_baseline(path) for path in arguments.baseline]
+        baselines = [load_baseline(path) for path in arguments.baseline]
         folder = find_checkpoint(arguments.ckpt)
         model, config = load_checkpoint(folder)
         data = load_data_config(arguments.config, usual=config.data) if arguments.config else config.data
         device = distributed.pick_device(config.run.device)
         distributed.start(device)
-        views, absent = build.evaluable(data, model, arguments.split)
+        views, absent = build_evaluable(data, model, arguments.split)
         constants = read_json(folder / "trivial.json")
         plain = Path(arguments.out) if arguments.out else folder.parents[1] / "eval" / f"{data.dataset}-{arguments.split}.json"
         spoilt = {one: dataclasses.asdict(one) if one.severity else None for one in corruptions}
         singles, merged = {}, {}
         if baselines:
             for one in corruptions:
-                ours = evaluate.header(data.dataset, arguments.split, len(views), spoilt[one])
+                ours = header(data.dataset, arguments.split, len(views), spoilt[one])
                 others = [spoilt[other] for other in corruptions if other != one]  # what is of no severity is refused
                 singles[one] = [single for single in baselines if single.file.get("corruption") not in others]
                 files = {str(single.path): single.file for single in singles[one]}
-                merged[one] = evaluate.merge_baselines(ours, views.tasks, files)
+                merged[one] = merge_baselines(ours, views.tasks, files)
         for corruption in corruptions:
-            batches = build.eval_batches(
+            batches = build_eval_batches(
                 evaluate.share(Corrupted(views, data.image_size, corruption)),
                 data.image_size,
                 config.eval.batch_size or data.batch_size,
@@ -76,12 +79,12 @@ def main() -> None:
             write_arrays(out.with_suffix(".npz"), evaluation.columns)
             file = evaluation.as_json(data.dataset, arguments.split, spoilt[corruption])
             write_json(out, file)
-            print(evaluate.table(evaluation))
+            print(table(evaluation))
             if baselines:
-                its = compare.Evaluated(out.stem, out, file, evaluation.columns)
-                interval = compare.delta_m_interval([its], [singles[corruption]])
-                compared = evaluate.against(evaluation.results, merged[corruption])
-                print(evaluate.delta_m_line(compared, interval, evaluation.interval_over))
+                its = Evaluated(out.stem, out, file, evaluation.columns)
+                interval = delta_m_interval([its], [singles[corruption]])
+                compared = against(evaluation.results, merged[corruption])
+                print(delta_m_line(compared, interval, evaluation.interval_over))
             print(f"checkpoint: {folder}; {len(views)} images of {out.stem}; all metrics: {out}")
         distributed.stop()
 

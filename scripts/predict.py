@@ -24,10 +24,11 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from mult.cli import exit_on_user_error
-from mult.data.disk.encodings import CLASSES, ENCODINGS, UNREADABLE, encode_prediction
-from mult.data.taskonomy.index import write_atomically
+from mult.data.disk.encodings import CLASSES, ENCODINGS, encode_prediction
+from mult.data.disk.images import UNREADABLE
 from mult.draw import Look, attention_page, picture
 from mult.draw.page import join
+from mult.files import write_atomically
 from mult.predict import Averaging, Maps, Predictor, as_rgb
 from mult.runtime import distributed
 

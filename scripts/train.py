@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from mult import build
 from mult.cli import exit_on_user_error
 from mult.config import load_config
 from mult.runs.folder import Run
 from mult.runtime import distributed
+from mult.training.experiment import build_experiment
 from mult.training.loop import train
 
 
@@ -26,7 +26,7 @@ def main() -> None:
             with distributed.main_first():
                 if distributed.is_main():
                     run.check(arguments.resume)
-                experiment = build.experiment(config, resumes=run.has_checkpoint())
+                experiment = build_experiment(config, resumes=run.has_checkpoint())
                 if distributed.is_main():  # only now, that nothing of the config can be wrong, is there a folder
                     run = Run.open(config, arguments.resume)
             results = train(experiment, run, device)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from mult.training.experiment import build_experiment
+
 # Read when torch and huggingface_hub are first imported, here and in the commands that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -20,9 +22,8 @@ import pytest
 import torch
 import yaml
 
-from mult import build
 from mult.config import Config, load_config
-from mult.data.taskonomy.dataset import write_view
+from mult.data.taskonomy.write import write_view
 from mult.runs.folder import Run
 from mult.training.loop import train
 
@@ -130,7 +131,7 @@ def train_run() -> Callable[..., Path]:
     """`train_run(config, resume=False)` does what scripts/train.py does on one process -> the run's folder."""
 
     def call(config: Config, resume: bool = False) -> Path:
-        experiment = build.experiment(config, resumes=Run(config).has_checkpoint())
+        experiment = build_experiment(config, resumes=Run(config).has_checkpoint())
         run = Run.open(config, resume)
         train(experiment, run, torch.device("cpu"))
         return run.folder

@@ -14,14 +14,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mult import TASKS, build
+from mult import TASKS
+from mult.build import build_eval_batches
 from mult.config import Config
+from mult.training.experiment import Experiment, build_experiment
 
 Configured = Callable[..., Config]
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
 
 
-def rates(experiment: build.Experiment, steps: int) -> list[float]:
+def rates(experiment: Experiment, steps: int) -> list[float]:
     found = []
     for _ in range(steps):
         found.append(float(experiment.schedule.get_last_lr()[0]))
@@ -31,14 +33,14 @@ def rates(experiment: build.Experiment, steps: int) -> list[float]:
 
 
 def test_the_rate_warms_up_and_falls_as_a_cosine(configured: Configured) -> None:
-    experiment = build.experiment(configured("optim.lr=2e-3", "optim.steps=12", "optim.warmup=4"))
+    experiment = build_experiment(configured("optim.lr=2e-3", "optim.steps=12", "optim.warmup=4"))
     warm = [2e-3 * step / 4 for step in (1, 2, 3, 4)]
     falling = [2e-3 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
     assert rates(experiment, 12) == pytest.approx(warm + falling, rel=1e-6)
 
 
 def test_a_constant_rate_stays(configured: Configured) -> None:
-    experiment = build.experiment(configured("optim.lr=2e-3", "optim.steps=5", "optim.schedule=constant", "optim.warmup=2"))
+    experiment = build_experiment(configured("optim.lr=2e-3", "optim.steps=5", "optim.schedule=constant", "optim.warmup=2"))
     assert rates(experiment, 5) == pytest.approx([1e-3, 2e-3, 2e-3, 2e-3, 2e-3])
 
 
@@ -53,7 +55,7 @@ def test_a_constant_rate_stays(configured: Configured) -> None:
     ids=["swin", "released", "swinv2", "convnext"],
 )
 def test_norms_biases_and_position_tables_do_not_decay(configured: Configured, overrides: tuple[str, ...]) -> None:
-    experiment = build.experiment(configured("optim.weight_decay=0.3", *overrides))
+    experiment = build_experiment(configured("optim.weight_decay=0.3", *overrides))
     decays = {id(p): group["weight_decay"] for group in experiment.optimizer.param_groups for p in group["params"]}
     assert len(decays) == sum(len(group["params"]) for group in experiment.optimizer.param_groups)
     assert set(decays) == {id(p) for p in experiment.model.parameters()}
@@ -72,13 +74,13 @@ def test_norms_biases_and_position_tables_do_not_decay(configured: Configured, o
 
 
 def test_the_optimiser_is_what_the_config_says(configured: Configured) -> None:
-    experiment = build.experiment(configured("optim.lr=5e-4", "optim.betas=[0.8, 0.95]", "optim.warmup=0"))
+    experiment = build_experiment(configured("optim.lr=5e-4", "optim.betas=[0.8, 0.95]", "optim.warmup=0"))
     for group in experiment.optimizer.param_groups:
         assert (group["lr"], tuple(group["betas"])) == (5e-4, (0.8, 0.95))
 
 
 def test_muon_moves_matrices_by_orthogonal_steps_and_the_rest_by_signs(configured: Configured) -> None:
-    experiment = build.experiment(
+    experiment = build_experiment(
         configured("optim.name=muon", "optim.lr=1e-3", "optim.weight_decay=0", "optim.warmup=0", "optim.schedule=constant")
     )
     stream = experiment.model.decoder.stages[0].blocks[0].streams["normal"]
@@ -99,7 +101,7 @@ def test_muon_moves_matrices_by_orthogonal_steps_and_the_rest_by_signs(configure
 
 
 def test_tasks_come_in_their_order_with_the_datasets_classes(configured: Configured) -> None:
-    experiment = build.experiment(configured("tasks={reshading: 1, depth_zbuffer: 2, segment_semantic: 1, normal: 1}"))
+    experiment = build_experiment(configured("tasks={reshading: 1, depth_zbuffer: 2, segment_semantic: 1, normal: 1}"))
     order = [task for task in TASKS if task in {"reshading", "depth_zbuffer", "segment_semantic", "normal"}]
     assert experiment.model.tasks == list(experiment.objectives) == order
     classes = experiment.model.classes["segment_semantic"]
@@ -114,7 +116,7 @@ def test_tasks_come_in_their_order_with_the_datasets_classes(configured: Configu
 
 
 def test_weights_scale_each_task_s_loss(configured: Configured) -> None:
-    experiment = build.experiment(configured("tasks={normal: 0.25, depth_zbuffer: 3}"))
+    experiment = build_experiment(configured("tasks={normal: 0.25, depth_zbuffer: 3}"))
     losses = {"depth_zbuffer": torch.tensor(5.0, requires_grad=True), "normal": torch.tensor(7.0, requires_grad=True)}
     experiment.balance.begin(0)
     experiment.balance.add(losses, torch.amp.GradScaler("cpu", enabled=False))
@@ -122,13 +124,13 @@ def test_weights_scale_each_task_s_loss(configured: Configured) -> None:
 
 
 def test_a_loss_can_be_chosen(configured: Configured) -> None:
-    experiment = build.experiment(configured("tasks.depth_zbuffer.loss=l1"))
+    experiment = build_experiment(configured("tasks.depth_zbuffer.loss=l1"))
     output, target = torch.zeros(1, 1, 4, 5), torch.arange(20.0).view(1, 1, 4, 5)
     valid = target > 3
     chosen = experiment.objectives["depth_zbuffer"]
     assert chosen.loss(output, target, valid).item() == pytest.approx(np.arange(4, 20).mean())
     assert int(chosen.count(valid)) == 16
-    default = build.experiment(configured()).objectives["depth_zbuffer"]
+    default = build_experiment(configured()).objectives["depth_zbuffer"]
     assert int(default.count(valid)) == 1  # rotate_l1 counts images
     # Rotate loss: the best of nine shifts of a constant is the mean over the interior.
     assert default.loss(output, target, valid).item() == pytest.approx(target[0, 0, 1:-1, 1:-1].mean().item())
@@ -180,17 +182,17 @@ def test_a_loss_can_be_chosen(configured: Configured) -> None:
 )
 def test_names_that_mean_nothing_are_refused(configured: Configured, overrides: list[str], message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        build.experiment(configured(*overrides))
+        build_experiment(configured(*overrides))
 
 
 def test_a_task_that_the_data_do_not_label_is_refused(configured: Configured, own_tree: Path) -> None:
     for path in (own_tree / "reshading" / "cedar").iterdir():
         path.unlink()
     with pytest.raises(ValueError, match=r"got task reshading, of which split 'val' has no file; expected some of .*; leave"):
-        build.experiment(configured(f"data.root={own_tree}"))
+        build_experiment(configured(f"data.root={own_tree}"))
 
 
-def collect(experiment: build.Experiment, start: int = 0, rank: int = 0, world: int = 1) -> list[Any]:
+def collect(experiment: Experiment, start: int = 0, rank: int = 0, world: int = 1) -> list[Any]:
     return list(experiment.batches(start, rank, world))
 
 
@@ -204,18 +206,18 @@ def same(one: Any, other: Any) -> bool:
 
 def test_batches_depend_on_the_seed_and_the_position_alone(configured: Configured) -> None:
     overrides = ["optim.steps=4", "optim.accumulate=2", "data.image_size=[32, 40]"]
-    whole = collect(build.experiment(configured(*overrides)))
+    whole = collect(build_experiment(configured(*overrides)))
     assert len(whole) == 8
     assert whole[0]["image"].shape == (2, 3, 32, 40)
-    late = collect(build.experiment(configured(*overrides)), start=5)
+    late = collect(build_experiment(configured(*overrides)), start=5)
     assert [same(one, other) for one, other in zip(whole[5:], late, strict=True)] == [True] * 3
-    in_workers = collect(build.experiment(configured(*overrides, "data.workers=2")))
+    in_workers = collect(build_experiment(configured(*overrides, "data.workers=2")))
     assert [same(one, other) for one, other in zip(whole, in_workers, strict=True)] == [True] * 8
-    halves = [collect(build.experiment(configured(*overrides)), rank=rank, world=2) for rank in (0, 1)]
+    halves = [collect(build_experiment(configured(*overrides)), rank=rank, world=2) for rank in (0, 1)]
     for batch, first, second in zip(whole, *halves, strict=True):
         assert batch["id"] == first["id"] + second["id"]
         assert torch.equal(batch["image"], torch.cat([first["image"], second["image"]]))
-    other_seed = collect(build.experiment(configured(*overrides, "run.seed=1")))
+    other_seed = collect(build_experiment(configured(*overrides, "run.seed=1")))
     assert [batch["id"] for batch in other_seed] != [batch["id"] for batch in whole]
     # Six views, so the fourth batch begins the second epoch: a view comes back in another crop.
     again = next(batch for batch in whole[3:] if whole[0]["id"][0] in batch["id"])
@@ -231,7 +233,7 @@ def without_classes(tree: Path) -> Path:
 def test_a_mixture_gives_each_dataset_its_share_of_every_batch(configured: Configured, own_tree: Path) -> None:
     mix = f"data.mix=[{{root: {without_classes(own_tree)}, weight: 3}}]"
     overrides = [mix, "data.batch_size=4", "data.image_size=[32, 40]"]
-    experiment = build.experiment(configured(*overrides))
+    experiment = build_experiment(configured(*overrides))
     assert experiment.train_data.lengths == [6, 6]
     assert experiment.model.tasks == list(TASKS)
     whole = collect(experiment)
@@ -243,9 +245,9 @@ def test_a_mixture_gives_each_dataset_its_share_of_every_batch(configured: Confi
     for batch in whole:
         assert (batch["targets"]["segment_semantic"][~batch["valid"]["segment_semantic"][:, 0]] == 255).all()
         assert batch["valid"]["keypoints2d"].flatten(1).any(1).all()  # both have it
-    in_workers = collect(build.experiment(configured(*overrides, "data.workers=2")))
+    in_workers = collect(build_experiment(configured(*overrides, "data.workers=2")))
     assert [same(one, other) for one, other in zip(whole, in_workers, strict=True)] == [True] * 4
-    late = collect(build.experiment(configured(*overrides)), start=3)
+    late = collect(build_experiment(configured(*overrides)), start=3)
     assert same(late[0], whole[3])
 
 
@@ -253,7 +255,7 @@ def test_a_mixture_is_evaluated_on_its_first_dataset(configured: Configured, own
     bare = {"dataset": "taskonomy", "image_size": 64, "batch_size": 2, "workers": 0}
     parts = [{**bare, "root": str(without_classes(own_tree))}, {"root": str(tree_root)}]
     config = configured(f"data={parts}".replace("'", '"'))
-    experiment = build.experiment(config)
+    experiment = build_experiment(config)
     assert len(experiment.eval_data) == 3
     assert experiment.eval_data.classes == experiment.train_data.classes != {}
     masks = [experiment.eval_data[i]["valid"] for i in range(3)]
@@ -268,7 +270,7 @@ def test_a_task_that_no_dataset_of_a_mixture_labels_is_refused(configured: Confi
         "expected at least one that does; leave the task out or add such a dataset"
     )
     with pytest.raises(ValueError, match=message):
-        build.experiment(configured(f"data.root={root}", f"data.mix=[{{root: {root}}}]"))
+        build_experiment(configured(f"data.root={root}", f"data.mix=[{{root: {root}}}]"))
 
 
 def spoil(tree: Path) -> Path:
@@ -287,17 +289,17 @@ BAD = {"alder/point_0_view_0", "birch/point_1_view_0"}
 def test_a_bad_file_is_an_error(configured: Configured, own_tree: Path) -> None:
     cut = spoil(own_tree)
     with pytest.raises(ValueError, match=rf"{cut}: got a file that cannot be read|got an image of mode L; expected I;16"):
-        collect(build.experiment(configured(f"data.root={own_tree}")))
+        collect(build_experiment(configured(f"data.root={own_tree}")))
 
 
 def test_skipped_samples_count_nowhere_and_move_no_other(configured: Configured, own_tree: Path) -> None:
-    sound = collect(build.experiment(configured(f"data.root={own_tree}", "optim.steps=6")))
+    sound = collect(build_experiment(configured(f"data.root={own_tree}", "optim.steps=6")))
     cut = spoil(own_tree)
     overrides = [f"data.root={own_tree}", "optim.steps=6", "data.on_bad_file=skip"]
-    skipping = collect(build.experiment(configured(*overrides)))
-    in_workers = collect(build.experiment(configured(*overrides, "data.workers=2")))
+    skipping = collect(build_experiment(configured(*overrides)))
+    in_workers = collect(build_experiment(configured(*overrides, "data.workers=2")))
     assert [same(one, other) for one, other in zip(skipping, in_workers, strict=True)] == [True] * 6
-    halves = [collect(build.experiment(configured(*overrides)), rank=rank, world=2) for rank in (0, 1)]
+    halves = [collect(build_experiment(configured(*overrides)), rank=rank, world=2) for rank in (0, 1)]
     messages = []
     for whole, before, first, second in zip(skipping, sound, *halves, strict=True):
         assert whole["id"] == before["id"] == first["id"] + second["id"]
@@ -318,9 +320,9 @@ def test_skipped_samples_count_nowhere_and_move_no_other(configured: Configured,
 
 
 def test_evaluation_batches_keep_the_targets_as_they_are(configured: Configured) -> None:
-    experiment = build.experiment(configured())
+    experiment = build_experiment(configured())
     views: Any = experiment.eval_data
-    (batch,) = build.eval_batches(views, (32, 40), batch_size=8, workers=0)
+    (batch,) = build_eval_batches(views, (32, 40), batch_size=8, workers=0)
     assert batch["image"].shape == (3, 3, 32, 40)
     for position in range(3):
         sample = views[position]
@@ -331,6 +333,6 @@ def test_evaluation_batches_keep_the_targets_as_they_are(configured: Configured)
 
 
 def test_the_same_seed_builds_the_same_model(configured: Configured) -> None:
-    states = [build.experiment(configured(f"run.seed={seed}")).model.state_dict() for seed in (4, 4, 5)]
+    states = [build_experiment(configured(f"run.seed={seed}")).model.state_dict() for seed in (4, 4, 5)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert not torch.equal(states[0]["decoder.heads.normal.linear.weight"], states[2]["decoder.heads.normal.linear.weight"])

@@ -20,7 +20,7 @@ from mult.data import EvalTransform, Taskonomy
 from mult.draw import Look, attention_page
 from mult.evaluation import evaluate
 from mult.models import MulT
-from mult.predict import load_checkpoint
+from mult.runs.checkpoint import load_checkpoint
 
 Script = Callable[..., Any]
 

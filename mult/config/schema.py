@@ -15,7 +15,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -211,3 +211,9 @@ def write_yaml(record: Any) -> str:
     """The YAML of a dataclass with every field, which `parse_yaml` and `read` turn back into an equal one."""
     tree = dataclasses.asdict(record)
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
+
+
+def _nearest(name: str, names: Iterable[str], remedy: str) -> str:
+    """What to do about a name that means nothing: take the one that is nearly it, or else the `remedy`."""
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"did you mean {near[0]!r}?" if near else remedy

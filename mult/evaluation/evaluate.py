@@ -7,10 +7,8 @@ constants, `evaluate` scores them on the same pixels as the model.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,18 +19,10 @@ from torch.utils.data import Subset
 from tqdm import tqdm
 
 from mult.evaluation import bootstrap
-from mult.evaluation.task_score import NOT_FINITE, Entries, Score, interleave, primary
-from mult.metrics import Constant, delta_m
-from mult.runs.folder import read_json
+from mult.evaluation.results import Results, header
+from mult.evaluation.task_score import Score, interleave
 from mult.runtime import distributed
 from mult.tasks import TASKS
-
-METRIC_VERSION = 1
-"""Changes when a definition does: results of different versions must not be compared."""
-
-Results = dict[str, Entries]
-"""{task: {metric: entry}}, an entry {"value", "unit", "better", "trivial", "pixels", "images", "interval"?} or {"value": None,
-"reason"}."""
 
 
 class Samples(Protocol):
@@ -73,61 +63,6 @@ class Evaluation:
             "interval_over": self.interval_over,
             "tasks": self.results,
         }
-
-
-def header(dataset: str, split: str, images: int, corruption: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What must be equal in two evaluations for their numbers to be compared."""
-    spoilt = dict(corruption) if corruption else None
-    return {"dataset": dataset, "split": split, "corruption": spoilt, "images": images, "metric_version": METRIC_VERSION}
-
-
-def read_evaluation(path: Path) -> dict[str, Any]:
-    """An evaluation's file (see `Evaluation.as_json`), of types that need not be looked at again.
-
-    Raises ValueError, naming the file and the place in it, for anything else.
-    """
-    file = read_json(path)
-    if not isinstance(file, dict) or not isinstance(file.get("tasks"), dict):
-        raise ValueError(
-            f"{path}: got no evaluation; expected the JSON that eval.py writes; give one of a run's eval/<dataset>-<split>.json"
-        )
-    spoilt = file.get("corruption")
-    faults = [] if spoilt is None or _is_corruption(spoilt) else [f"corruption {spoilt!r}"]
-    for task, entries in file["tasks"].items():
-        if task not in TASKS or not isinstance(entries, dict) or TASKS[task].primary not in entries:
-            faults.append(f"tasks.{task}, " + ("which lacks its primary metric" if task in TASKS else "which is no task"))
-        else:
-            faults += [f"tasks.{task}.{name} {entry!r}" for name, entry in entries.items() if not _is_entry(entry)]
-    if faults:
-        raise ValueError(
-            f"{path}: got {faults[0][:200]}; expected an evaluation as eval.py writes it; the file is damaged: evaluate again"
-        )
-    return file
-
-
-def _is_corruption(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("kind"), str) and _is_number(value.get("severity"))
-
-
-def _is_entry(value: Any) -> bool:
-    """Whether a value is an entry of `Results`."""
-    if not isinstance(value, dict):
-        return False
-    if value.get("value") is None:
-        return isinstance(value.get("reason"), str)
-    ends = value.get("interval", [0, 0])
-    return (
-        all(value.get(name) is None or _is_number(value[name]) for name in ("value", "trivial", "pixels", "images"))
-        and isinstance(value.get("unit"), str)
-        and value.get("better") in ("higher", "lower")
-        and isinstance(ends, list)
-        and len(ends) == 2
-        and all(map(_is_number, ends))
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
 
 
 def share(views: Samples) -> Subset[Any]:
@@ -198,125 +133,3 @@ def predictions(
         shown.append({**sample, "predictions": maps})
     model.train(was_training)
     return shown
-
-
-def learn_constants(
-    views: Samples, tasks: Sequence[str], seed: int, most_views: int = 256, most_pixels: int = 4096
-) -> dict[str, dict[str, Any]]:
-    """{task: {metric: constant}} that is best on a sample of training pixels, as plain values for JSON.
-
-    The sample: views at equal distances, at most `most_views`, and of each view at most `most_pixels` valid pixels a task.
-    """
-    generator = np.random.default_rng(seed)
-    values: dict[str, list[Any]] = {task: [] for task in tasks}
-    indices = np.unique(np.linspace(0, len(views) - 1, min(most_views, len(views))).round().astype(int))
-    for index in tqdm(indices, desc="trivial baseline", leave=False, disable=not distributed.is_main()):
-        sample = views[int(index)]
-        for task in tasks:
-            places = np.flatnonzero(sample["valid"][task].numpy())
-            if len(places) > most_pixels:
-                places = generator.choice(places, most_pixels, replace=False)
-            target = sample["targets"][task].numpy()
-            values[task].append(
-                target.reshape(-1)[places] if target.ndim == 2 else target.reshape(len(target), -1)[:, places].T
-            )
-    constants: dict[str, dict[str, Any]] = {}
-    for task in tasks:
-        pixels = np.concatenate(values[task])
-        if len(pixels):
-            best = TASKS[task].metric(["?"] if TASKS[task].categorical else None).constants(pixels)
-            constants[task] = {metric: _plain(value) for metric, value in best.items()}
-    return constants
-
-
-def _plain(constant: Constant) -> int | list[float]:
-    return constant if isinstance(constant, int) else [float(value) for value in constant]
-
-
-def improvement(results: Results) -> float | None:
-    """How much better than the trivial baseline: the mean over tasks, in percent, of the primary metrics; None without one."""
-    terms = []
-    for task, entries in results.items():
-        entry = entries[primary(TASKS[task], entries)]
-        if entry["value"] is not None and entry["trivial"]:
-            sign = 1 if entry["better"] == "higher" else -1
-            terms.append(100 * sign * (entry["value"] - entry["trivial"]) / entry["trivial"])
-    return sum(terms) / len(terms) if terms else None
-
-
-def merge_baselines(
-    ours: Mapping[str, Any], tasks: Iterable[str], baselines: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Entries]:
-    """{task: entries} of the evaluations of single-task runs, given by the names of their files.
-
-    Raises ValueError for one whose `header` is not `ours`, for a task that two files have, and for one of `tasks` that none
-    has, or of which nobody can say how much better another model is: 0, or not finite.
-    """
-    merged: dict[str, Entries] = {}
-    for name, baseline in baselines.items():
-        where = f"--baseline {name}"
-        for key, expected in ours.items():
-            if baseline.get(key) != expected:
-                raise ValueError(
-                    f"{where}: got {key} {baseline.get(key)}; expected {expected}; evaluate it again on the same data"
-                )
-        for task, entries in baseline["tasks"].items():
-            if task in merged:
-                raise ValueError(f"{where}: got {task} in two files; expected one a task; leave one out")
-            merged[task] = entries
-    for task in tasks:
-        if task not in merged:
-            raise ValueError(f"--baseline: {task}: got no baseline; expected one; evaluate its single-task model")
-        entry = merged[task][TASKS[task].primary]
-        if entry["value"] == 0 or entry.get("reason") == NOT_FINITE:
-            raise ValueError(
-                f"--baseline: {task}: got {entry.get('reason', 'a baseline of 0')}; expected a number that a gain can be a "
-                "part of; train that single-task model for longer"
-            )
-    return merged
-
-
-def against(results: Results, baselines: Mapping[str, Entries]) -> dict[str, Any]:
-    """Delta m against single-task models: {"delta_m", "terms", "left_out": {task: why}}; see metrics.delta_m.
-
-    Left out are the tasks that cannot be scored, or only without a unit. Raises ValueError where a baseline was scored on
-    other pixels: images of the same number, and names, may be others.
-    """
-    for task, entries in results.items():
-        counts = [one.get(TASKS[task].primary, {}).get("pixels") for one in (entries, baselines.get(task, {}))]
-        if None not in counts and counts[0] != counts[1]:
-            raise ValueError(
-                f"--baseline: {task}: got one of {counts[1]} valid pixels; expected {counts[0]}; evaluate it on the same images"
-            )
-    figures = {task: entries[TASKS[task].primary] for task, entries in results.items()}
-    left_out = {task: entry["reason"] for task, entry in figures.items() if entry["value"] is None}
-    kept = {task: entries for task, entries in results.items() if task not in left_out}
-    return {**delta_m(kept, baselines), "left_out": left_out}
-
-
-def delta_m_line(compared: Mapping[str, Any], interval: tuple[float, float] | None, over: str) -> str:
-    """What `against` returns, for a terminal, with its 95 % interval over images or buildings."""
-    between = "no interval: a baseline has no .npz beside it, or there is one image"
-    if interval is not None:
-        between = f"95 % over {over}: {interval[0]:+.2f} to {interval[1]:+.2f}"
-    terms = [f"{task} {gain:+.2f} %" for task, gain in compared["terms"].items()]
-    left_out = [f"{task} left out ({why})" for task, why in compared["left_out"].items()]
-    return f"Δm {compared['delta_m']:+.2f} % ({between}): {', '.join(terms + left_out)}"
-
-
-def table(evaluation: Evaluation) -> str:
-    """The primary metric of each task, its interval and its trivial baseline, for a terminal."""
-    rows = [("task", "metric", "value", f"95 % over {evaluation.interval_over}", "trivial", "better by")]
-    for task, entries in evaluation.results.items():
-        metric = primary(TASKS[task], entries)
-        entry = entries[metric]
-        if entry["value"] is None:
-            rows.append((task, metric, "-", "-", "-", entry["reason"]))
-            continue
-        gain = improvement({task: entries})
-        value, trivial = (f"{entry[key]:.4g}" if entry[key] is not None else "-" for key in ("value", "trivial"))
-        unit = f" {entry['unit']}" if entry["unit"] else ""
-        between = " to ".join(f"{end:.4g}" for end in entry.get("interval", ())) or "-"
-        rows.append((task, metric, value + unit, between, trivial + unit, "-" if gain is None else f"{gain:+.1f} %"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -7,7 +7,8 @@ import io
 from collections.abc import Mapping, Sequence
 
 from mult.evaluation.compare import DELTA_M_LEGEND, LEGEND, MARKS, Cell, Comparison
-from mult.evaluation.task_score import primary
+from mult.evaluation.evaluate import Evaluation
+from mult.evaluation.results import improvement, primary
 from mult.tasks import TASKS
 
 ARROWS = {"higher": "↑", "lower": "↓"}
@@ -146,3 +147,21 @@ def as_csv(comparison: Comparison) -> str:
         if not number:
             writer.writerow([row.name, 0, *[""] * 10, row.missing])
     return text.getvalue()
+
+
+def table(evaluation: Evaluation) -> str:
+    """The primary metric of each task, its interval and its trivial baseline, for a terminal."""
+    rows = [("task", "metric", "value", f"95 % over {evaluation.interval_over}", "trivial", "better by")]
+    for task, entries in evaluation.results.items():
+        metric = primary(TASKS[task], entries)
+        entry = entries[metric]
+        if entry["value"] is None:
+            rows.append((task, metric, "-", "-", "-", entry["reason"]))
+            continue
+        gain = improvement({task: entries})
+        value, trivial = (f"{entry[key]:.4g}" if entry[key] is not None else "-" for key in ("value", "trivial"))
+        unit = f" {entry['unit']}" if entry["unit"] else ""
+        between = " to ".join(f"{end:.4g}" for end in entry.get("interval", ())) or "-"
+        rows.append((task, metric, value + unit, between, trivial + unit, "-" if gain is None else f"{gain:+.1f} %"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mult.evaluation import bootstrap
+from mult.evaluation.results import NOT_FINITE, Entries
 from mult.runtime import distributed
 from mult.tasks import Task
 
@@ -25,11 +26,6 @@ PIXELS = 2**20
 
 Columns = dict[str, NDArray[Any]]
 """{sum: (images, ...)}: what each image added, a row an image."""
-
-Entries = dict[str, dict[str, Any]]
-
-NOT_FINITE = "the model's output is not finite"
-"""The reason of a metric without a value that is the model's fault, not the labels'."""
 
 
 class Score:
@@ -113,14 +109,6 @@ class Score:
     def _trivial(self, metric: str) -> float | None:
         """The score of the constant that is best for the metric; a metric of one class is scored with the whole task's."""
         return self.trivial[repr(self.constants[metric])].compute()[metric] if self.constants else None
-
-
-def primary(task: Task, entries: Mapping[str, Mapping[str, Any]]) -> str:
-    """The metric by which the task is judged: its own, or the one without a unit where the dataset's labels have none."""
-    if task.relative is not None and entries[task.primary]["value"] is None:
-        relative = task.relative().PRIMARY
-        return relative if entries.get(relative, {}).get("value") is not None else task.primary
-    return task.primary
 
 
 def _of_one_size(valid: Sequence[Tensor]) -> Iterator[list[int]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from mult.draw.chart import Line, chart, key, thinned
 from mult.evaluation.compare import DELTA_M_LEGEND, LEGEND, MARKS, Comparison, Gain
-from mult.evaluation.task_score import primary
+from mult.evaluation.results import primary
 from mult.report.errors import error_section, gradient_section
 from mult.report.examples import Example
 from mult.report.gallery import gallery_section

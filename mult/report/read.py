@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mult.evaluation.evaluate import read_evaluation
-from mult.runs.folder import read_arrays, read_json
+from mult.evaluation.results import read_evaluation
+from mult.files import read_arrays, read_json
 
 
 @dataclass(frozen=True)

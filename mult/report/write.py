@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mult import build, report
+from mult import report
+from mult.build import build_dataset
 from mult.config import DataConfig, load_config
 from mult.data import EvalTransform
 from mult.evaluation import evaluate
-from mult.evaluation.compare import Comparison, Evaluated, Row, compare, load_baseline
-from mult.evaluation.task_score import primary
-from mult.predict import load_checkpoint
+from mult.evaluation.compare import Comparison, Row, compare
+from mult.evaluation.results import Evaluated, load_baseline, primary
+from mult.files import write_text
 from mult.report import Example, RunRecord, Shown
-from mult.runs.folder import write_text
+from mult.runs.checkpoint import load_checkpoint
 from mult.tasks import TASKS
 
 
@@ -111,7 +112,7 @@ def collect_examples(
     data = data or load_config(runs[0].folder / "config.yaml").data
     if data.dataset != evaluation["dataset"]:
         return f"No images: {stem} is not of the run's own dataset, {data.dataset}. Name its config with --config."
-    views = build.dataset(data, list(dict.fromkeys(choice.task for choice in choices)), evaluation["split"])
+    views = build_dataset(data, list(dict.fromkeys(choice.task for choice in choices)), evaluation["split"])
     truths: dict[Choice, tuple[list[Shown], str]] = {}
     predicted: dict[Choice, list[Shown]] = {choice: [] for choice in choices}
     for number, run in enumerate(runs):

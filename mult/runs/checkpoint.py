@@ -22,7 +22,10 @@ import torch
 from safetensors import SafetensorError
 from tqdm import tqdm
 
-from mult.runs.folder import read_json, sync, write_json, write_text
+from mult.config import Config, load_config
+from mult.files import read_json, sync, write_json, write_text
+from mult.models import MulT
+from mult.tasks import TASKS
 
 FORMAT_VERSION = 1
 """Changes when what `state.pt` holds does: training does not go on from a checkpoint of another version."""
@@ -202,3 +205,39 @@ def _link(link: Path, step: int) -> None:
     temporary.symlink_to(str(step))
     os.replace(temporary, link)
     sync(link.parent)
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """A checkpoint's folder: `path` itself, or the best checkpoint of the run at `path` (its last, if none is best).
+
+    Raises ValueError where there is neither.
+    """
+    path = Path(path)
+    for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "last"):
+        if (folder / "model.safetensors").is_file():
+            return folder.resolve()
+    found = (
+        "no checkpoint was written there yet"
+        if path.is_dir()
+        else "it is a file"
+        if path.exists()
+        else "there is no such folder"
+    )
+    raise ValueError(
+        f"checkpoint: got {path}; expected a run's folder or a checkpoint's (model.safetensors, config.json, config.yaml); "
+        + found
+    )
+
+
+def load_checkpoint(path: str | Path) -> tuple[MulT, Config]:
+    """The model, in eval mode, and the config it was trained with, of a checkpoint or of a run's best one.
+
+    Raises ValueError where there is none, or one that is damaged.
+    """
+    folder = find_checkpoint(path)
+    model = MulT.from_pretrained(folder)
+    check_model(folder)
+    for task in model.tasks:
+        if task not in TASKS:
+            raise ValueError(f"{folder}: got a model of task {task!r}; expected tasks among {', '.join(TASKS)}")
+    return model, load_config(folder / "config.yaml")

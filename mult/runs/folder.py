@@ -11,17 +11,15 @@ import json
 import os
 import platform
 import sys
-import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mult.config import Config, load_config, to_yaml
+from mult.files import read_json, sync, write_json, write_text
 from mult.runs.provenance import provenance
 from mult.runtime.distributed import pick_device
 from mult.runtime.precision import chosen
@@ -211,79 +209,6 @@ def _differences(old: Config, new: Config) -> dict[str, str]:
     }
 
 
-def find_checkpoint(path: str | Path) -> Path:
-    """A checkpoint's folder: `path` itself, or the best checkpoint of the run at `path` (its last, if none is best).
-
-    Raises ValueError where there is neither.
-    """
-    path = Path(path)
-    for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "last"):
-        if (folder / "model.safetensors").is_file():
-            return folder.resolve()
-    found = (
-        "no checkpoint was written there yet"
-        if path.is_dir()
-        else "it is a file"
-        if path.exists()
-        else "there is no such folder"
-    )
-    raise ValueError(
-        f"checkpoint: got {path}; expected a run's folder or a checkpoint's (model.safetensors, config.json, config.yaml); "
-        + found
-    )
-
-
-def read_json(path: Path) -> Any:
-    """Raises ValueError, naming the file, where it is missing or not JSON."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path}: cannot be read as JSON ({error}); expected a file that mult wrote; it is missing or damaged: make it anew"
-        ) from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, making its folder."""
-    _write(path, lambda temporary: temporary.write_text(text))
-
-
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write a compressed .npz whole or not at all, making its folder."""
-
-    def write(temporary: Path) -> None:
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-
-    _write(path, write)
-
-
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Raises ValueError, naming the file, where it is missing or no .npz."""
-    try:
-        with np.load(path) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path}: cannot be read as arrays ({error}); expected a file that mult wrote; evaluate again"
-        ) from error
-
-
-def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        sync(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
 def _lock(path: Path) -> int:
     """Take the lock of a run's folder, which ends with this process; the file's descriptor, not to be closed before.
 
@@ -312,12 +237,3 @@ def _lock(path: Path) -> int:
 
 def _say(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
-
-
-def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -24,21 +24,27 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from mult import build, draw
+from mult import draw
+from mult.build import build_eval_batches
 from mult.data import EvalTransform
 from mult.data.sample import Batch, note_bad
 from mult.evaluation import evaluate
+from mult.evaluation.results import Results, improvement
+from mult.evaluation.tables import table
+from mult.evaluation.trivial import learn_constants
+from mult.files import read_json, write_arrays, write_json
 from mult.models import MulT
 from mult.runs.checkpoint import Checkpoints
-from mult.runs.folder import Run, read_json, write_arrays, write_json
+from mult.runs.folder import Run
 from mult.runtime import distributed
 from mult.runtime.precision import DTYPES, chosen
 from mult.runtime.signals import Interruptible, Signals, StoppedError
 from mult.tasks import TASKS
+from mult.training.experiment import Experiment, Objective
 from mult.training.progress import Watch, peak_memory_mib
 
 
-def train(experiment: build.Experiment, run: Run, device: torch.device) -> evaluate.Results | None:
+def train(experiment: Experiment, run: Run, device: torch.device) -> Results | None:
     """Train from the run's newest checkpoint, if it has one, to the last step; evaluate every `eval.every` steps.
 
     Returns the last evaluation, or None where SIGTERM, SIGUSR1 or Ctrl-C asked for an end: after the step that runs, with a
@@ -77,7 +83,7 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
         "precision": named,
     }
     if saved is None:
-        constants = evaluate.learn_constants(experiment.train_data, tasks, seed)
+        constants = learn_constants(experiment.train_data, tasks, seed)
     else:
         folder, state = checkpoints.load(saved)
         skipped = state["skipped"]
@@ -101,7 +107,7 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
 
     # --- the loop ---
     batches = iter(experiment.batches(step * optim.accumulate, rank, world))
-    results: evaluate.Results = {}
+    results: Results = {}
     images = config.data.batch_size * optim.accumulate
     with Signals() as signals, Watch(run, step, images, is_main) as watch:
         while True:
@@ -122,7 +128,7 @@ def train(experiment: build.Experiment, run: Run, device: torch.device) -> evalu
                     is_stopping = True
                 else:
                     results = evaluation.results
-                    score = evaluate.improvement(results)
+                    score = improvement(results)
                     if is_main:
                         if score is not None and score > best:
                             checkpoints.mark_best(step)
@@ -222,7 +228,7 @@ def _is_multiple(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _bad_samples(experiment: build.Experiment, run: Run, messages: list[str]) -> dict[str, int]:
+def _bad_samples(experiment: Experiment, run: Run, messages: list[str]) -> dict[str, int]:
     """How many samples all processes skipped for a bad file, for the log, if they may; the run lists the files."""
     if not experiment.train_data.skip_bad_files:
         return {}
@@ -232,14 +238,14 @@ def _bad_samples(experiment: build.Experiment, run: Run, messages: list[str]) ->
     return {"bad_samples": len(messages)}
 
 
-def _counts(micro_batches: list[Batch], objectives: dict[str, build.Objective], device: torch.device) -> Tensor:
+def _counts(micro_batches: list[Batch], objectives: dict[str, Objective], device: torch.device) -> Tensor:
     """The denominators of the tasks' losses over all micro-batches of the step and all processes, (tasks,) float64."""
     counts = [sum(objective.count(batch["valid"][task]) for batch in micro_batches) for task, objective in objectives.items()]
     return distributed.add(torch.stack([torch.as_tensor(count, dtype=torch.float64) for count in counts]).to(device))
 
 
 def _evaluate(
-    experiment: build.Experiment,
+    experiment: Experiment,
     run: Run,
     model: nn.Module,
     constants: Any,
@@ -253,7 +259,7 @@ def _evaluate(
     """
     config, views = experiment.config, experiment.eval_data
     size = config.eval.batch_size or config.data.batch_size
-    batches = build.eval_batches(evaluate.share(views), config.data.image_size, size, config.data.workers)
+    batches = build_eval_batches(evaluate.share(views), config.data.image_size, size, config.data.workers)
     most = math.ceil(math.ceil(len(views) / distributed.world()) / size)
     bad: list[str] = []
     shown = note_bad(Interruptible(batches, most, signals), bad)
@@ -268,7 +274,7 @@ def _eagerly(is_compiled: bool) -> contextlib.AbstractContextManager[Any]:
 
 
 def _report(
-    experiment: build.Experiment,
+    experiment: Experiment,
     run: Run,
     watch: Watch,
     step: int,
@@ -291,7 +297,7 @@ def _report(
     write_arrays(path.with_suffix(".npz"), evaluation.columns)
     write_json(path, evaluation.as_json(config.data.dataset, split) | lacking | {"step": step})
     left_out = "".join(f", {count} of them skipped: see bad_files.txt" for count in lacking.values() if count)
-    tqdm.write(f"step {step}, {split} split, {len(views)} images{left_out}\n{evaluate.table(evaluation)}")
+    tqdm.write(f"step {step}, {split} split, {len(views)} images{left_out}\n{table(evaluation)}")
     if config.eval.images:
         chosen = np.unique(np.linspace(0, len(views) - 1, config.eval.images).round().astype(int))
         with _eagerly(config.run.compile):

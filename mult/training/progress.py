@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from mult.data.taskonomy.index import write_atomically
+from mult.files import write_atomically
 from mult.runs.folder import Run
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from mult import build
 from mult.config import Config
 from mult.runs.folder import Run
+from mult.training.experiment import build_experiment
 from mult.training.loop import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,7 +113,7 @@ def test_a_balance_trains_and_goes_on_to_the_bit(configured: Configured, train_r
     folder = Path(config.run.output) / "parts"
     Run.open(config, resume=False)
     with pytest.raises(KeyboardInterrupt):
-        train(build.experiment(config), Interrupted(config), torch.device("cpu"))
+        train(build_experiment(config), Interrupted(config), torch.device("cpu"))
     assert equal(state(folder)["step"], 2)
     parts = train_run(config, resume=True)
     assert equal(state(whole), state(parts))
@@ -135,15 +135,16 @@ def test_a_balance_trains_and_goes_on_to_the_bit(configured: Configured, train_r
 RUNNER = """
 import sys
 import torch
-from mult import build, distributed
 from mult.config import load_config
-from mult.runs import Run
-from mult.train import train
+from mult.runs.folder import Run
+from mult.runtime import distributed
+from mult.training.experiment import build_experiment
+from mult.training.loop import train
 
 distributed.start(torch.device("cpu"))
 for line in open(sys.argv[2]).read().splitlines():
     config = load_config(sys.argv[1], line.split(";"))
-    experiment = build.experiment(config)
+    experiment = build_experiment(config)
     run = Run.open(config, resume=False) if distributed.is_main() else Run(config)
     train(experiment, run, torch.device("cpu"))
 distributed.stop()

@@ -17,10 +17,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mult import build
 from mult.config import Config
-from mult.runs.folder import read_arrays
+from mult.files import read_arrays
 from mult.runtime import distributed
+from mult.training.experiment import build_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,7 +79,7 @@ def test_two_processes_are_one(
         assert one == pytest.approx(other, rel=5e-5), one["step"]
     for one, other in zip(lines(alone, "val"), lines(pair, "val"), strict=True):
         assert one == pytest.approx(other, rel=5e-5, abs=5e-5)
-    begun = build.experiment(configured(*overrides)).model.state_dict()
+    begun = build_experiment(configured(*overrides)).model.state_dict()
     for mine, theirs in zip(learnt(alone), learnt(pair), strict=True):
         # Adam makes full steps of gradients that are rounding alone, as of the keys' biases: up to 5e-4 in ten steps.
         assert max(float((mine[name] - theirs[name]).abs().max()) for name in begun) < 1e-5

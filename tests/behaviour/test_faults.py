@@ -19,10 +19,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mult import build
 from mult.config import Config
-from mult.runs.folder import Run, read_json
+from mult.files import read_json
+from mult.runs.folder import Run
 from mult.runtime.signals import HANDLED, Interruptible, Signals, StoppedError
+from mult.training.experiment import Experiment, build_experiment
 from mult.training.loop import train
 
 Configured = Callable[..., Config]
@@ -76,7 +77,7 @@ def test_a_signal_ends_the_run_after_its_step(
     assert isinstance(run, Signalled)
     run.at = step, number
     before = [signal.getsignal(handled) for handled in HANDLED]
-    assert train(build.experiment(config), run, CPU) is None
+    assert train(build_experiment(config), run, CPU) is None
     assert [signal.getsignal(handled) for handled in HANDLED] == before
     assert f"{number.name}: stopped after step {step} of 4; go on with --resume" in capsys.readouterr().out
     assert last(run.folder) == str(step)
@@ -111,7 +112,7 @@ def test_an_evaluation_is_left_at_a_signal_and_done_by_the_resumed_run(
     configured: Configured, train_run: Train, trained: Path
 ) -> None:
     config = configured("data.batch_size=2", "eval.batch_size=1")
-    experiment = build.experiment(config)
+    experiment = build_experiment(config)
     views = Views(experiment.eval_data)
     run = Run.open(config, resume=False)
     assert train(dataclasses.replace(experiment, eval_data=views), run, CPU) is None  # type: ignore[arg-type]
@@ -221,7 +222,7 @@ def test_a_dead_worker_ends_the_run_with_a_message(script: Any, config_file: Pat
 # --- What is not finite ---
 
 
-def spoilt(experiment: build.Experiment, calls: set[int], spoil: Callable[[Tensor, Tensor], Tensor]) -> build.Experiment:
+def spoilt(experiment: Experiment, calls: set[int], spoil: Callable[[Tensor, Tensor], Tensor]) -> Experiment:
     """The experiment, the loss of normals spoilt in some calls: (loss, output) -> loss."""
     objective, count = experiment.objectives["normal"], 0
 
@@ -256,7 +257,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(
 ) -> None:
     config = configured(*SKIP)
     run = Run.open(config, resume=False)
-    assert train(spoilt(build.experiment(config), {2}, spoil), run, CPU) is not None
+    assert train(spoilt(build_experiment(config), {2}, spoil), run, CPU) is not None
     assert f"step 2 left out, 1 of at most 10: {what}" in capsys.readouterr().err
     assert not is_same(weights(run.folder, "1"), weights(run.folder, "3"))
     assert is_same(weights(run.folder, "1"), weights(run.folder, "2"))
@@ -275,17 +276,17 @@ def test_too_many_steps_left_out_end_the_run(configured: Configured) -> None:
     with pytest.raises(
         FloatingPointError, match=r"the loss of normal is nan at step 4 after 1 skipped steps; training stopped"
     ):
-        train(spoilt(build.experiment(config), {2, 4}, nan_loss), run, CPU)
+        train(spoilt(build_experiment(config), {2, 4}, nan_loss), run, CPU)
     assert last(run.folder) == "3"
     with pytest.raises(FloatingPointError, match="after 1 skipped steps"):  # the resumed run goes on counting
-        train(spoilt(build.experiment(config), {1}, nan_loss), Run.open(config, resume=True), CPU)
+        train(spoilt(build_experiment(config), {1}, nan_loss), Run.open(config, resume=True), CPU)
 
 
 def test_a_gradient_that_is_not_finite_stops(configured: Configured) -> None:
     config = configured("eval.every=0")
     run = Run.open(config, resume=False)
     with pytest.raises(FloatingPointError, match=r"the gradient's norm is nan at step 1; training stopped before the weights"):
-        train(spoilt(build.experiment(config), {1}, nan_gradient), run, CPU)
+        train(spoilt(build_experiment(config), {1}, nan_gradient), run, CPU)
 
 
 # --- Going on under other conditions ---
@@ -298,7 +299,7 @@ def test_a_damaged_checkpoint_costs_steps_not_bits(
     run = Signalled.open(config, resume=False)
     assert isinstance(run, Signalled)
     run.at = 3, signal.SIGTERM
-    train(build.experiment(config), run, CPU)
+    train(build_experiment(config), run, CPU)
     state = run.folder / "checkpoints" / "3" / "state.pt"
     os.truncate(state, state.stat().st_size - 1)
     train_run(config, resume=True)
@@ -372,7 +373,7 @@ def test_tensorboard_has_what_the_log_has_once(configured: Configured, train_run
     run = Signalled.open(config, resume=False)
     assert isinstance(run, Signalled)
     run.at = 3, signal.SIGTERM
-    train(build.experiment(config), run, CPU)
+    train(build_experiment(config), run, CPU)
     os.truncate(run.folder / "checkpoints" / "3" / "state.pt", 5)  # step 3 will be done, and told, a second time
     train_run(config, resume=True)
     board = EventAccumulator(str(run.folder / "tensorboard"))

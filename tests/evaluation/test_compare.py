@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from mult import TASKS
 from mult.evaluation import bootstrap, compare
+from mult.evaluation.results import load, load_baseline
 from mult.evaluation.tables import as_csv, as_markdown, as_text
+from mult.files import write_arrays, write_json
 from mult.metrics import Regression
-from mult.runs.folder import write_arrays, write_json
 
 Script = Callable[..., Any]
 Array = NDArray[Any]
@@ -53,7 +54,7 @@ def write(
 
 
 def row(folder: Path, *more: Path) -> compare.Row:
-    return compare.Row(folder.name, [compare.load(path) for path in (folder, *more)])
+    return compare.Row(folder.name, [load(path) for path in (folder, *more)])
 
 
 def cell(comparison: compare.Comparison, name: str, task: str = "reshading", metric: str = "l1") -> compare.Cell:
@@ -103,7 +104,7 @@ def test_seeds_are_averaged_and_their_spread_shown(tmp_path: Path) -> None:
     one = [write(tmp_path / f"one{seed}", {"reshading": l1_of_images(seed)}) for seed in (1, 2, 3)]
     two = [write(tmp_path / f"two{seed}", {"reshading": l1_of_images(seed, 0.003)}) for seed in (4, 5)]
     comparison = compare.compare([row(*one), row(*two), compare.Row("three", missing="training failed: | no data")])
-    values = [compare.load(folder).file["tasks"]["reshading"]["l1"]["value"] for folder in two]
+    values = [load(folder).file["tasks"]["reshading"]["l1"]["value"] for folder in two]
     got = cell(comparison, "two4")
     assert got.value == pytest.approx(np.mean(values))
     assert got.deviation == pytest.approx(np.std(values, ddof=1))
@@ -138,10 +139,10 @@ def test_tasks_that_a_run_lacks_leave_a_gap(tmp_path: Path) -> None:
 def test_delta_m_against_single_task_runs(tmp_path: Path) -> None:
     ours = write(tmp_path / "ours", {"edge_texture": l1_of_images(1), "reshading": l1_of_images(1)})
     singles = [
-        compare.load(write(tmp_path / "single_edge", {"edge_texture": l1_of_images(1) * 2})),  # ours is 50 % better
-        compare.load(write(tmp_path / "single_shade", {"reshading": l1_of_images(1) / 1.25})),  # and 25 % worse
+        load(write(tmp_path / "single_edge", {"edge_texture": l1_of_images(1) * 2})),  # ours is 50 % better
+        load(write(tmp_path / "single_shade", {"reshading": l1_of_images(1) / 1.25})),  # and 25 % worse
     ]
-    both = compare.Row("ours", [compare.load(ours)], baselines=[singles])
+    both = compare.Row("ours", [load(ours)], baselines=[singles])
     comparison = compare.compare([both, row(tmp_path / "single_edge")])
     gain = comparison.delta_m["ours"]
     assert gain.of_seeds == pytest.approx([(50 - 25) / 2])
@@ -154,7 +155,7 @@ def test_delta_m_against_single_task_runs(tmp_path: Path) -> None:
     assert "ours: Δm +12.50 % (+12.50 to +12.50) better" in as_text(comparison)
     assert as_markdown(comparison).splitlines()[-4].endswith("| - |")  # the baseline has no delta_m of its own
     with pytest.raises(ValueError, match="--baseline: edge_texture: got no baseline; expected one"):
-        compare.compare([compare.Row("ours", [compare.load(ours)], baselines=[singles[1:]])])
+        compare.compare([compare.Row("ours", [load(ours)], baselines=[singles[1:]])])
 
 
 @pytest.mark.parametrize("buildings", [1, 8])
@@ -176,9 +177,9 @@ def test_the_interval_of_delta_m_is_redrawn_in_a_loop(tmp_path: Path, buildings:
     evaluations, baselines = [], []
     for seed in (0, 1):
         tasks = {task: l1[task, "ours", seed] for task in ("edge_texture", "reshading")}
-        evaluations.append(compare.load(write(tmp_path / f"ours{seed}", tasks, buildings=buildings)))
+        evaluations.append(load(write(tmp_path / f"ours{seed}", tasks, buildings=buildings)))
         folders = [write(tmp_path / f"{task}{seed}", {task: l1[task, "single", seed]}, buildings=buildings) for task in tasks]
-        baselines.append([compare.load_baseline(folder / "eval" / "rooms-test.json") for folder in folders])
+        baselines.append([load_baseline(folder / "eval" / "rooms-test.json") for folder in folders])
     house = np.arange(IMAGES) % buildings if buildings > 1 else np.arange(IMAGES)
     number = int(house.max()) + 1
     gains = []
@@ -200,16 +201,16 @@ def test_the_interval_of_delta_m_is_redrawn_in_a_loop(tmp_path: Path, buildings:
 
 
 def test_a_baseline_whose_images_are_unknown_gives_no_interval_and_one_of_others_is_refused(tmp_path: Path) -> None:
-    ours = compare.load(write(tmp_path / "ours", {"reshading": l1_of_images(1)}))
+    ours = load(write(tmp_path / "ours", {"reshading": l1_of_images(1)}))
     single = write(tmp_path / "single", {"reshading": l1_of_images(2)}) / "eval" / "rooms-test.json"
     single.with_suffix(".npz").unlink()
-    comparison = compare.compare([compare.Row("ours", [ours], baselines=[[compare.load_baseline(single)]])])
+    comparison = compare.compare([compare.Row("ours", [ours], baselines=[[load_baseline(single)]])])
     assert comparison.delta_m["ours"].interval is None
     assert comparison.delta_m["ours"].mark == ""
     others = [f"frame {i}" for i in range(IMAGES)]
     other = write(tmp_path / "other", {"reshading": l1_of_images(2)}, ids=others) / "eval" / "rooms-test.json"
     with pytest.raises(ValueError, match=r"got other images in .*other/eval/rooms-test.json \(number 0 is frame 0\)"):
-        compare.compare([compare.Row("ours", [ours], baselines=[[compare.load_baseline(other)]])])
+        compare.compare([compare.Row("ours", [ours], baselines=[[load_baseline(other)]])])
 
 
 @pytest.mark.parametrize(
@@ -243,7 +244,7 @@ def test_what_is_not_of_the_same_images(tmp_path: Path, header: dict[str, Any], 
 def test_other_images_of_the_same_names(tmp_path: Path) -> None:
     a = write(tmp_path / "a", {"reshading": l1_of_images(1)})
     b = write(tmp_path / "b", {"reshading": l1_of_images(2)})
-    columns = dict(compare.load(b).columns)
+    columns = dict(load(b).columns)
     columns["reshading/pixels"] = columns["reshading/pixels"] + (np.arange(IMAGES) == 3)
     write_arrays(b / "eval" / "rooms-test.npz", columns)
     with pytest.raises(
@@ -254,22 +255,22 @@ def test_other_images_of_the_same_names(tmp_path: Path) -> None:
 
 def test_which_evaluation_of_a_run(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", {"reshading": l1_of_images(1)})
-    assert compare.load(folder, "rooms-test").path == folder / "eval" / "rooms-test.json"
-    assert compare.load(folder / "eval" / "rooms-test.json").name == "rooms-test"
+    assert load(folder, "rooms-test").path == folder / "eval" / "rooms-test.json"
+    assert load(folder / "eval" / "rooms-test.json").name == "rooms-test"
     with pytest.raises(ValueError, match=r"got evaluations rooms-test; expected rooms-val; run scripts/eval\.py for it first"):
-        compare.load(folder, "rooms-val")
+        load(folder, "rooms-val")
     (folder / "eval" / "other.json").write_text("{}")
     with pytest.raises(ValueError, match=r"got 2 evaluations \(other, rooms-test\); expected one; name it with --eval"):
-        compare.load(folder)
+        load(folder)
     with pytest.raises(ValueError, match=r"other.json: got no evaluation; expected the JSON that eval.py writes"):
-        compare.load(folder, "other")
+        load(folder, "other")
     (folder / "eval" / "other.json").unlink()
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"got 0 evaluations \(none\); expected one; run scripts/eval.py first"):
-        compare.load(tmp_path / "empty")
+        load(tmp_path / "empty")
     (folder / "eval" / "rooms-test.npz").write_bytes(b"PK broken")
     with pytest.raises(ValueError, match=r"rooms-test.npz: cannot be read as arrays \(.*\); expected .*; evaluate again"):
-        compare.load(folder, "rooms-test")
+        load(folder, "rooms-test")
     with pytest.raises(ValueError, match="compare: got no evaluation of x; expected at least one"):
         compare.compare([compare.Row("x", missing="failed")])
 

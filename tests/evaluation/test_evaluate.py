@@ -15,12 +15,16 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from mult import TASKS, Predictor, build
+from mult import TASKS, Predictor
+from mult.build import build_eval_batches
 from mult.data import Taskonomy
 from mult.evaluation import evaluate
-from mult.evaluation.task_score import NOT_FINITE
-from mult.predict import load_checkpoint
-from mult.runs.folder import read_arrays, read_json
+from mult.evaluation.gain import against, delta_m_line, merge_baselines
+from mult.evaluation.results import NOT_FINITE, Results, header, improvement, read_evaluation
+from mult.evaluation.tables import table
+from mult.evaluation.trivial import learn_constants
+from mult.files import read_arrays, read_json
+from mult.runs.checkpoint import load_checkpoint
 
 Pixels = dict[str, tuple[NDArray[Any], NDArray[Any]]]
 Script = Callable[..., Any]
@@ -135,17 +139,17 @@ def test_the_trivial_baseline_is_the_best_constant_of_training_pixels(trained: P
 
 def test_constants_come_from_a_sample_when_there_is_too_much(tree_root: Path) -> None:
     views = Taskonomy(tree_root, tasks=("reshading",))
-    exact = evaluate.learn_constants(views, ["reshading"], seed=0)["reshading"]["rmse"][0]
-    sampled = evaluate.learn_constants(views, ["reshading"], seed=0, most_pixels=400)["reshading"]["rmse"][0]
+    exact = learn_constants(views, ["reshading"], seed=0)["reshading"]["rmse"][0]
+    sampled = learn_constants(views, ["reshading"], seed=0, most_pixels=400)["reshading"]["rmse"][0]
     assert sampled != exact
     assert sampled == pytest.approx(exact, rel=0.05)
-    assert evaluate.learn_constants(views, ["reshading"], seed=0, most_pixels=400)["reshading"]["rmse"][0] == sampled
+    assert learn_constants(views, ["reshading"], seed=0, most_pixels=400)["reshading"]["rmse"][0] == sampled
 
 
-def run_evaluation(trained: Path, root: Path, split: str, batch_size: int, **changes: Any) -> evaluate.Results:
+def run_evaluation(trained: Path, root: Path, split: str, batch_size: int, **changes: Any) -> Results:
     model, _ = load_checkpoint(trained)
     views = Taskonomy(root, split=split)
-    batches = build.eval_batches(views, (48, 40), batch_size, workers=0)
+    batches = build_eval_batches(views, (48, 40), batch_size, workers=0)
     constants = changes.get("constants", read_json(trained / "trivial.json"))
     return evaluate.evaluate(model, batches, model.tasks, views, constants, CPU).results
 
@@ -196,8 +200,8 @@ def test_a_task_without_a_valid_pixel_is_null_and_says_why(script: Script, train
 def test_without_constants_there_is_no_trivial_score(trained: Path, tree_root: Path) -> None:
     results = run_evaluation(trained, tree_root, "val", 3, constants={})
     assert results["normal"]["mean"]["trivial"] is None
-    assert evaluate.improvement(results) is None
-    assert "normal" in evaluate.table(evaluate.Evaluation(results, {}, "images"))
+    assert improvement(results) is None
+    assert "normal" in table(evaluate.Evaluation(results, {}, "images"))
 
 
 def test_evaluating_leaves_the_mode_and_the_weights(trained: Path, tree_root: Path) -> None:
@@ -205,7 +209,7 @@ def test_evaluating_leaves_the_mode_and_the_weights(trained: Path, tree_root: Pa
     views = Taskonomy(tree_root, split="val")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
-    evaluate.evaluate(model, build.eval_batches(views, (48, 40), 2, 0), model.tasks, views, {}, CPU)
+    evaluate.evaluate(model, build_eval_batches(views, (48, 40), 2, 0), model.tasks, views, {}, CPU)
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -305,17 +309,17 @@ def test_the_script_prints_delta_m(script: Script, trained: Path, tmp_path: Path
 
 def test_a_baseline_of_other_pixels_is_refused() -> None:
     ours, other = ({"normal": {"mean": {"value": 20.0, "better": "lower", "pixels": pixels}}} for pixels in (90, 91))
-    assert evaluate.against(ours, ours)["delta_m"] == 0
+    assert against(ours, ours)["delta_m"] == 0
     with pytest.raises(
         ValueError, match="--baseline: normal: got one of 91 valid pixels; expected 90; evaluate it on the same"
     ):
-        evaluate.against(ours, other)
+        against(ours, other)
 
 
 def test_a_task_that_delta_m_leaves_out_is_said() -> None:
     compared = {"delta_m": 1.5, "terms": {"normal": 1.5}, "left_out": {"depth_zbuffer": "no valid pixel"}}
     expected = "Δm +1.50 % (95 % over buildings: +0.50 to +2.25): normal +1.50 %, depth_zbuffer left out (no valid pixel)"
-    assert evaluate.delta_m_line(compared, (0.5, 2.25), "buildings") == expected
+    assert delta_m_line(compared, (0.5, 2.25), "buildings") == expected
 
 
 BASELINES: list[tuple[str, dict[str, Any] | None, str]] = [
@@ -353,12 +357,12 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_evaluation_is_refused(trained: Path, tmp_path: Path, damage: str) -> None:
     path = tmp_path / "val.json"
-    file: dict[str, Any] = evaluate.read_evaluation(trained / "eval" / "taskonomy-val.json")
+    file: dict[str, Any] = read_evaluation(trained / "eval" / "taskonomy-val.json")
     spoil, message = DAMAGES[damage]
     spoil(file)
     path.write_text(json.dumps(file))
     with pytest.raises(ValueError, match=rf"val\.json: got {message}.*expected an evaluation as eval\.py writes it; .*again"):
-        evaluate.read_evaluation(path)
+        read_evaluation(path)
 
 
 @pytest.mark.parametrize(("change", "message"), [case[1:] for case in BASELINES], ids=[case[0] for case in BASELINES])
@@ -378,9 +382,9 @@ def test_a_baseline_that_does_not_fit(
 
 def test_a_task_in_two_baselines_is_refused(trained: Path) -> None:
     file: dict[str, Any] = read_json(trained / "eval" / "taskonomy-val.json")
-    ours = evaluate.header("taskonomy", "val", 3, None)
+    ours = header("taskonomy", "val", 3, None)
     with pytest.raises(ValueError, match="--baseline b: got segment_semantic in two files; expected one a task; leave one out"):
-        evaluate.merge_baselines(ours, TASKS, {"a": file, "b": file})
+        merge_baselines(ours, TASKS, {"a": file, "b": file})
 
 
 @pytest.mark.parametrize(
@@ -389,9 +393,9 @@ def test_a_task_in_two_baselines_is_refused(trained: Path) -> None:
 def test_a_baseline_that_no_gain_is_a_part_of_is_refused_first(trained: Path, change: dict[str, Any], got: str) -> None:
     file: dict[str, Any] = read_json(trained / "eval" / "taskonomy-val.json")
     of("normal", **change)(file)
-    ours = evaluate.header("taskonomy", "val", 3, None)
+    ours = header("taskonomy", "val", 3, None)
     with pytest.raises(ValueError, match=f"--baseline: normal: got {got}; expected a number that a gain .*; train that"):
-        evaluate.merge_baselines(ours, TASKS, {"a": file})
+        merge_baselines(ours, TASKS, {"a": file})
 
 
 def test_each_severity_has_its_own_baselines(script: Script, trained: Path, tmp_path: Path) -> None:
@@ -460,9 +464,9 @@ def test_a_task_that_the_data_lack_is_absent_and_the_rest_evaluated(script: Scri
 def test_depth_of_an_unknown_unit_has_aligned_figures_alone(trained: Path, tree_root: Path) -> None:
     model, _ = load_checkpoint(trained)
     views = Taskonomy(tree_root, split="val", tasks=("depth_zbuffer",))
-    metric = evaluate.evaluate(model, build.eval_batches(views, (48, 40), 3, 0), views.tasks, views, {}, CPU)
+    metric = evaluate.evaluate(model, build_eval_batches(views, (48, 40), 3, 0), views.tasks, views, {}, CPU)
     views.metric_depth = False
-    relative = evaluate.evaluate(model, build.eval_batches(views, (48, 40), 3, 0), views.tasks, views, {}, CPU)
+    relative = evaluate.evaluate(model, build_eval_batches(views, (48, 40), 3, 0), views.tasks, views, {}, CPU)
     found, known = (evaluation.results["depth_zbuffer"] for evaluation in (relative, metric))
     assert found["rmse"] == {"value": None, "reason": "the unit of the dataset's labels is unknown"}
     assert {name for name in found if "/" not in name} == {"rmse"}
@@ -470,5 +474,5 @@ def test_depth_of_an_unknown_unit_has_aligned_figures_alone(trained: Path, tree_
         if "/" in name:
             assert entry["unit"] == ""
             assert entry["value"] == known[name]["value"]
-    assert "median_aligned/abs_rel" in evaluate.table(relative)
-    assert "rmse" in evaluate.table(metric)
+    assert "median_aligned/abs_rel" in table(relative)
+    assert "rmse" in table(metric)

@@ -24,10 +24,10 @@ from mult import TASKS, report
 from mult.data import Taskonomy
 from mult.draw import ERROR
 from mult.evaluation.compare import Cell, Comparison, Gain
+from mult.files import read_arrays, write_arrays
 from mult.predict import Predictor
 from mult.report import Example, RunRecord, Shown, choose, image_values
 from mult.report.html import VOID, tag
-from mult.runs.folder import read_arrays, write_arrays
 
 Script = Callable[..., Any]
 EVIL = "<script>alert('x')</script>\"&.png"

@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mult.runs.checkpoint import Checkpoints
-from mult.runs.folder import find_checkpoint, read_json
+from mult.files import read_json
+from mult.runs.checkpoint import Checkpoints, find_checkpoint
 
 YAML = "run: {name: a}\n"
 

@@ -17,8 +17,9 @@ import torch
 from safetensors.torch import save_file
 
 from mult.config import Config, load_config
-from mult.runs.checkpoint import Checkpoints
-from mult.runs.folder import Run, find_checkpoint, read_json, write_json, write_text
+from mult.files import read_json, write_json, write_text
+from mult.runs.checkpoint import Checkpoints, find_checkpoint
+from mult.runs.folder import Run
 from mult.runs.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,7 +224,7 @@ def test_what_may_change_is_said(saved: Run, config: Configs, capsys: pytest.Cap
     assert made["resumed"][1]["versions"] == made["versions"]
 
 
-HOLD = "import sys; from mult.config import load_config; from mult.runs import Run; "
+HOLD = "import sys; from mult.config import load_config; from mult.runs.folder import Run; "
 HOLD += "run = Run.open(load_config(sys.argv[1], ['run.name=b']), resume=True); print('open', flush=True); sys.stdin.read()"
 
 

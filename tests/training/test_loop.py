@@ -16,10 +16,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mult import TASKS, build
+from mult import TASKS
 from mult.config import Config
+from mult.files import read_json
 from mult.models import MulT
-from mult.runs.folder import Run, find_checkpoint, read_json
+from mult.runs.checkpoint import find_checkpoint
+from mult.runs.folder import Run
+from mult.training.experiment import build_experiment
 from mult.training.loop import train
 
 Configured = Callable[..., Config]
@@ -184,7 +187,7 @@ def test_two_steps_and_two_resumed_are_four(configured: Configured, train_run: T
     config = configured("run.name=parts", *extra)
     run = Interrupted.open(config, resume=False)
     with pytest.raises(KeyboardInterrupt):
-        train(build.experiment(config), run, CPU)
+        train(build_experiment(config), run, CPU)
     assert find_checkpoint(run.folder / "checkpoints" / "last").name == "2"
     assert lines(run.folder)[-1]["step"] == 3
     parts = train_run(config, resume=True)
@@ -201,7 +204,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(configured: Confi
     config = configured("run.name=early", "eval.every=0")
     run = Interrupted.open(config, resume=False)
     with pytest.raises(KeyboardInterrupt):
-        train(build.experiment(config), run, CPU)
+        train(build_experiment(config), run, CPU)
     resumed = train_run(config, resume=True)
     whole = train_run(configured("run.name=whole", "eval.every=0"))
     assert lines(resumed) == lines(whole)
@@ -232,7 +235,7 @@ def unlabelled_first(configured: Configured, view: str, *overrides: str) -> Conf
     """The config with the first seed whose first batch, of one view, is this one."""
     for seed in range(50):
         config = configured(f"run.seed={seed}", *overrides)
-        if next(iter(build.experiment(config).batches(0, 0, 1)))["id"] == [view]:
+        if next(iter(build_experiment(config).batches(0, 0, 1)))["id"] == [view]:
             return config
     raise AssertionError("no such seed")
 
@@ -241,7 +244,7 @@ def test_a_missing_label_trains_as_if_the_task_were_absent(configured: Configure
     """Against the same views and weight 0: all but the task's own parameters move alike, and those do not move at all."""
     overrides = ["data.batch_size=1", "optim.steps=1", *REPEATABLE]
     missing = unlabelled_first(configured, "alder/point_1_view_0", "run.name=missing", *overrides)  # it has no depth
-    start = build.experiment(missing).model.state_dict()
+    start = build_experiment(missing).model.state_dict()
     moved = weights(train_run(missing))
     seed = f"run.seed={missing.run.seed}"
     ignored = weights(train_run(configured("run.name=ignored", seed, "tasks.depth_zbuffer.weight=0", *overrides)))
@@ -283,7 +286,7 @@ def test_the_average_follows_the_weights(configured: Configured, backbone: str) 
         overrides += ["model.backbone=test_resnet", "model.backbone_args={}", "model.num_heads=1", "tasks={normal: 1}"]
     config = configured(*overrides)
     run = Run.open(config, resume=False)
-    experiment = build.experiment(config)
+    experiment = build_experiment(config)
     expected = {name: tensor.clone() for name, tensor in experiment.model.state_dict().items()}
     train(experiment, run, CPU)
     parameters = dict(experiment.model.named_parameters())
@@ -339,7 +342,7 @@ def test_a_loss_that_is_not_finite_stops_before_harm(configured: Configured) -> 
     names = "|".join(TASKS)
     message = rf"the loss of ({names}) is (nan|inf) at step \d; .*the last checkpoint stands; try a lower optim\.lr"
     with pytest.raises(FloatingPointError, match=message) as caught:
-        train(build.experiment(config), run, CPU)
+        train(build_experiment(config), run, CPU)
     done = len(lines(run.folder))
     assert 1 <= done < 4
     assert f"at step {done + 1};" in str(caught.value)  # the step that the log would have had next
@@ -380,7 +383,7 @@ def test_a_run_can_start_from_another_s_weights(configured: Configured, train_ru
     config = configured(f"run.init={trained}", "optim.lr=1e-12", "optim.steps=1", *REPEATABLE)
     started, given = weights(train_run(config)), load_file(find_checkpoint(trained) / "model.safetensors")
     assert max(float((started[name] - given[name]).abs().max()) for name in given) < 1e-9
-    fresh = build.experiment(configured(*REPEATABLE)).model.state_dict()
+    fresh = build_experiment(configured(*REPEATABLE)).model.state_dict()
     assert differing(fresh, given)
 
 
@@ -394,7 +397,7 @@ def test_a_resumed_run_needs_the_one_it_started_from_no_more(
     folder = train_run(configured(*told, "optim.steps=2"), resume=True)
     assert [line["step"] for line in numbers(folder)] == [1, 2]
     with pytest.raises(ValueError, match=r"checkpoint: got .*first; expected a run's folder"):
-        build.experiment(configured(*told))
+        build_experiment(configured(*told))
 
 
 def test_a_run_can_start_from_one_of_other_tasks(
@@ -413,7 +416,7 @@ def test_a_run_can_start_from_one_of_other_tasks(
         load_file(find_checkpoint(Path(small.run.output, small.run.name)) / "model.safetensors"),
     )
     assert max(float((more[name] - given[name]).abs().max()) for name in given) < 1e-9
-    fresh = build.experiment(config).model.state_dict()
+    fresh = build_experiment(config).model.state_dict()
     assert max(float((more[name] - fresh[name]).abs().max()) for name in more if "depth_zbuffer" in name) < 1e-9
 
 

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, PolynomialLR
 
-from mult import build
 from mult.config import Config
 from mult.models import MulT
 from mult.training.balance import GradNorm, Uncertainty
+from mult.training.experiment import Experiment, build_experiment
 
 Configured = Callable[..., Config]
 STEPS = 12
@@ -32,7 +32,7 @@ def rates(optimizer: torch.optim.Optimizer, schedule: LRScheduler, steps: int = 
     return found
 
 
-def groups(experiment: build.Experiment) -> dict[str, dict[str, Any]]:
+def groups(experiment: Experiment) -> dict[str, dict[str, Any]]:
     """Name of a parameter -> the group it is in."""
     names = {id(parameter): name for name, parameter in experiment.model.named_parameters()}
     found = {}
@@ -57,7 +57,7 @@ ORACLES: dict[str, Callable[[torch.optim.Optimizer], LRScheduler]] = {
 def test_a_schedule_is_torch_s(configured: Configured, name: str) -> None:
     warmup = 5 if name == "onecycle" else 0
     overrides = [f"optim.schedule={name}", "optim.lr=2e-3", f"optim.steps={STEPS}", f"optim.warmup={warmup}", "optim.power=0.7"]
-    experiment = build.experiment(configured(*overrides))
+    experiment = build_experiment(configured(*overrides))
     ours = [step[0] for step in rates(experiment.optimizer, experiment.schedule)]
     oracle = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=2e-3)
     theirs = [step[0] for step in rates(oracle, ORACLES[name](oracle))]
@@ -66,14 +66,14 @@ def test_a_schedule_is_torch_s(configured: Configured, name: str) -> None:
 
 
 def test_poly_begins_after_the_warmup(configured: Configured) -> None:
-    experiment = build.experiment(configured("optim.schedule=poly", "optim.lr=1", "optim.steps=6", "optim.warmup=2"))
+    experiment = build_experiment(configured("optim.schedule=poly", "optim.lr=1", "optim.steps=6", "optim.warmup=2"))
     expected = [1 / 2, 1, *((left / 4) ** 0.9 for left in (4, 3, 2, 1))]
     assert [step[0] for step in rates(experiment.optimizer, experiment.schedule, 6)] == pytest.approx(expected)
 
 
 def test_every_group_follows_the_schedule(configured: Configured) -> None:
     overrides = ["optim.lr=1e-2", "optim.encoder_lr=1e-3", "optim.layer_decay=0.5", f"optim.steps={STEPS}", "optim.warmup=3"]
-    experiment = build.experiment(configured(*overrides, "optim.schedule=poly"))
+    experiment = build_experiment(configured(*overrides, "optim.schedule=poly"))
     starts = [float(group["initial_lr"]) for group in experiment.optimizer.param_groups]
     assert starts[0] == 1e-2  # the rate that the log has
     assert len(set(starts)) > 3
@@ -120,7 +120,7 @@ def test_the_stages_of_a_resnet_are_told_apart() -> None:
 
 def test_deeper_layers_of_the_encoder_learn_slower(configured: Configured) -> None:
     overrides = ["optim.lr=1e-2", "optim.encoder_lr=4e-3", "optim.layer_decay=0.5", "optim.weight_decay=0.1", "optim.warmup=0"]
-    found = groups(build.experiment(configured(*overrides)))
+    found = groups(build_experiment(configured(*overrides)))
     rate = {name: group["lr"] for name, group in found.items()}
     # One block a stage: the stem is 4 layers before the last.
     assert rate["encoder.body.patch_embed.proj.weight"] == pytest.approx(4e-3 / 16)
@@ -134,16 +134,16 @@ def test_deeper_layers_of_the_encoder_learn_slower(configured: Configured) -> No
 
 
 def test_the_encoder_learns_at_the_common_rate_by_default(configured: Configured) -> None:
-    experiment = build.experiment(configured("optim.lr=3e-4", "optim.warmup=0"))
+    experiment = build_experiment(configured("optim.lr=3e-4", "optim.warmup=0"))
     assert [group["lr"] for group in experiment.optimizer.param_groups] == [3e-4, 3e-4]
     assert [group["weight_decay"] for group in experiment.optimizer.param_groups] == [0.05, 0.0]
 
 
 def test_log_variances_learn_at_their_own_rate_without_decay(configured: Configured) -> None:
     overrides = ["balance.method=uncertainty", "optim.lr=1e-3", "optim.warmup=0"]
-    default = groups(build.experiment(configured(*overrides)))["balance"]
+    default = groups(build_experiment(configured(*overrides)))["balance"]
     assert (default["lr"], default["weight_decay"]) == (1e-3, 0.0)
-    own = groups(build.experiment(configured(*overrides, "balance.options={lr: 0.02}")))
+    own = groups(build_experiment(configured(*overrides, "balance.options={lr: 0.02}")))
     assert (own["balance"]["lr"], own["balance"]["weight_decay"]) == (0.02, 0.0)
     assert own["encoder.body.patch_embed.proj.bias"]["lr"] == 1e-3
 
@@ -151,7 +151,7 @@ def test_log_variances_learn_at_their_own_rate_without_decay(configured: Configu
 def test_a_frozen_encoder_stays_as_it_is(configured: Configured, train_run: Callable[..., Path]) -> None:
     overrides = ["optim.freeze_encoder=true", "optim.steps=2", "eval.every=0", "model.backbone_args.drop_path_rate=0.5"]
     config = configured(*overrides)
-    experiment = build.experiment(config)
+    experiment = build_experiment(config)
     start = {name: value.clone() for name, value in experiment.model.state_dict().items()}
     assert not any(name.startswith("encoder.") for name in groups(experiment))
     assert len(groups(experiment)) == len([name for name, _ in experiment.model.named_parameters() if "decoder." in name])
@@ -166,13 +166,13 @@ def test_a_frozen_encoder_stays_as_it_is(configured: Configured, train_run: Call
 
 def test_a_frozen_encoder_drops_nothing_and_learns_no_statistics(configured: Configured) -> None:
     backbone = ["model.backbone=test_resnet", "model.backbone_args={drop_path_rate: 0.5}", "model.num_heads=1"]
-    frozen = build.experiment(configured(*backbone, "optim.freeze_encoder=true")).model.train()
+    frozen = build_experiment(configured(*backbone, "optim.freeze_encoder=true")).model.train()
     images = torch.rand(2, 3, 48, 40)
     assert frozen.decoder.training
     first, second = frozen.encode(images), frozen.encode(images)
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
     assert int(frozen.encoder.body.bn1.num_batches_tracked) == 0  # type: ignore[union-attr, arg-type]
-    learning = build.experiment(configured(*backbone)).model.train()
+    learning = build_experiment(configured(*backbone)).model.train()
     learning.encode(images)
     assert int(learning.encoder.body.bn1.num_batches_tracked) == 1  # type: ignore[union-attr, arg-type]
 
@@ -182,7 +182,7 @@ def test_layers_that_are_not_known_are_refused(configured: Configured) -> None:
     with pytest.raises(
         ValueError, match=r"optim\.layer_decay: got 0\.9 with hiera_tiny_224, whose layers are not known; .* 1\.0"
     ):
-        build.experiment(configured("optim.layer_decay=0.9", *overrides))
+        build_experiment(configured("optim.layer_decay=0.9", *overrides))
 
 
 @pytest.mark.parametrize("rate", ["optim.encoder_lr=1e-4", "optim.layer_decay=0.9"])
@@ -190,20 +190,20 @@ def test_a_rate_of_a_frozen_encoder_is_refused(configured: Configured, rate: str
     with pytest.raises(
         ValueError, match=r"optim\.freeze_encoder: got true, with .*; expected no rates of an encoder .*; leave"
     ):
-        build.experiment(configured("optim.freeze_encoder=true", rate))
+        build_experiment(configured("optim.freeze_encoder=true", rate))
 
 
 # --- The section `balance` ---
 
 
 def test_a_config_names_its_balance(configured: Configured) -> None:
-    uncertainty = build.experiment(configured("balance.method=uncertainty", "tasks={segment_semantic: 2, normal: 3}")).balance
+    uncertainty = build_experiment(configured("balance.method=uncertainty", "tasks={segment_semantic: 2, normal: 3}")).balance
     assert isinstance(uncertainty, Uncertainty)
     assert uncertainty.weights() == {"segment_semantic": 2.0, "normal": 1.5}  # a class counts whole, a value half
-    gradnorm = build.experiment(configured("balance.method=gradnorm", "balance.options={alpha: 0.25}")).balance
+    gradnorm = build_experiment(configured("balance.method=gradnorm", "balance.options={alpha: 0.25}")).balance
     assert isinstance(gradnorm, GradNorm)
     assert gradnorm.alpha == 0.25
-    dwa: Any = build.experiment(configured("balance.method=dwa", "optim.accumulate=1", "data.batch_size=2")).balance
+    dwa: Any = build_experiment(configured("balance.method=dwa", "optim.accumulate=1", "data.batch_size=2")).balance
     assert (dwa.period, dwa.temperature) == (3, 2.0)  # six views
 
 
@@ -236,4 +236,4 @@ def test_a_config_names_its_balance(configured: Configured) -> None:
 )
 def test_a_balance_that_cannot_be_is_refused(configured: Configured, overrides: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build.experiment(configured(*overrides))
+        build_experiment(configured(*overrides))

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mult.data.disk.encodings import CLASSES
+from mult.data.disk.splits import published_list
 from mult.data.sample import IGNORE, Reader, Sample
-from mult.data.taskonomy.dataset import published_list
 
 SPACES = ("taskonomy", "nyu13", "nyu40")
 

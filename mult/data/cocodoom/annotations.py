@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mult.data.sample import IGNORE
-from mult.data.taskonomy.index import cache_folder, write_atomically
+from mult.files import cache_folder, write_atomically
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]

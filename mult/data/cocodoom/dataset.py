@@ -21,10 +21,10 @@ import torch
 from torch.utils.data import Dataset
 
 from mult.data.cocodoom.annotations import Annotations
-from mult.data.disk.encodings import GRAY_16_BIT, Array, read_pixels
-from mult.data.prepare.derive import FROM_DEPTH, Cache, why_absent
+from mult.data.disk.derived import FROM_DEPTH, Cache, why_absent
+from mult.data.disk.images import GRAY_16_BIT, Array, read_pixels
+from mult.data.disk.splits import SPLITS
 from mult.data.sample import IGNORE, Sample
-from mult.data.taskonomy.dataset import SPLITS
 from mult.labels import Intrinsics
 from mult.tasks import TASKS
 

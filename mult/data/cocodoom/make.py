@@ -30,10 +30,10 @@ from mult.data.cocodoom import doom_map as doommap
 from mult.data.cocodoom.annotations import runs_of_mask
 from mult.data.cocodoom.dataset import FLAT, NO_DEPTH, SKY, UNITS_PER_MAP_UNIT, WALL
 from mult.data.cocodoom.doom_map import Camera, Map, Real
-from mult.data.disk.encodings import Mask, write_png
+from mult.data.disk.images import Mask, write_png
 from mult.data.disk.parameters import Parameter, settle
 from mult.data.parallel import in_processes
-from mult.data.taskonomy.index import write_atomically
+from mult.files import write_atomically
 from mult.labels import Intrinsics
 
 PARAMETERS = {"maps": Parameter(16, 4, 32), "views": Parameter(24, 1), "seed": Parameter(0, 0)}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mult.data.taskonomy.index import write_atomically
+from mult.files import write_atomically
 
 
 class Parameter(NamedTuple):

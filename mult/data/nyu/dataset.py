@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mult.data.disk.encodings import Array
+from mult.data.disk.camera import Camera
+from mult.data.disk.derived import DERIVABLE, Cache, warn_of_median
+from mult.data.disk.images import Array
+from mult.data.disk.splits import SPLITS, published_list
 from mult.data.nyu.forms import form_of
-from mult.data.prepare.derive import DERIVABLE, Cache, warn_of_median
-from mult.data.prepare.rgbd import Camera
 from mult.data.sample import IGNORE, BadFileError, Sample
-from mult.data.taskonomy.dataset import SPLITS, published_list
 from mult.labels import Intrinsics
 from mult.tasks import TASKS
 

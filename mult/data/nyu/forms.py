@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mult.data.disk.encodings import GRAY, GRAY_16_BIT, Array, Mask, read_image, read_npy, read_pixels
+from mult.data.disk.images import GRAY, GRAY_16_BIT, Array, Mask, read_image, read_npy, read_pixels
 from mult.data.nyu.unpack import DEPTH_UNITS_PER_M, FOLDERS, LABELS, META, VIEWS
 from mult.data.sample import BadFileError
 

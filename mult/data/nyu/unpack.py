@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mult.data.disk.encodings import Array, write_png
-from mult.data.prepare.derive import warn_of_median
-from mult.data.taskonomy.index import write_atomically
+from mult.data.disk.derived import warn_of_median
+from mult.data.disk.images import Array, write_png
+from mult.files import write_atomically
 
 VIEWS = 1449
 LABELS = 894

@@ -18,9 +18,9 @@ import torch
 from tqdm import tqdm
 
 from mult import labels
-from mult.data.disk.encodings import Array
+from mult.data.disk.derived import FROM_COLOUR, PLAUSIBLE_MEDIAN_M
+from mult.data.disk.images import Array
 from mult.data.parallel import in_processes
-from mult.data.prepare.derive import FROM_COLOUR, PLAUSIBLE_MEDIAN_M
 from mult.data.sample import BadFileError, Reader, Sample
 from mult.tasks import TASKS
 

@@ -6,9 +6,6 @@ is named by its frame's place among all pairs of the folders, so ranges of one f
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import os
 import re
 import warnings
@@ -21,34 +18,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from mult.data.disk.encodings import DEPTH_UNITS_PER_M, GRAY_16_BIT, NO_GEOMETRY, UNREADABLE, Mask, read_npy, read_pixels
+from mult.data.disk.camera import Camera
+from mult.data.disk.derived import DERIVABLE, warn_of_median
+from mult.data.disk.encodings import DEPTH_UNITS_PER_M, NO_GEOMETRY
+from mult.data.disk.images import GRAY_16_BIT, UNREADABLE, Mask, read_npy, read_pixels
+from mult.data.disk.splits import _check_split, _record_split
 from mult.data.parallel import in_processes
-from mult.data.prepare.derive import DERIVABLE, Geometry, derive, warn_of_median
-from mult.data.taskonomy.dataset import SPLITS, view_complete, write_view
-from mult.data.taskonomy.index import write_atomically
-from mult.labels import Intrinsics
+from mult.data.prepare.derive import Geometry, derive
+from mult.data.taskonomy.write import view_complete, write_view
 
 RGB_SUFFIXES = (".jpg", ".jpeg", ".png")
 DEPTH_SUFFIXES = (".png", ".npy")
-
-
-@dataclass(frozen=True)
-class Camera:
-    """What turns a depth file into geometry: units a metre, and (fx, fy, cx, cy) in pixel indices."""
-
-    depth_scale: float
-    intrinsics: Intrinsics
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.depth_scale) and self.depth_scale > 0):
-            raise ValueError(
-                f"depth-scale: got {self.depth_scale}; expected depth units a metre, above 0; 1000 if depth is in millimetres"
-            )
-        finite = all(math.isfinite(value) for value in self.intrinsics)
-        if not (len(self.intrinsics) == 4 and finite and min(self.intrinsics[:2]) > 0):
-            raise ValueError(
-                f"intrinsics: got {self.intrinsics}; expected fx fy cx cy with fx, fy above 0; give them in pixels"
-            )
 
 
 @dataclass(frozen=True)
@@ -205,39 +185,6 @@ def _read_depth(path: Path, scale: float) -> tuple[NDArray[np.float64], Mask]:
     if stored.dtype.kind != "f":
         measured &= stored != NO_GEOMETRY
     return np.where(measured, stored, 0).astype(np.float64) / scale, measured
-
-
-def _read_splits(path: Path) -> list[list[str]]:
-    """The rows below the header of a splits.csv; none where there is no such file."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        header, *rows = [row for row in csv.reader(file) if row] or [[]]
-    if header != ["id", *SPLITS]:
-        raise ValueError(f"{path}: got the columns {header}; expected id,{','.join(SPLITS)}; repair or remove the file")
-    return rows
-
-
-def _check_split(path: Path, building: str, split: str) -> None:
-    if split not in SPLITS:
-        raise ValueError(f"split: got {split!r}; expected one of {SPLITS}; choose one of them")
-    for name, *flags in _read_splits(path):
-        if name == building and flags != _flags(split):
-            raise ValueError(
-                f"{path}: got building {building!r} for split {split!r}; expected the split it has there, as its views would "
-                "be in two; name another building"
-            )
-
-
-def _record_split(path: Path, building: str, split: str) -> None:
-    rows = [row for row in _read_splits(path) if row[0] != building]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([["id", *SPLITS], *rows, [building, *_flags(split)]])
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
-
-
-def _flags(split: str) -> list[str]:
-    return [str(int(name == split)) for name in SPLITS]
 
 
 def _warn_of_depth(result: Annotated, camera: Camera) -> None:

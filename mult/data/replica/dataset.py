@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from mult.data.disk.splits import published_list, read_splits
 from mult.data.replica.instances import Instances
 from mult.data.replica.sequences import Sequences, scenes_in
 from mult.data.sample import Sample, empty_target
-from mult.data.taskonomy.dataset import Taskonomy, published_list, read_splits
+from mult.data.taskonomy.dataset import Taskonomy
 from mult.labels import Intrinsics
 from mult.tasks import TASKS
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mult.data.disk.encodings import GRAY, Array, Mask, read_pixels
+from mult.data.disk.images import GRAY, Array, Mask, read_pixels
 from mult.data.sample import IGNORE, BadFileError
 
 _UNKNOWN = -1

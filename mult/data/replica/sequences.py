@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from mult.data.disk.encodings import GRAY_16_BIT, NO_GEOMETRY, Array, read_image, read_pixels
-from mult.data.prepare.derive import Cache, warn_of_median
-from mult.data.prepare.rgbd import Camera
+from mult.data.disk.camera import Camera
+from mult.data.disk.derived import Cache, warn_of_median
+from mult.data.disk.encodings import NO_GEOMETRY
+from mult.data.disk.images import GRAY_16_BIT, Array, read_image, read_pixels
+from mult.data.disk.splits import SPLITS, published_list, read_splits
 from mult.data.sample import BadFileError, Sample
-from mult.data.taskonomy.dataset import SPLITS, published_list, read_splits
 from mult.labels import Intrinsics
 from mult.tasks import TASKS
 

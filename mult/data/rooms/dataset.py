@@ -24,8 +24,9 @@ from mult.data.rooms.kinds import KINDS
 from mult.data.rooms.render import view as render
 from mult.data.rooms.room import Scene
 from mult.data.sample import IGNORE
-from mult.data.taskonomy.dataset import Taskonomy, view_complete, write_view
-from mult.data.taskonomy.index import write_atomically
+from mult.data.taskonomy.dataset import Taskonomy
+from mult.data.taskonomy.write import view_complete, write_view
+from mult.files import write_atomically
 
 PARAMETERS = {
     "buildings": Parameter(40, least=3),

@@ -6,40 +6,26 @@ need not be square.
 
 from __future__ import annotations
 
-import csv
 import difflib
 import json
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from mult.data.disk.encodings import (
-    CLASSES,
-    ENCODINGS,
-    GRAY,
-    GRAY_16_BIT,
-    NO_GEOMETRY,
-    Array,
-    Mask,
-    read_image,
-    read_pixels,
-    require,
-    write_png,
-)
-from mult.data.prepare.derive import Cache
+from mult.data.disk.derived import Cache
+from mult.data.disk.encodings import CLASSES, ENCODINGS, NO_GEOMETRY
+from mult.data.disk.images import GRAY, GRAY_16_BIT, Array, Mask, read_image, read_pixels
+from mult.data.disk.splits import SPLITS, published_list, read_splits
 from mult.data.sample import Sample
-from mult.data.taskonomy.index import Index, write_atomically
+from mult.data.taskonomy.index import Index
 from mult.tasks import TASKS
 
-SPLITS = ("train", "val", "test")
 SUBSETS = ("tiny", "medium", "full", "fullplus")
 
 
@@ -227,84 +213,9 @@ def _known(what: str, name: object, names: Iterable[str]) -> None:
         )
 
 
-def published_list(name: str, suffix: str = "csv") -> Path:
-    """A list of splits that comes with the package."""
-    return Path(str(resources.files("mult.data"))) / "lists" / f"{name}.{suffix}"
-
-
 def _is_listed(building: str, listed: Mapping[str, object]) -> bool:
     return building in listed or any(building in read_splits(published_list(f"taskonomy_{subset}")) for subset in SUBSETS)
 
 
-def read_splits(path: Path) -> dict[str, set[str]]:
-    """building -> the splits it is in."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # with a byte order mark, as spreadsheets write, or without
-            reader = csv.DictReader(file)
-            rows = list(reader)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: got no CSV in UTF-8 ({error}); expected id,train,val,test; save it as that") from error
-    if not {"id", *SPLITS} <= set(reader.fieldnames or ()):
-        raise ValueError(
-            f"{path}: got the columns {reader.fieldnames}; expected id,train,val,test; write them as the file's first line"
-        )
-    for row in rows:
-        for split in SPLITS:
-            if row[split] not in ("0", "1"):
-                raise ValueError(f"{path}: {row['id']}: {split}: got {row[split]!r}; expected 0 or 1; correct the line")
-    return {row["id"]: {split for split in SPLITS if row[split] == "1"} for row in rows}
-
-
 def _some(names: list[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "(none)"
-
-
-def write_view(
-    root: str | Path,
-    building: str,
-    point: int,
-    view: int,
-    *,
-    image: NDArray[np.uint8],
-    targets: Mapping[str, Array],
-    valid: Mask,
-    intrinsics: tuple[float, float, float, float],
-) -> None:
-    """Write one view as `<root>/<task>/<building>/point_P_view_V_domain_D.png`, with `mask_valid` and, last,
-    `point_info`.
-
-    image (H, W, 3); targets in the library's units: (C, H, W), class ids (H, W) with 255 = uncertain; valid (H, W):
-    where there is geometry, without which depth, normals and reshading are coded as missing whatever they hold. So is
-    a normal of zeros. intrinsics (fx, fy, cx, cy) in pixel indices. Every file is written under a temporary name and
-    then renamed, so the view is complete as soon as its `point_info` exists. Raises ValueError, before anything is
-    written, for a task that Taskonomy does not have, for shapes that differ and for values that the encoding cannot
-    hold.
-    """
-    height, width = valid.shape
-    got = f"{image.dtype} {image.shape}"
-    require(image.dtype == np.uint8 and image.shape == (height, width, 3), "an image", got, f"uint8 {(height, width, 3)}")
-    coded: dict[str, tuple[str, Array]] = {"rgb": ("rgb", image)}
-    for task, target in targets.items():
-        _known("write_view", task, ENCODINGS)
-        channels = TASKS[task].channels
-        shape = (height, width) if channels is None else (channels, height, width)
-        require(target.shape == shape, f"{task} of shape", target.shape, str(shape))
-        coded[task] = (ENCODINGS[task].ending, ENCODINGS[task].encode(target, valid))
-    coded["mask_valid"] = ("mask_valid", valid.astype(np.uint8) * 255)
-    for folder, (ending, pixels) in coded.items():
-        write_png(Path(root, folder, building, f"point_{point}_view_{view}_domain_{ending}.png"), pixels)
-
-    fx, fy, cx, cy = (float(value) for value in intrinsics)
-    info: dict[str, object] = {"intrinsics": [fx, fy, cx, cy], "size": [height, width]}
-    if height == width and math.isclose(fx, fy):
-        info["field_of_view_rads"] = 2 * math.atan(width / 2 / fx)
-    write_atomically(_info_path(root, building, point, view), lambda file: file.write(json.dumps(info).encode()))
-
-
-def view_complete(root: str | Path, building: str, point: int, view: int) -> bool:
-    """Whether `write_view` has finished this view."""
-    return _info_path(root, building, point, view).exists()
-
-
-def _info_path(root: str | Path, building: str, point: int, view: int) -> Path:
-    return Path(root, "point_info", building, f"point_{point}_view_{view}_domain_point_info.json")

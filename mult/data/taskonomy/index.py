@@ -18,14 +18,16 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mult.files import cache_folder, write_atomically
 
 
 class Domain(NamedTuple):
@@ -56,18 +58,6 @@ _VERSION = 1
 _TICK_NS = 20_000_000  # no coarser than file systems' clocks, so that two changes a tick apart differ in mtime
 _VIEW_NAMES = re.compile(r"(?:point_\d{1,9}_view_\d{1,9}(?:\n|\Z))*")
 _VIEW_NAME = re.compile(r"^point_\d{1,9}_view_\d{1,9}$", re.MULTILINE)
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Let `write` fill a file of a temporary name beside `path`, then rename it: nobody sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Index:
@@ -162,12 +152,6 @@ class Index:
                 "at every start; set XDG_CACHE_HOME to a folder that can be written",
                 stacklevel=3,
             )
-
-
-def cache_folder(root: Path) -> Path:
-    """Where what is known of a root is kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base, "mult", "index", hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16])
 
 
 @dataclass

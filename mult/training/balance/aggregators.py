@@ -35,7 +35,7 @@ _MEMORY = {
 """What the weighting of each aggregator that remembers must be given back; `state_dict` lacks it or cannot load it."""
 
 OURS = ("fixed", "uncertainty", "dwa", "gradnorm")
-"""The methods that need no TorchJD, for messages (their options: optim.BALANCES)."""
+"""The methods that need no TorchJD, for messages (their options: BALANCES)."""
 
 
 def aggregators() -> dict[str, Any]:

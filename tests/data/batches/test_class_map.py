@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mult import build
+from mult.build import build_dataset, build_mixture
 from mult.config import Config, DataConfig, load_config, load_data_config
 from mult.data import NYU
 from mult.data.batches.class_map import Mapped, space
@@ -113,10 +113,10 @@ def data_of(root: Path, **more: Any) -> DataConfig:
 
 def test_a_config_maps_its_dataset(root: Path) -> None:
     data = data_of(root, class_map={"to": TO, "classes": MAPPING})
-    views = build.dataset(data, ["segment_semantic", "depth_zbuffer"], "test")
+    views = build_dataset(data, ["segment_semantic", "depth_zbuffer"], "test")
     assert views.classes == {"segment_semantic": TO}
     assert sorted(np.unique(views[0]["targets"]["segment_semantic"])) == [0, 1, 2, 255]
-    assert build.dataset(data, ["depth_zbuffer"], "test").classes == {}
+    assert build_dataset(data, ["depth_zbuffer"], "test").classes == {}
     with pytest.raises(ValueError, match=r"data.class_map.to: got nothing; expected a string or a list"):
         data_of(root, class_map={"classes": MAPPING})
 
@@ -127,7 +127,7 @@ def test_a_mixture_maps_each_dataset_by_its_own(root: Path) -> None:
     tree: dict[str, Any] = {"run": {"name": "x"}, "tasks": {"segment_semantic": 1}, "optim": {"lr": 1e-3, "steps": 1}}
     data = Config.from_dict({**tree, "data": both}).data
     with pytest.raises(ValueError, match=r"got two label spaces of segment_semantic: .* 3 classes .* map the classes of one"):
-        build.mixture([data, *data.mix], ["segment_semantic"])
+        build_mixture([data, *data.mix], ["segment_semantic"])
 
 
 def test_the_map_of_the_nyu_config_has_no_gap(root: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mult import build
+from mult.build import build_eval_batches
 from mult.data import Taskonomy
 from mult.data.batches.corruptions import AMOUNTS, Corrupted, Corruption, parse
 from mult.evaluation import evaluate
@@ -70,11 +70,11 @@ def test_severity_0_is_the_image(image: torch.Tensor) -> None:
 def test_neither_batches_nor_workers_nor_shares_matter(tree_root: Path) -> None:
     views = Taskonomy(tree_root, split="train", tasks=("reshading", "depth_zbuffer"))
     noisy = Corrupted(views, (48, 40), Corruption("noise", 3))
-    one = [batch["image"] for batch in build.eval_batches(noisy, (48, 40), batch_size=1, workers=0)]
-    other = [batch["image"] for batch in build.eval_batches(noisy, (48, 40), batch_size=4, workers=2)]
+    one = [batch["image"] for batch in build_eval_batches(noisy, (48, 40), batch_size=1, workers=0)]
+    other = [batch["image"] for batch in build_eval_batches(noisy, (48, 40), batch_size=4, workers=2)]
     assert torch.equal(torch.cat(one), torch.cat(other))
     assert not torch.equal(one[0], one[1])
-    clean = torch.cat([batch["image"] for batch in build.eval_batches(evaluate.share(views), (48, 40), 4, 0)])
+    clean = torch.cat([batch["image"] for batch in build_eval_batches(evaluate.share(views), (48, 40), 4, 0)])
     residual = torch.cat(one) - clean
     assert float((residual[0] - residual[1]).abs().mean()) > 0.05  # every view has its own
     for i in range(len(views)):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mult.data.prepare.check import SCALES, judge_frame, judge_scale, spread
-from mult.data.taskonomy.dataset import write_view
+from mult.data.taskonomy.write import write_view
 from mult.labels import reshading
 
 SIZE, FOCAL = 96, 90.0

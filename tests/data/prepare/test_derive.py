@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mult.data import Taskonomy
-from mult.data.prepare.derive import Cache, fill
+from mult.data.disk.derived import Cache
+from mult.data.prepare.derive import fill
 from mult.labels import edge_texture, keypoints2d
 
 Array = NDArray[Any]

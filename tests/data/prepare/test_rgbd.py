@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mult.data import Taskonomy
-from mult.data.prepare.rgbd import Annotated, Camera, annotate_folder
+from mult.data.disk.camera import Camera
+from mult.data.prepare.rgbd import Annotated, annotate_folder
 from mult.labels import edge_texture, keypoints2d
 
 ROOT = Path(__file__).resolve().parents[3]

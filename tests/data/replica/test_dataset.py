@@ -252,7 +252,7 @@ def test_omnidata_s_instances_need_a_class_map_too(rendered: Path) -> None:
 
 
 def test_the_published_split_is_copied_right() -> None:
-    from mult.data.taskonomy.dataset import published_list, read_splits
+    from mult.data.disk.splits import published_list, read_splits
 
     splits = read_splits(published_list("replica"))
     assert [sum(name in of for of in splits.values()) for name in ("train", "val", "test")] == [10, 4, 4]

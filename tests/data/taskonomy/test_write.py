@@ -12,7 +12,7 @@ from PIL import Image
 from mult import TASKS
 from mult.data import Taskonomy
 from mult.data.disk.encodings import ENCODINGS, encode_prediction
-from mult.data.taskonomy.dataset import view_complete, write_view
+from mult.data.taskonomy.write import view_complete, write_view
 
 
 def view(**changes: Any) -> dict[str, Any]:
