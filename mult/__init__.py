@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mult.config import load_config
+    from mult.errors import UserError
     from mult.predict import Predictor
     from mult.tasks import TASKS, Task
 
-__all__ = ["TASKS", "Predictor", "Task", "load_config"]
+__all__ = ["TASKS", "Predictor", "Task", "UserError", "load_config"]
 __version__ = "0.1.0"
 
-_HOME = {"TASKS": "mult.tasks", "Task": "mult.tasks", "Predictor": "mult.predict", "load_config": "mult.config.sections"}
+_HOME = {
+    "TASKS": "mult.tasks",
+    "Task": "mult.tasks",
+    "Predictor": "mult.predict",
+    "UserError": "mult.errors",
+    "load_config": "mult.config",
+}
 
 
 def __getattr__(name: str) -> Any:

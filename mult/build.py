@@ -15,6 +15,7 @@ from mult.data.batches.class_map import Mapped
 from mult.data.batches.mixture import Mixture, label_spaces
 from mult.data.disk.derived import why_absent
 from mult.data.sample import EvalBatch, Reader, Sample, collate_eval
+from mult.errors import UserError
 from mult.models import MulT
 from mult.runtime.loader import Loader
 from mult.tasks import TASKS
@@ -29,16 +30,16 @@ DATASETS: dict[str, Callable[..., Reader]] = {
 
 
 def task_names(config: Config) -> list[str]:
-    """The config's tasks in the order of TASKS; ValueError for one that is not there."""
+    """The config's tasks in the order of TASKS; UserError for one that is not there."""
     for task in config.tasks:
         if task not in TASKS:
             remedy = _nearest(task, TASKS, "leave it out")
-            raise ValueError(f"tasks: got {task!r}; expected some of {', '.join(TASKS)}; {remedy}")
+            raise UserError(f"tasks: got {task!r}; expected some of {', '.join(TASKS)}; {remedy}")
     return [task for task in TASKS if task in config.tasks]
 
 
 def build_dataset(data: DataConfig, tasks: Iterable[str], split: str) -> Reader:
-    """The dataset a config names, at the files' own size; ValueError for options it does not take."""
+    """The dataset a config names, at the files' own size; UserError for options it does not take."""
     kind = DATASETS[data.dataset]
     arguments: dict[str, Any] = {"split": split, "tasks": tuple(tasks)}
     known = inspect.signature(kind, eval_str=True).parameters
@@ -47,9 +48,9 @@ def build_dataset(data: DataConfig, tasks: Iterable[str], split: str) -> Reader:
         if name not in taken:
             expected = ", ".join(sorted(taken)) or "none"
             remedy = _nearest(name, taken, "leave it out")
-            raise ValueError(f"data.options: got {name!r} for {data.dataset}; expected {expected}; {remedy}")
+            raise UserError(f"data.options: got {name!r} for {data.dataset}; expected {expected}; {remedy}")
     if data.max_depth_m is not None and "max_depth_m" not in known:
-        raise ValueError(f"data.max_depth_m: got {data.max_depth_m} for {data.dataset}; expected none; leave it out")
+        raise UserError(f"data.max_depth_m: got {data.max_depth_m} for {data.dataset}; expected none; leave it out")
     for name in ("subset", "max_depth_m"):
         if name in known:
             arguments[name] = getattr(data, name)
@@ -66,7 +67,7 @@ def build_dataset(data: DataConfig, tasks: Iterable[str], split: str) -> Reader:
 def build_mixture(parts: Sequence[DataConfig], tasks: Sequence[str]) -> Mixture:
     """What to train on: of several datasets, each gives those of the tasks that it has labels of.
 
-    Raises ValueError for a task that none labels and for two label spaces of one.
+    Raises UserError for a task that none labels and for two label spaces of one.
     """
     names = [f"{part.dataset} ({part.root})" for part in parts]
     if len(parts) == 1:
@@ -75,7 +76,7 @@ def build_mixture(parts: Sequence[DataConfig], tasks: Sequence[str]) -> Mixture:
         available = [build_dataset(part, (), part.split).available for part in parts]
         for task in tasks:
             if not any(task in there for there in available):
-                raise ValueError(
+                raise UserError(
                     f"data: got task {task}, of which none of {', '.join(names)} has labels; expected at least one that does; "
                     "leave the task out or add such a dataset"
                 )
@@ -89,7 +90,7 @@ def build_mixture(parts: Sequence[DataConfig], tasks: Sequence[str]) -> Mixture:
 def build_evaluable(data: DataConfig, model: MulT, split: str) -> tuple[Reader, dict[str, str]]:
     """The dataset with those of a model's tasks that it can score, and {task: why not} for the others.
 
-    Raises ValueError where there is nothing to score.
+    Raises UserError where there is nothing to score.
     """
     plain = build_dataset(data, (), split)
     absent = {task: why_absent(plain, task) for task in model.tasks if task not in plain.available}
@@ -102,7 +103,7 @@ def build_evaluable(data: DataConfig, model: MulT, split: str) -> tuple[Reader, 
             )
     if absent.keys() >= set(model.tasks):
         reasons = "; ".join(f"{task}: {why}" for task, why in absent.items())
-        raise ValueError(f"{data.root}: got nothing to score ({reasons}); expected at least one task; choose other data")
+        raise UserError(f"{data.root}: got nothing to score ({reasons}); expected at least one task; choose other data")
     kept = [task for task in views.tasks if task not in absent]
     return (views if len(kept) == len(views.tasks) else build_dataset(data, kept, split)), absent
 

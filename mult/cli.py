@@ -1,4 +1,4 @@
-"""What the scripts share: a user's mistake ends in one message and exit status 2, a programming error in its traceback."""
+"""What the commands share: how a process ends, and with which exit status."""
 
 from __future__ import annotations
 
@@ -10,39 +10,9 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from mult.errors import UserError
 
-@contextmanager
-def exit_on_user_error() -> Iterator[None]:
-    """Turn a ValueError, OSError or ImportError from the body into `error: message` on stderr and exit status 2.
-
-    By the rules of the library these three say what was got, what was expected and what to do. A FloatingPointError, training
-    that diverged, and a data loader whose worker died end with status 1, Ctrl-C with 130. Anything else is a bug of ours.
-    (`tqdm.write` clears the progress bars first.)
-    """
-    try:
-        yield
-    except (ValueError, OSError, ImportError) as error:
-        tqdm.write(f"error: {_message(error)}", file=sys.stderr)
-        sys.exit(2)
-    except FloatingPointError as error:
-        tqdm.write(f"stopped: {error}", file=sys.stderr)
-        sys.exit(1)
-    except RuntimeError as error:
-        died = re.match(r"DataLoader worker \(pid.*", str(error))
-        if died is None:
-            raise
-        tqdm.write(
-            f"stopped: {died[0].rstrip('. ')}; expected it to live; memory (RAM or /dev/shm) may have run out: lower "
-            "data.workers or data.batch_size; a training goes on with --resume",
-            file=sys.stderr,
-        )
-        sys.exit(1)
-    except KeyboardInterrupt:
-        tqdm.write("stopped: interrupted", file=sys.stderr)
-        sys.exit(130)
-
-
-_EXPECTED = {
+_REMEDIES = {
     errno.ENOENT: "a file or folder of that name; check the path",
     errno.ENOTDIR: "a folder where its path has a file; choose another path",
     errno.EEXIST: "nothing of that name; choose another path",
@@ -53,14 +23,47 @@ _EXPECTED = {
     errno.EDQUOT: "room in the user's quota; make room or choose another path",
     errno.ENAMETOOLONG: "a name that the file system takes; choose a shorter one",
 }
-"""Of the system's own errors, which say neither: what was expected and what to do."""
+"""What was expected, and what to do, for the system's errors about a path, which say neither."""
 
 
-def _message(error: Exception) -> str:
-    """What an error says; of one that a worker of a DataLoader raised, which holds the worker's traceback as text, the end."""
-    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-        expected = _EXPECTED.get(error.errno, "a file system that takes it; choose another path")
-        return f"{error.filename}: got {error.strerror!r}; expected {expected}"
+@contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Turn a user's mistake in the body into one message on stderr and exit status 2.
+
+    A user's mistake is a `UserError`, or the system's refusal of a path (no such file, no room on the disk). Training that
+    diverged (FloatingPointError) and a data loader whose worker died end with status 1 and a message, Ctrl-C with 130. Any
+    other exception keeps its traceback. (`tqdm.write` clears the progress bars first.)
+    """
+    try:
+        yield
+    except UserError as error:
+        _end(2, f"error: {_without_traceback(error)}")
+    except OSError as error:
+        if error.errno not in _REMEDIES or error.filename is None:
+            raise
+        _end(2, f"error: {error.filename}: got {error.strerror!r}; expected {_REMEDIES[error.errno]}")
+    except FloatingPointError as error:
+        _end(1, f"stopped: {error}")
+    except RuntimeError as error:
+        died = re.match(r"DataLoader worker \(pid.*", str(error))
+        if died is None:
+            raise
+        _end(
+            1,
+            f"stopped: {died[0].rstrip('. ')}; expected it to live; memory (RAM or /dev/shm) may have run out: lower "
+            "data.workers or data.batch_size; a training goes on with --resume",
+        )
+    except KeyboardInterrupt:
+        _end(130, "stopped: interrupted")
+
+
+def _end(status: int, message: str) -> None:
+    tqdm.write(message, file=sys.stderr)
+    sys.exit(status)
+
+
+def _without_traceback(error: UserError) -> str:
+    """The error's message; where a worker of a DataLoader raised it, torch put the worker's traceback before it."""
     text = str(error)
     if not text.startswith("Caught "):
         return text

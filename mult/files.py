@@ -13,13 +13,15 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from mult.errors import UserError
+
 
 def read_json(path: Path) -> Any:
-    """Raises ValueError, naming the file, where it is missing or not JSON."""
+    """Raises UserError, naming the file, where it is missing or not JSON."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: cannot be read as JSON ({error}); expected a file that mult wrote; it is missing or damaged: make it anew"
         ) from error
 
@@ -40,12 +42,12 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Raises ValueError, naming the file, where it is missing or no .npz."""
+    """Raises UserError, naming the file, where it is missing or no .npz."""
     try:
         with np.load(path) as arrays:
             return dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: cannot be read as arrays ({error}); expected a file that mult wrote; evaluate again"
         ) from error
 

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mult.errors import UserError
+
 Intrinsics = tuple[float, float, float, float]
 Bool = NDArray[np.bool_]
 Real = NDArray[np.floating[Any]]
@@ -27,13 +29,13 @@ def edge_texture(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Texture edges: Canny's gradient magnitude before its suppression.
 
     `rgb` is uint8 (H, W, 3). Returns float32 (1, H, W), the files' 16-bit value / 65535; the outermost rows and columns
-    are 0. Raises ValueError for another shape or dtype, ImportError without scikit-image.
+    are 0. Raises UserError for another shape or dtype, and without scikit-image.
     """
     gray = _gray("labels.edge_texture", rgb)
     try:
         from skimage.filters import gaussian, sobel
     except ImportError as error:
-        raise ImportError(_NO_SKIMAGE.format("labels.edge_texture")) from error
+        raise UserError(_NO_SKIMAGE.format("labels.edge_texture")) from error
     inside = gaussian(np.ones_like(gray), _EDGE_SIGMA, mode="constant")
     edges = sobel(gaussian(gray, _EDGE_SIGMA, mode="constant") / inside)
     edges[[0, -1], :] = 0
@@ -45,14 +47,14 @@ def keypoints2d(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Keypoint strength: SURF's response before its suppression, the largest over ten scales.
 
     `rgb` is uint8 (H, W, 3). Returns float32 (1, H, W) >= 0, the files' 16-bit value / 65535; a flat image is not
-    quite 0, as the box filters of some scales do not cancel. Raises ValueError for another shape or dtype, ImportError
+    quite 0, as the box filters of some scales do not cancel. Raises UserError for another shape or dtype, and
     without scikit-image.
     """
     gray = _gray("labels.keypoints2d", rgb)
     try:
         from skimage.feature import hessian_matrix_det
     except ImportError as error:
-        raise ImportError(_NO_SKIMAGE.format("labels.keypoints2d")) from error
+        raise UserError(_NO_SKIMAGE.format("labels.keypoints2d")) from error
     response = np.zeros_like(gray)
     for sigma in _KEYPOINT_SIGMAS:
         np.maximum(response, hessian_matrix_det(gray, sigma, approximate=True), out=response)
@@ -63,11 +65,11 @@ def reshading(depth_m: Real, normal: Real, intrinsics: Intrinsics, valid: Bool) 
     """Shading by a lamp at the camera: 1.6 * 8 / (8 + r^2) * max(0, n.l), r metres from the camera, l towards it.
 
     `depth_m` (H, W) is along z, `normal` (3, H, W) unit vectors, `valid` bool (H, W). Returns float32 (1, H, W) in
-    [0, 1] (cut at 1), 0 where invalid. Raises ValueError for shapes or dtypes that do not fit together.
+    [0, 1] (cut at 1), 0 where invalid. Raises UserError for shapes or dtypes that do not fit together.
     """
     _check_geometry("labels.reshading", depth_m, intrinsics, valid)
     if normal.shape != (3, *depth_m.shape):
-        raise ValueError(
+        raise UserError(
             f"labels.reshading: got normal of shape {normal.shape}; expected {(3, *depth_m.shape)}; pass channels first"
         )
     fx, fy, cx, cy = intrinsics
@@ -89,7 +91,7 @@ def normals_from_depth(depth_m: Real, intrinsics: Intrinsics, valid: Bool) -> tu
 
     `depth_m` (H, W) is along z, `valid` bool (H, W). Returns float32 (3, H, W) unit vectors and bool (H, W); where the
     latter is False (invalid, not finite or not positive depth, or no window with three pixels off a line) the normal is
-    0. Raises ValueError for shapes or dtypes that do not fit together.
+    0. Raises UserError for shapes or dtypes that do not fit together.
     """
     _check_geometry("labels.normals_from_depth", depth_m, intrinsics, valid)
     valid = valid & np.isfinite(depth_m) & (depth_m > 0)
@@ -167,7 +169,7 @@ def _window_sum(values: Real, across: Real, down: Real) -> Real:
 
 def _gray(where: str, rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-        raise ValueError(
+        raise UserError(
             f"{where}: got {rgb.dtype} {rgb.shape}; expected uint8 (H, W, 3); pass np.asarray(image.convert('RGB'))"
         )
     # Pillow's own weights and rounding: another gray misses Taskonomy's files.
@@ -176,12 +178,8 @@ def _gray(where: str, rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 def _check_geometry(where: str, depth_m: Real, intrinsics: Intrinsics, valid: Bool) -> None:
     if depth_m.ndim != 2 or not np.issubdtype(depth_m.dtype, np.floating):
-        raise ValueError(
-            f"{where}: got depth_m of {depth_m.dtype} {depth_m.shape}; expected float (H, W); convert it to metres"
-        )
+        raise UserError(f"{where}: got depth_m of {depth_m.dtype} {depth_m.shape}; expected float (H, W); convert it to metres")
     if valid.shape != depth_m.shape or valid.dtype != np.bool_:
-        raise ValueError(f"{where}: got valid of {valid.dtype} {valid.shape}; expected bool {depth_m.shape}; True counts")
+        raise UserError(f"{where}: got valid of {valid.dtype} {valid.shape}; expected bool {depth_m.shape}; True counts")
     if len(intrinsics) != 4 or not (intrinsics[0] > 0 and intrinsics[1] > 0):
-        raise ValueError(
-            f"{where}: got intrinsics {intrinsics}; expected (fx, fy, cx, cy) with fx, fy > 0; give them in pixels"
-        )
+        raise UserError(f"{where}: got intrinsics {intrinsics}; expected (fx, fy, cx, cy) with fx, fy > 0; give them in pixels")

@@ -7,7 +7,7 @@ Every loss takes `count`, its denominator. None means what is at hand; a trainin
 (micro-batches, processes) sums `LOSSES[name][1](valid)` over the parts first and gives each part the sum, so that the
 losses of the parts add up to that of the whole. A count of 0 makes the loss 0. An output in half precision is taken to
 float32 first. Whatever an invalid pixel's target holds (NaN too), its gradient is exactly 0; with no valid pixel the
-loss is 0 and so are all gradients. ValueError where shapes disagree.
+loss is 0 and so are all gradients. UserError where shapes disagree.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from mult.errors import UserError
 
 IGNORE = 255
 """The class id of a pixel without a class."""
@@ -93,7 +95,7 @@ def _check(where: str, output: Tensor, target: Tensor, valid: Tensor) -> None:
     """Shapes that broadcast would give a plausible wrong number."""
     expected_valid = (target.shape[0], 1, *target.shape[-2:])
     if output.shape != target.shape or valid.shape != expected_valid or valid.dtype != torch.bool:
-        raise ValueError(
+        raise UserError(
             f"{where}: got output {tuple(output.shape)}, target {tuple(target.shape)}, valid {tuple(valid.shape)} "
             f"{valid.dtype}; expected equal shapes and valid (B, 1, H, W) torch.bool; resize the output to the target"
         )

@@ -43,7 +43,7 @@ class Predictor:
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu", tta: Averaging = "none") -> Predictor:
-        """From a run's folder (its best checkpoint) or a checkpoint's; ValueError where it cannot be read."""
+        """From a run's folder (its best checkpoint) or a checkpoint's; UserError where it cannot be read."""
         model, config = load_checkpoint(path)
         return cls(model, config.data.image_size, device, tta)
 

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from mult.config import load_config, schema
 from mult.data.batches.corruptions import parse
+from mult.errors import UserError
 from mult.evaluation import compare
 from mult.evaluation.results import Evaluated, load
 from mult.evaluation.tables import as_csv, as_markdown, as_text, overview
@@ -61,13 +62,13 @@ class Suite:
 
 
 def read_suite(path: Path) -> Suite:
-    """Raises ValueError for what is wrong in the file, and FileNotFoundError where there is none."""
+    """Raises UserError where there is no such file and for what is wrong in it."""
     if not path.is_file():
-        raise FileNotFoundError(f"suite: got {path}; expected a YAML file; see configs/suites/")
+        raise UserError(f"suite: got {path}; expected a YAML file; see configs/suites/")
     suite = schema.read(Suite, schema.parse_yaml(path.read_text(encoding="utf-8"), str(path)), str(path))
     assert isinstance(suite, Suite)
     if not suite.members or not suite.seeds or len(set(suite.seeds)) < len(suite.seeds):
-        raise ValueError(
+        raise UserError(
             f"{path}: got {len(suite.members)} members and the seeds {suite.seeds}; expected at least one of each, none twice"
         )
     named = {"baselines": suite.baselines}
@@ -77,7 +78,7 @@ def read_suite(path: Path) -> Suite:
     for key, members in named.items():
         for member in members:
             if member not in suite.members:
-                raise ValueError(
+                raise UserError(
                     f"{path}: {key}: got {member!r}; expected some of {', '.join(suite.members)}; add it to members"
                 )
     folders = {name: Path(name) for name in suite.members}
@@ -88,12 +89,12 @@ def read_suite(path: Path) -> Suite:
     for member, config in configs.items():
         uncovered = [task for task in config.tasks if suite.baselines and task not in singles]
         if uncovered:
-            raise ValueError(
+            raise UserError(
                 f"{path}: baselines: got none of {', '.join(uncovered)}, which {member} has; expected a single-task member a "
                 "task; add them, or leave baselines out"
             )
         if Path(member).name != member:
-            raise ValueError(f"{path}: members: got {member!r}; expected the name of a folder; leave out what is not")
+            raise UserError(f"{path}: members: got {member!r}; expected the name of a folder; leave out what is not")
     return suite
 
 
@@ -180,7 +181,7 @@ def _train(base: Path, overrides: Sequence[str], run: Path, scripts: Path) -> st
         is_begun = (run / "config.yaml").exists()
         if is_begun and load_config(run / "config.yaml") == config and _step(run) == config.optim.steps:
             return None
-    except ValueError as error:
+    except UserError as error:
         return str(error)
     why = _call(scripts / "train.py", "--config", str(base), *overrides, *(["--resume"] if is_begun else []))
     if why is None and _step(run) != config.optim.steps:

@@ -28,6 +28,7 @@ from mult.data.disk.splits import SPLITS
 from mult.data.prepare.check import Report, check, spread
 from mult.data.sample import BadFileError, Sample
 from mult.draw import sheet
+from mult.errors import UserError
 from mult.files import write_atomically, write_json
 from mult.tasks import TASKS
 
@@ -78,12 +79,12 @@ def parts(arguments: argparse.Namespace) -> Iterator[tuple[DataConfig, str]]:
         return
     data = read_data(arguments.dataset, arguments.root, arguments.overrides)
     found: list[str] = []
-    absent: dict[str, ValueError] = {}
+    absent: dict[str, UserError] = {}
     for split in arguments.split or SPLITS:
         try:
             build_dataset(data, (), split)
             found.append(split)
-        except ValueError as error:
+        except UserError as error:
             absent[split] = error
     if absent and (arguments.split or not found):
         raise next(iter(absent.values()))

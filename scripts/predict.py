@@ -28,6 +28,7 @@ from mult.data.disk.encodings import CLASSES, ENCODINGS, encode_prediction
 from mult.data.disk.images import UNREADABLE
 from mult.draw import Look, attention_page, picture
 from mult.draw.page import join
+from mult.errors import UserError
 from mult.files import write_atomically
 from mult.predict import Averaging, Maps, Predictor, as_rgb
 from mult.runtime import distributed
@@ -46,13 +47,13 @@ def find_images(inputs: list[str], rename: Callable[[Path], Path]) -> dict[Path,
         elif path.exists():
             found.append((rename(Path(path.stem)), path))
         else:
-            raise ValueError(f"image: got {name}; expected an image or a folder of images; no such file")
+            raise UserError(f"image: got {name}; expected an image or a folder of images; no such file")
     twice = sorted(str(name) for name, times in Counter(name for name, _ in found).items() if times > 1)
     if twice:
-        raise ValueError(f"images: got {twice[0]} more than once; expected names that differ; predict them in separate calls")
+        raise UserError(f"images: got {twice[0]} more than once; expected names that differ; predict them in separate calls")
     if not found:
         known = ", ".join(sorted(ENDINGS))
-        raise ValueError(f"images: got none in {', '.join(inputs)}; expected files ending in {known}; check the folder")
+        raise UserError(f"images: got none in {', '.join(inputs)}; expected files ending in {known}; check the folder")
     return dict(found)
 
 
@@ -115,9 +116,7 @@ class TaskonomyFiles:
                 self.absent[task] = f"the model's classes are not Taskonomy's {len(CLASSES)}"
         self.tasks = [task for task in predictor.tasks if task not in self.absent]
         if not self.tasks:
-            raise ValueError(
-                f"--format taskonomy: got a model of {self.absent}; expected a task it can hold; take --format npz"
-            )
+            raise UserError(f"--format taskonomy: got a model of {self.absent}; expected a task it can hold; take --format npz")
         self.values, self.clipped = Counter[str](), Counter[str]()
 
     @staticmethod
@@ -152,7 +151,7 @@ def parse_points(text: str) -> list[tuple[float, float]]:
         except ValueError:
             x = y = -1.0
         if not (0 <= x <= 1 and 0 <= y <= 1):
-            raise ValueError(
+            raise UserError(
                 f"--at: got {point!r}; expected X,Y in [0, 1], fractions of width and height; write e.g. --at 0.5,0.5"
             )
         points.append((x, y))
@@ -164,7 +163,7 @@ def parse_heads(text: str, predictor: Predictor) -> list[int]:
     most = max(stage.blocks[1].heads for stage in predictor.model.decoder.stages)
     heads = text.split(",")
     if not all(head.isdecimal() and int(head) < most for head in heads):
-        raise ValueError(
+        raise UserError(
             f"--heads: got {text!r}; expected numbers from 0 to {most - 1}, as the widest stage has; write e.g. 0,1"
         )
     return [int(head) for head in heads]
@@ -207,7 +206,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     with exit_on_user_error():
         if arguments.batch_size < 1:
-            raise ValueError(f"--batch-size: got {arguments.batch_size}; expected a whole number above 0; 1 takes least memory")
+            raise UserError(f"--batch-size: got {arguments.batch_size}; expected a whole number above 0; 1 takes least memory")
         points = parse_points(arguments.at)
         form, out = FORMATS[arguments.format], Path(arguments.out)
         images = find_images(arguments.images, form.rename)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mult.cli import exit_on_user_error
 from mult.config import load_config, load_data_config
+from mult.errors import UserError
 from mult.report.write import write_report
 from mult.runtime import distributed
 
@@ -36,9 +37,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with exit_on_user_error():
         if arguments.images < 0:
-            raise ValueError(f"--images: got {arguments.images}; expected a number of images; 0 for none")
+            raise UserError(f"--images: got {arguments.images}; expected a number of images; 0 for none")
         if arguments.out is None and len(arguments.runs) > 1:
-            raise ValueError(
+            raise UserError(
                 f"--out: got none for {len(arguments.runs)} runs; expected a file; write e.g. --out comparison.html"
             )
         out = arguments.out or arguments.runs[0] / "report.html"

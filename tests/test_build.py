@@ -17,6 +17,7 @@ from torch import nn
 from mult import TASKS
 from mult.build import build_eval_batches
 from mult.config import Config
+from mult.errors import UserError
 from mult.training.experiment import Experiment, build_experiment
 
 Configured = Callable[..., Config]
@@ -188,7 +189,7 @@ def test_names_that_mean_nothing_are_refused(configured: Configured, overrides: 
 def test_a_task_that_the_data_do_not_label_is_refused(configured: Configured, own_tree: Path) -> None:
     for path in (own_tree / "reshading" / "cedar").iterdir():
         path.unlink()
-    with pytest.raises(ValueError, match=r"got task reshading, of which split 'val' has no file; expected some of .*; leave"):
+    with pytest.raises(UserError, match=r"got task reshading, of which split 'val' has no file; expected some of .*; leave"):
         build_experiment(configured(f"data.root={own_tree}"))
 
 
@@ -269,7 +270,7 @@ def test_a_task_that_no_dataset_of_a_mixture_labels_is_refused(configured: Confi
         rf"data: got task segment_semantic, of which none of taskonomy \({root}\), taskonomy \({root}\) has labels; "
         "expected at least one that does; leave the task out or add such a dataset"
     )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         build_experiment(configured(f"data.root={root}", f"data.mix=[{{root: {root}}}]"))
 
 
@@ -288,7 +289,7 @@ BAD = {"alder/point_0_view_0", "birch/point_1_view_0"}
 
 def test_a_bad_file_is_an_error(configured: Configured, own_tree: Path) -> None:
     cut = spoil(own_tree)
-    with pytest.raises(ValueError, match=rf"{cut}: got a file that cannot be read|got an image of mode L; expected I;16"):
+    with pytest.raises(UserError, match=rf"{cut}: got a file that cannot be read|got an image of mode L; expected I;16"):
         collect(build_experiment(configured(f"data.root={own_tree}")))
 
 

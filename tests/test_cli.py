@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from mult import UserError
 from mult.cli import exit_on_user_error
 
 Script = Callable[..., Any]
@@ -288,11 +290,25 @@ def test_a_programming_error_keeps_its_traceback() -> None:
 
 
 def test_a_user_error_ends_with_its_message(capsys: pytest.CaptureFixture[str]) -> None:
-    for kind in (ValueError, FileNotFoundError, ImportError):
-        with pytest.raises(SystemExit) as ended, exit_on_user_error():
-            raise kind("x: got 1; expected 2; add one")
-        assert ended.value.code == 2
-        assert capsys.readouterr().err == "error: x: got 1; expected 2; add one\n"
+    with pytest.raises(SystemExit) as ended, exit_on_user_error():
+        raise UserError("x: got 1; expected 2; add one")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: x: got 1; expected 2; add one\n"
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (lambda: np.zeros(3).reshape(2, 2), ValueError),
+        (lambda: torch.zeros(3).chunk(0), RuntimeError),
+        (lambda: torch.zeros(1).new_empty(1).to("no_device"), RuntimeError),
+        (lambda: __import__("no_such_module"), ImportError),
+        (lambda: os.fsync(10**6), OSError),  # of no path that a user could mend
+    ],
+)
+def test_any_other_fault_keeps_its_traceback(fault: Callable[[], Any], kind: type[Exception]) -> None:
+    with pytest.raises(kind), exit_on_user_error():
+        fault()
 
 
 def test_the_system_s_own_errors_say_what_to_do(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from mult.errors import UserError
 from mult.labels import edge_texture, keypoints2d, normals_from_depth, reshading
 
 Array = NDArray[Any]
@@ -297,7 +298,7 @@ def test_labels_need_scikit_image_only_when_called(rgb: Array, monkeypatch: pyte
     monkeypatch.setattr(builtins, "__import__", without_skimage)
     for function in (edge_texture, keypoints2d):
         name = function.__name__
-        with pytest.raises(ImportError, match=rf"{name} needs scikit-image.*pip install -e \"\.\[labels\]\""):
+        with pytest.raises(UserError, match=rf"{name} needs scikit-image.*pip install -e \"\.\[labels\]\""):
             function(rgb)
 
 
@@ -310,7 +311,7 @@ def test_labels_need_scikit_image_only_when_called(rgb: Array, monkeypatch: pyte
 )
 def test_images_of_another_kind_are_refused(function: Callable[[Array], Array], image: Array) -> None:
     message = rf"{function.__name__}: got {image.dtype} .*; expected uint8 \(H, W, 3\); pass"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         function(image)
 
 
@@ -331,12 +332,12 @@ def test_geometry_of_another_kind_is_refused(changed: dict[str, Any], message: s
         "intrinsics": INTRINSICS,
         "valid": np.ones((4, 5), bool),
     } | changed
-    with pytest.raises(ValueError, match=f"normals_from_depth: .*{message}"):
+    with pytest.raises(UserError, match=f"normals_from_depth: .*{message}"):
         normals_from_depth(**arguments)
-    with pytest.raises(ValueError, match=f"reshading: .*{message}"):
+    with pytest.raises(UserError, match=f"reshading: .*{message}"):
         reshading(normal=np.zeros((3, 4, 5)), **arguments)
 
 
 def test_reshading_refuses_normals_of_another_size() -> None:
-    with pytest.raises(ValueError, match=r"got normal of shape \(4, 5, 3\); expected \(3, 4, 5\)"):
+    with pytest.raises(UserError, match=r"got normal of shape \(4, 5, 3\); expected \(3, 4, 5\)"):
         reshading(np.ones((4, 5)), np.zeros((4, 5, 3)), INTRINSICS, np.ones((4, 5), bool))

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mult.errors import UserError
 from mult.losses import LOSSES, cross_entropy, l1, rotate_l1, valid_images, valid_pixels
 
 BATCH, CLASSES, HEIGHT, WIDTH = 3, 4, 5, 7
@@ -275,7 +276,7 @@ def test_shapes_that_would_broadcast_are_refused(name: str) -> None:
     loss = LOSSES[name][0]
     message = rf"{name}: got output .*; expected equal shapes and valid \(B, 1, H, W\) torch.bool; resize the output"
     for bad in ((output, target[..., :1], valid), (output, target, valid[:, 0]), (output, target, valid.float())):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             loss(*bad)
 
 

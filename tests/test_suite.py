@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from mult import suite
+from mult.errors import UserError
 from mult.suite import read_suite, run_suite
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -192,7 +193,7 @@ def test_ctrl_c_and_sigterm_end_the_suite_after_the_script(write: Callable[..., 
 def test_what_is_wrong_in_a_suite_is_said_before_any_work(
     write: Callable[..., Path], members: dict[str, list[str]], more: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         read_suite(write(members, **more))
 
 

@@ -21,6 +21,8 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
+from mult.errors import UserError
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -44,27 +46,27 @@ def read(cls: type, value: Any, source: str, *, partial: bool = False) -> Any:
     `source` says in messages where the values come from. With `partial` no key is required and dataclasses stay dicts
     of the keys given, so that layers can be checked alone and merged after.
 
-    Raises ValueError, with the dotted key, for an unknown or missing key, a wrong type or a value out of range.
+    Raises UserError, with the dotted key, for an unknown or missing key, a wrong type or a value out of range.
     """
     return _read_section(cls, value, source, "", partial)
 
 
 def read_value(hint: Any, value: Any, source: str, key: str) -> Any:
-    """One value checked against a type hint; raises ValueError as `read` does."""
+    """One value checked against a type hint; raises UserError as `read` does."""
     return _read_key(hint, value, source, key, partial=False)
 
 
 def _read_section(cls: type, value: Any, source: str, key: str, partial: bool) -> Any:
     where = f"{source}: {key}" if key else source
     if not isinstance(value, Mapping):
-        raise ValueError(f"{where}: got {value!r}; expected a mapping of {keys(cls)}; give keys or leave it out")
+        raise UserError(f"{where}: got {value!r}; expected a mapping of {keys(cls)}; give keys or leave it out")
     hints = typing.get_type_hints(cls, include_extras=True)
     for name in value:
         if name not in hints:
             nearest = difflib.get_close_matches(str(name), hints, n=1, cutoff=0.5)
             remedy = f"did you mean {nearest[0]!r}?" if nearest else "remove it"
             known = f"one of {keys(cls)}" if hints else "none"
-            raise ValueError(f"{where}: got unknown key {name!r}; expected {known}; {remedy}")
+            raise UserError(f"{where}: got unknown key {name!r}; expected {known}; {remedy}")
     prefix = f"{key}." if key else ""
     content = {name: _read_key(hints[name], item, source, prefix + name, partial) for name, item in value.items()}
     if partial:
@@ -76,7 +78,7 @@ def _read_section(cls: type, value: Any, source: str, key: str, partial: bool) -
             content[item.name] = _read_section(hints[item.name], {}, source, prefix + item.name, partial=False)
         elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             expected = _describe(hints[item.name])
-            raise ValueError(f"{source}: {prefix}{item.name}: got nothing; expected {expected}; add this required key")
+            raise UserError(f"{source}: {prefix}{item.name}: got nothing; expected {expected}; add this required key")
     return cls(**content)
 
 
@@ -85,7 +87,7 @@ def _read_key(hint: Any, value: Any, source: str, key: str, partial: bool) -> An
         return _read_value(hint, value, source, key, partial)
     except _MismatchError:
         got = f"{value!r} ({type(value).__name__})"
-        raise ValueError(f"{source}: {key}: got {got}; expected {_describe(hint)}; change the value") from None
+        raise UserError(f"{source}: {key}: got {got}; expected {_describe(hint)}; change the value") from None
 
 
 def _read_value(hint: Any, value: Any, source: str, key: str, partial: bool) -> Any:
@@ -197,14 +199,14 @@ for _sequence in (list, tuple):
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """The plain values that one YAML document stands for; raises ValueError, with the line, if it is none."""
+    """The plain values that one YAML document stands for; raises UserError, with the line, if it is none."""
     try:
         return _Loader(text).get_single_data()
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ValueError(f"{source}: got bad YAML{line}: {problem}; expected one document; correct the text") from None
+        raise UserError(f"{source}: got bad YAML{line}: {problem}; expected one document; correct the text") from None
 
 
 def write_yaml(record: Any) -> str:

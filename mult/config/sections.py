@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from mult.config import schema
 from mult.config.merge import Tree, apply_override, load_file
 from mult.config.schema import Rule
+from mult.errors import UserError
 
 
 def _is_relative(folder: str) -> bool:
@@ -225,7 +226,7 @@ class Config:
     def from_dict(cls, tree: Mapping[str, Any], source: str = "config") -> Config:
         """Check nested plain values and make a Config of them; `source` is what messages call their origin.
 
-        Raises ValueError for an unknown or missing key, a wrong type and a value out of range.
+        Raises UserError for an unknown or missing key, a wrong type and a value out of range.
         """
         if "data" in tree:
             tree = {**tree, "data": _complete_mixture(tree["data"])}
@@ -248,12 +249,12 @@ def _check_mixture(data: DataConfig, source: str) -> None:
     for number, part in enumerate(data.mix):
         for key in PER_BATCH:
             if getattr(part, key) != getattr(data, key):
-                raise ValueError(
+                raise UserError(
                     f"{source}: data.mix.{number}.{key}: got {getattr(part, key)}; expected {getattr(data, key)}, as the first "
                     "dataset has, since all share a batch; leave it out"
                 )
         if part.mix:
-            raise ValueError(f"{source}: data.mix.{number}.mix: got a mixture in a mixture; expected one list; join them")
+            raise UserError(f"{source}: data.mix.{number}.mix: got a mixture in a mixture; expected one list; join them")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -263,7 +264,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     `section.key=value` with the value in YAML; it may reach into mappings (`data.options.views=10`,
     `tasks.<name>=0.5`, `tasks.<name>.loss=l1`), and a mapping as the value replaces what was there.
 
-    Raises FileNotFoundError for a missing file and ValueError for anything else that is wrong in one.
+    Raises UserError for a missing file and for anything that is wrong in one.
     """
     tree = load_file(Config, Path(path))
     for override in overrides:
@@ -275,12 +276,12 @@ def load_data_config(path: str | Path, usual: DataConfig) -> DataConfig:
     """The `data` section of a YAML that may hold nothing else; what a network is fed with (`image_size`, `batch_size`,
     `workers`) is as `usual` where the section does not say.
 
-    Raises FileNotFoundError for a missing file and ValueError for anything else that is wrong in it, in any section.
+    Raises UserError for a missing file and for anything that is wrong in it, in any section.
     """
     tree = load_file(Config, Path(path))
     if "data" not in tree:
         found = ", ".join(tree) or "nothing"
-        raise ValueError(f"{path}: got {found}; expected a data section; say what to read in data.dataset and data.root")
+        raise UserError(f"{path}: got {found}; expected a data section; say what to read in data.dataset and data.root")
     unsaid = {name: getattr(usual, name) for name in ("image_size", "batch_size", "workers")}
     data = schema.read(DataConfig, _complete_mixture(unsaid | tree["data"]), f"{path}: data")
     assert isinstance(data, DataConfig)
@@ -291,7 +292,7 @@ def load_data_config(path: str | Path, usual: DataConfig) -> DataConfig:
 def read_data(dataset: str, root: str, overrides: Sequence[str] = ()) -> DataConfig:
     """The section `data` of a config that names only its dataset; an override is `key=value` or `options.key=value`.
 
-    Raises ValueError for what is wrong in one.
+    Raises UserError for what is wrong in one.
     """
     # No default of the library's: whoever has no config brings no image to a network.
     tree: Tree = {"data": {"dataset": dataset, "root": root, "image_size": 224, "batch_size": 1}}

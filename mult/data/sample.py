@@ -13,6 +13,7 @@ from typing import Protocol, TypedDict
 import torch
 from torch import Tensor
 
+from mult.errors import UserError
 from mult.labels import Intrinsics
 from mult.tasks import Task
 
@@ -20,7 +21,7 @@ IGNORE = 255
 """The class id of pixels that no loss or metric counts."""
 
 
-class BadFileError(ValueError):
+class BadFileError(UserError):
     """A file of a dataset is missing or cannot be used; the message names it, and what to do.
 
     `kind`: "missing", "damaged", or of another "mode", "size" or "range" of values than it should be.
@@ -103,7 +104,7 @@ class Reader(Protocol):
         """The tasks of which a sample has a label of the dataset's own, without reading it."""
 
     def camera(self, i: int, /) -> tuple[Intrinsics, tuple[int, int]]:
-        """(fx, fy, cx, cy) in pixel indices and (height, width); ValueError where they are unknown."""
+        """(fx, fy, cx, cy) in pixel indices and (height, width); UserError where they are unknown."""
 
 
 def empty_target(task: Task, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from html import escape
 import numpy as np
 
 from mult.draw.colours import Array
+from mult.errors import UserError
 
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("", "6 3", "2 2", "8 3 2 3", "4 4", "1 3")
@@ -60,7 +61,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 def chart(title: str, across: str, up: str, lines: Sequence[Line], levels: Sequence[tuple[str, float]] = ()) -> str:
     """An SVG of lines, with what is measured across and up; `levels` are horizontal dotted lines with a name.
 
-    The title names the picture for those who cannot see it. Points that are not finite are left out; ValueError where no
+    The title names the picture for those who cannot see it. Points that are not finite are left out; UserError where no
     point is left.
     """
     xs = np.concatenate([line.x for line in lines]) if lines else np.zeros(0)
@@ -68,7 +69,7 @@ def chart(title: str, across: str, up: str, lines: Sequence[Line], levels: Seque
     ys = np.concatenate([*heights, np.array([level for _, level in levels])]) if heights else np.zeros(0)
     xs, ys = xs[np.isfinite(xs)], ys[np.isfinite(ys)]
     if not len(xs) or not len(ys):
-        raise ValueError(f"chart: got no point of {title}; expected at least one; leave the chart out")
+        raise UserError(f"chart: got no point of {title}; expected at least one; leave the chart out")
     if any(line.steps for line in lines):
         ys = np.append(ys, 0)
     frame = _Frame(*_range(xs), *_range(ys))

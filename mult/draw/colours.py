@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from mult.errors import UserError
+
 Array = npt.NDArray[Any]
 Painted = npt.NDArray[np.uint8]
 Error = npt.NDArray[np.float32]
@@ -108,7 +110,7 @@ class Scalar(Colours):
     def __post_init__(self) -> None:
         if self.colormap not in COLORMAPS:
             known = ", ".join(COLORMAPS)
-            raise ValueError(f"Scalar: got colormap {self.colormap!r}; expected one of {known}; or add it to COLORMAPS")
+            raise UserError(f"Scalar: got colormap {self.colormap!r}; expected one of {known}; or add it to COLORMAPS")
 
     def limits(self, values: Array, valid: Array | None) -> Limits:
         shown = plane(values)[_mask(values, valid)]

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from mult.draw.colours import ERROR, Array, Drawable, Painted, hatched, overlay, photo, plane
 from mult.draw.page import FAINT, SMALL, amount, blank, colour_bar, font, join, legend, text_line
+from mult.errors import UserError
 
 CELL, GAP, MARGIN, STRIP = 192, 6, 16, SMALL * 3 // 2
 
@@ -71,10 +72,10 @@ def gallery(samples: Sequence[Mapping[str, Any]], tasks: Mapping[str, Drawable],
 
     A sample is {"id", "image" (3, H, W) float in [0, 1], "targets", "valid", "predictions"}, the last three by task
     name, NumPy arrays or CPU tensors of any size. Truth and prediction share the limits of this image's truth, printed
-    below them. A task without a label shows its prediction alone. Raises ValueError without samples.
+    below them. A task without a label shows its prediction alone. Raises UserError without samples.
     """
     if not samples:
-        raise ValueError("gallery: got no samples; expected at least one; give it some images of an evaluation")
+        raise UserError("gallery: got no samples; expected at least one; give it some images of an evaluation")
     height = max(_fitted(*np.shape(sample["image"])[:0:-1])[1] for sample in samples)
     titles = [("input", "")] + [(task.name.replace("_", " "), task.unit) for task in tasks.values()]
     head = [join([text_line(name, CELL + 2, 16), text_line(unit, CELL + 2, SMALL, FAINT)], 1) for name, unit in titles]
@@ -111,10 +112,10 @@ def picture(task: Drawable, prediction: Array, image: Array | None = None, class
 def sheet(samples: Sequence[Mapping[str, Any]], tasks: Mapping[str, Drawable]) -> Image.Image:
     """The labels of a few samples, a row each and a column a task, with the limits of their colours; hatched where invalid.
 
-    A sample is {"id", "image", "targets", "valid"} as in `gallery`. Raises ValueError without samples.
+    A sample is {"id", "image", "targets", "valid"} as in `gallery`. Raises UserError without samples.
     """
     if not samples:
-        raise ValueError("sheet: got no samples; expected at least one; give it some views of a dataset")
+        raise UserError("sheet: got no samples; expected at least one; give it some views of a dataset")
     rows = []
     for sample in samples:
         shown = photo(np.asarray(sample["image"]))

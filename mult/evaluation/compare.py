@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mult.errors import UserError
 from mult.evaluation import bootstrap
 from mult.evaluation.gain import _scored, against, delta_m_interval, merge_baselines
 from mult.evaluation.results import Evaluated, _facts, _require_comparable, primary
@@ -101,10 +102,10 @@ class Comparison:
 
 
 def compare(rows: Sequence[Row]) -> Comparison:
-    """Put rows side by side. Raises ValueError, by name, for evaluations of different data or different images."""
+    """Put rows side by side. Raises UserError, by name, for evaluations of different data or different images."""
     present = [evaluated for row in rows for evaluated in row.evaluations]
     if not present:
-        raise ValueError(f"compare: got no evaluation of {', '.join(row.name for row in rows)}; expected at least one")
+        raise UserError(f"compare: got no evaluation of {', '.join(row.name for row in rows)}; expected at least one")
     first = present[0]
     for other in present[1:]:
         _require_comparable(first, other)

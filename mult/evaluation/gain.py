@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mult.errors import UserError
 from mult.evaluation import bootstrap
 from mult.evaluation.results import NOT_FINITE, Entries, Evaluated, Results, _require_comparable
 from mult.metrics import delta_m
@@ -18,7 +19,7 @@ def merge_baselines(
 ) -> dict[str, Entries]:
     """{task: entries} of the evaluations of single-task runs, given by the names of their files.
 
-    Raises ValueError for one whose `header` is not `ours`, for a task that two files have, and for one of `tasks` that none
+    Raises UserError for one whose `header` is not `ours`, for a task that two files have, and for one of `tasks` that none
     has, or of which nobody can say how much better another model is: 0, or not finite.
     """
     merged: dict[str, Entries] = {}
@@ -26,19 +27,19 @@ def merge_baselines(
         where = f"--baseline {name}"
         for key, expected in ours.items():
             if baseline.get(key) != expected:
-                raise ValueError(
+                raise UserError(
                     f"{where}: got {key} {baseline.get(key)}; expected {expected}; evaluate it again on the same data"
                 )
         for task, entries in baseline["tasks"].items():
             if task in merged:
-                raise ValueError(f"{where}: got {task} in two files; expected one a task; leave one out")
+                raise UserError(f"{where}: got {task} in two files; expected one a task; leave one out")
             merged[task] = entries
     for task in tasks:
         if task not in merged:
-            raise ValueError(f"--baseline: {task}: got no baseline; expected one; evaluate its single-task model")
+            raise UserError(f"--baseline: {task}: got no baseline; expected one; evaluate its single-task model")
         entry = merged[task][TASKS[task].primary]
         if entry["value"] == 0 or entry.get("reason") == NOT_FINITE:
-            raise ValueError(
+            raise UserError(
                 f"--baseline: {task}: got {entry.get('reason', 'a baseline of 0')}; expected a number that a gain can be a "
                 "part of; train that single-task model for longer"
             )
@@ -48,13 +49,13 @@ def merge_baselines(
 def against(results: Results, baselines: Mapping[str, Entries]) -> dict[str, Any]:
     """Delta m against single-task models: {"delta_m", "terms", "left_out": {task: why}}; see metrics.delta_m.
 
-    Left out are the tasks that cannot be scored, or only without a unit. Raises ValueError where a baseline was scored on
+    Left out are the tasks that cannot be scored, or only without a unit. Raises UserError where a baseline was scored on
     other pixels: images of the same number, and names, may be others.
     """
     for task, entries in results.items():
         counts = [one.get(TASKS[task].primary, {}).get("pixels") for one in (entries, baselines.get(task, {}))]
         if None not in counts and counts[0] != counts[1]:
-            raise ValueError(
+            raise UserError(
                 f"--baseline: {task}: got one of {counts[1]} valid pixels; expected {counts[0]}; evaluate it on the same images"
             )
     figures = {task: entries[TASKS[task].primary] for task, entries in results.items()}
@@ -82,7 +83,7 @@ def delta_m_interval(evaluations: Sequence[Evaluated], baselines: Sequence[Seque
     """The 95 % interval [%] of delta m, or of its mean over seeds: an evaluation a seed, and the single-task runs' of each.
 
     Both sides of every gain see the same resamples. None where a baseline has no `columns`, or the images are one unit.
-    ValueError for baselines of other images.
+    UserError for baselines of other images.
     """
     if not all(single.columns for singles in baselines for single in singles):
         return None

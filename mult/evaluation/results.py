@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mult.errors import UserError
 from mult.evaluation import bootstrap
 from mult.files import read_arrays, read_json
 from mult.metrics import Accumulator
@@ -34,11 +35,11 @@ def header(dataset: str, split: str, images: int, corruption: Mapping[str, Any] 
 def read_evaluation(path: Path) -> dict[str, Any]:
     """An evaluation's file (see `Evaluation.as_json`), of types that need not be looked at again.
 
-    Raises ValueError, naming the file and the place in it, for anything else.
+    Raises UserError, naming the file and the place in it, for anything else.
     """
     file = read_json(path)
     if not isinstance(file, dict) or not isinstance(file.get("tasks"), dict):
-        raise ValueError(
+        raise UserError(
             f"{path}: got no evaluation; expected the JSON that eval.py writes; give one of a run's eval/<dataset>-<split>.json"
         )
     spoilt = file.get("corruption")
@@ -49,7 +50,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         else:
             faults += [f"tasks.{task}.{name} {entry!r}" for name, entry in entries.items() if not _is_entry(entry)]
     if faults:
-        raise ValueError(
+        raise UserError(
             f"{path}: got {faults[0][:200]}; expected an evaluation as eval.py writes it; the file is damaged: evaluate again"
         )
     return file
@@ -134,7 +135,7 @@ class Evaluated:
 def load(path: str | Path, stem: str | None = None) -> Evaluated:
     """An evaluation's JSON and the .npz beside it; of a run's folder the one named `stem`, by default the only one.
 
-    Raises ValueError where there is none, or several and no stem.
+    Raises UserError where there is none, or several and no stem.
     """
     path = Path(path)
     name = path.stem
@@ -142,12 +143,12 @@ def load(path: str | Path, stem: str | None = None) -> Evaluated:
         name = path.name
         found = sorted(file.stem for file in (path / "eval").glob("*.json"))
         if stem is None and len(found) != 1:
-            raise ValueError(
+            raise UserError(
                 f"{path}: got {len(found)} evaluations ({', '.join(found) or 'none'}); expected one; "
                 + ("name it with --eval" if found else "run scripts/eval.py first")
             )
         if stem is not None and stem not in found:
-            raise ValueError(
+            raise UserError(
                 f"{path}: got evaluations {', '.join(found) or 'none'}; expected {stem}; run scripts/eval.py for it first"
             )
         path = path / "eval" / f"{stem or found[0]}.json"
@@ -166,16 +167,16 @@ def _facts(one: Evaluated) -> dict[str, Any]:
 
 
 def _require_comparable(first: Evaluated, other: Evaluated) -> None:
-    """Raises ValueError unless both evaluations are of the same data, images and labels."""
+    """Raises UserError unless both evaluations are of the same data, images and labels."""
     for key, expected in _facts(first).items():
         if other.file.get(key) != expected:
-            raise ValueError(
+            raise UserError(
                 f"compare: got {key} {other.file.get(key)} in {other.path}, {expected} in {first.path}; expected one; "
                 "evaluate both on the same data"
             )
     if not np.array_equal(other.columns["id"], first.columns["id"]):
         place = int(np.argmin(other.columns["id"] == first.columns["id"]))
-        raise ValueError(
+        raise UserError(
             f"compare: got other images in {other.path} (number {place} is {other.columns['id'][place]}) than in "
             f"{first.path} ({first.columns['id'][place]}); expected the same; evaluate both on the same data"
         )
@@ -183,7 +184,7 @@ def _require_comparable(first: Evaluated, other: Evaluated) -> None:
         for column in (f"{task}/{name}" for task in TASKS):
             both = [one.columns.get(column) for one in (first, other)]
             if both[0] is not None and both[1] is not None and not np.array_equal(both[0], both[1]):
-                raise ValueError(
+                raise UserError(
                     f"compare: got other labels in {other.path} than in {first.path} ({column} of their images differ); "
                     "expected the same; evaluate both on the same data"
                 )

@@ -20,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mult.errors import UserError
+
 Kind = tuple[str | None, Literal["higher", "lower"]]
 """A metric's unit ("" a plain number, None the task's own) and which direction is better."""
 
@@ -46,11 +48,11 @@ class Accumulator(ABC):
     def update(self, prediction: Tensor, target: Tensor, valid: Tensor) -> dict[str, NDArray[Any]]:
         """Add a batch: decoded, at the target's size; (B, H, W) int64 or (B, C, H, W), valid (B, 1, H, W) bool.
 
-        Returns what each image added, {sum: (B, ...)}, counts as int32. ValueError where shapes disagree.
+        Returns what each image added, {sum: (B, ...)}, counts as int32. UserError where shapes disagree.
         """
         expected_valid = (target.shape[0], 1, *target.shape[-2:])
         if prediction.shape != target.shape or valid.shape != expected_valid or valid.dtype != torch.bool:
-            raise ValueError(
+            raise UserError(
                 f"{type(self).__name__}.update: got prediction {tuple(prediction.shape)}, target "
                 f"{tuple(target.shape)}, valid {tuple(valid.shape)} {valid.dtype}; expected equal shapes and valid "
                 f"(B, 1, H, W) torch.bool; resize the prediction to the target's size"
@@ -69,7 +71,7 @@ class Accumulator(ABC):
     def merge(self, other: Accumulator) -> None:
         """Add what another accumulator of the same kind has seen."""
         if type(other) is not type(self) or other.METRICS != self.METRICS:
-            raise ValueError(
+            raise UserError(
                 f"{type(self).__name__}.merge: got {type(other).__name__} with {sorted(other.METRICS)}; "
                 f"expected {sorted(self.METRICS)}; merge accumulators of the same task and classes"
             )

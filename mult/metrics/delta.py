@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from mult.errors import UserError
 from mult.metrics.accumulator import Accumulator
 from mult.metrics.depth import Depth
 from mult.metrics.normals import Normals
@@ -20,19 +21,19 @@ def delta_m(results: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str
     M is a task's primary metric: the PRIMARY of the accumulator that has the metrics given. (CAGrad and Nash-MTL print
     the negative, over nine metrics.) Both arguments are {task: {metric: value}}, a value being a number or an
     evaluation's entry {"value": number, ...}; `baseline` holds the single-task models with the same encoder, and maybe
-    more tasks. ValueError, by name, for a task without a baseline or a value, or with a baseline of 0.
+    more tasks. UserError, by name, for a task without a baseline or a value, or with a baseline of 0.
     """
     if not results:
-        raise ValueError('delta_m: got no task; expected {task: {metric: value}}; give the "tasks" of an evaluation')
+        raise UserError('delta_m: got no task; expected {task: {metric: value}}; give the "tasks" of an evaluation')
     terms = {}
     for task, metrics in results.items():
         if task not in baseline:
-            raise ValueError(f"delta_m: {task}: got no baseline; expected one; evaluate its single-task model")
+            raise UserError(f"delta_m: {task}: got no baseline; expected one; evaluate its single-task model")
         kind = _kind(task, metrics)
         ours = _value(f"{task} of the results", metrics, kind.PRIMARY)
         theirs = _value(f"{task} of the baseline", baseline[task], kind.PRIMARY)
         if theirs == 0:
-            raise ValueError(f"delta_m: {task}: got a baseline of 0; expected another value; leave the task out")
+            raise UserError(f"delta_m: {task}: got a baseline of 0; expected another value; leave the task out")
         sign = 1 if kind.METRICS[kind.PRIMARY][1] == "higher" else -1
         terms[task] = 100 * sign * (ours - theirs) / theirs
     return {"delta_m": sum(terms.values()) / len(terms), "terms": terms}
@@ -45,7 +46,7 @@ def _kind(task: str, metrics: Mapping[str, Any]) -> type[Accumulator]:
     for kind in kinds:
         if kind.PRIMARY in given and given <= set(kind.METRICS):
             return kind
-    raise ValueError(
+    raise UserError(
         f"delta_m: {task}: got metrics {sorted(metrics)}; expected a primary one, {[kind.PRIMARY for kind in kinds]}, "
         f"and those beside it; give the task's entries of an evaluation"
     )
@@ -55,5 +56,5 @@ def _value(where: str, metrics: Mapping[str, Any], metric: str) -> float:
     entry = metrics.get(metric)
     value = entry["value"] if isinstance(entry, Mapping) else entry
     if value is None or not math.isfinite(value):
-        raise ValueError(f"delta_m: {where}: got {value} for {metric}; expected a number; leave the task out of both")
+        raise UserError(f"delta_m: {where}: got {value} for {metric}; expected a number; leave the task out of both")
     return float(value)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mult.errors import UserError
 from mult.metrics.accumulator import Accumulator, Constant, Kind, Sums, per_image
 
 IGNORE = 255
@@ -33,7 +34,7 @@ class Segmentation(Accumulator):
         self.classes = [str(i) for i in range(classes)] if isinstance(classes, int) else list(classes)
         repeated = [name for name, times in Counter(self.classes).items() if times > 1]
         if not self.classes or repeated:
-            raise ValueError(
+            raise UserError(
                 f"Segmentation: got {len(self.classes)} classes, {repeated} more than once; "
                 f"expected at least one, each once; give the dataset's class names"
             )
@@ -66,7 +67,7 @@ class Segmentation(Accumulator):
         for name, ids in (("target", true), ("prediction", predicted)):
             least, most = (int(end) for end in ids.aminmax()) if ids.numel() else (0, 0)
             if not 0 <= least <= most < number:
-                raise ValueError(
+                raise UserError(
                     f"Segmentation.update: got class ids {least} to {most} in the {name}; "
                     f"expected 0 to {number - 1} (255 = ignore in the target); map the {name} to the {number} classes"
                 )

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from timm.layers.format import Format
 from torch import Tensor, nn
 
+from mult.errors import UserError
+
 STRIDES = (4, 8, 16, 32)
 _ANY_SIZE = ("swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr")
 
@@ -26,7 +28,7 @@ class Encoder(nn.Module):
 
     channels: C_s, fine to coarse. heads: the backbone's own attention heads a stage, None where a stage has none.
 
-    Raises ValueError for a backbone that timm does not know, that has no such maps or that does not take `backbone_args`, and
+    Raises UserError for a backbone that timm does not know, that has no such maps or that does not take `backbone_args`, and
     for weights that cannot be had.
     """
 
@@ -42,7 +44,7 @@ class Encoder(nn.Module):
         info: Any = self.body.feature_info
         reductions = info.reduction()
         if any(reductions.count(stride) != 1 for stride in STRIDES):
-            raise ValueError(
+            raise UserError(
                 f"model.backbone: {backbone} has maps at strides {reductions}; expected one each at {list(STRIDES)}; "
                 "take a hierarchical backbone such as swin_tiny_patch4_window7_224 or convnext_tiny"
             )
@@ -58,9 +60,9 @@ class Encoder(nn.Module):
             self.register_buffer(name, torch.tensor(config[name]).view(1, 3, 1, 1))
 
     def check_size(self, size: tuple[int, int]) -> None:
-        """Raise ValueError for images of a (height, width) that the backbone was not built for; most take any."""
+        """Raise UserError for images of a (height, width) that the backbone was not built for; most take any."""
         if self.fixed_size is not None and size != self.fixed_size:
-            raise ValueError(
+            raise UserError(
                 f"image size: got {size}; expected {self.fixed_size}, as {self.name} takes no other; set data.image_size, or "
                 "build it for yours by model.backbone_args.img_size"
             )
@@ -97,10 +99,10 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
-            raise ValueError(f"images: got shape {tuple(images.shape)}; expected (B, 3, H, W); add the batch dimension")
+            raise UserError(f"images: got shape {tuple(images.shape)}; expected (B, 3, H, W); add the batch dimension")
         height, width = images.shape[-2:]
         if not images.is_floating_point():
-            raise ValueError(f"images: got {images.dtype}; expected floating point in [0, 1]; divide 8-bit values by 255")
+            raise UserError(f"images: got {images.dtype}; expected floating point in [0, 1]; divide 8-bit values by 255")
         self.check_size((height, width))
         images = (images - self.mean) / self.std
         pad_height, pad_width = -height % self.multiple, -width % self.multiple
@@ -111,7 +113,7 @@ class Encoder(nn.Module):
         for stage, stride in zip(self.stages, STRIDES, strict=True):
             feature = maps[stage].permute(0, 3, 1, 2) if self.channels_last else maps[stage]
             if feature.shape[2] * stride < height or feature.shape[3] * stride < width:
-                raise ValueError(
+                raise UserError(
                     f"model.backbone: the map of {self.name} at stride {stride} is {tuple(feature.shape[2:])} for images of "
                     f"{(height, width)}; expected one that covers them; take a backbone that pads its convolutions"
                 )
@@ -122,7 +124,7 @@ class Encoder(nn.Module):
 
 def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any], usual: Mapping[str, Any]) -> nn.Module:
     if not timm.is_model(backbone.split(".")[0]):
-        raise ValueError(
+        raise UserError(
             f"model.backbone: got {backbone!r}; expected a model of timm {timm.__version__}; "
             "choose from timm.list_models('*swin*')"
         )
@@ -130,24 +132,24 @@ def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any], usua
     given: dict[str, Tensor] = {}
     if isinstance(pretrained, str):
         if not Path(pretrained).is_file():
-            raise ValueError(f"model.pretrained: got {pretrained!r}; expected true, false or a weights file; correct the path")
+            raise UserError(f"model.pretrained: got {pretrained!r}; expected true, false or a weights file; correct the path")
         given = _read_weights(pretrained)
         overlay = {"pretrained_cfg_overlay": {"file": pretrained}}
     try:
         body = timm.create_model(backbone, pretrained=bool(pretrained), features_only=True, **overlay, **{**usual, **args})
     except TypeError as error:
-        raise ValueError(
+        raise UserError(
             f"model.backbone_args: got {dict(args)}; expected arguments that timm's {backbone} takes ({error}); leave out "
             "what it does not"
         ) from error
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"model.pretrained: the weights of {backbone} could not be downloaded ({type(error).__name__}); expected a network "
             "or a file; download them elsewhere and give the file: model.pretrained=PATH"
         ) from error
     except (RuntimeError, AttributeError) as error:
         # timm has no narrower type: no features_only for this model, an unknown tag, or weights of another architecture
-        raise ValueError(
+        raise UserError(
             f"model.backbone: got {backbone} with {dict(args)}, which timm cannot build ({error}); expected a hierarchical "
             "backbone with features_only; take another, such as swin_tiny_patch4_window7_224"
         ) from error
@@ -161,7 +163,7 @@ def _read_weights(path: str) -> dict[str, Tensor]:
         weights = timm.models.load_state_dict(path, weights_only=True)
         return {name: value for name, value in weights.items() if isinstance(value, Tensor)}
     except Exception as error:  # for a file that holds no weights, torch raises nearly anything, KeyError and EOFError included
-        raise ValueError(
+        raise UserError(
             f"model.pretrained: {path} cannot be read ({type(error).__name__}: {error}); expected a state dict, .safetensors "
             "or .pth; it is damaged or another kind of file"
         ) from error
@@ -173,7 +175,7 @@ def _check_loaded(body: nn.Module, file: Mapping[str, Tensor], path: str, backbo
     weights = {name: p for name, p in body.named_parameters() if p.ndim >= 2 and "position" not in name}
     missing = [name for name, p in weights.items() if (p.numel(), float(p.detach().double().sum())) not in given]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"model.pretrained: {path} lacks {len(missing)} of the {len(weights)} weight matrices of {backbone} "
             f"(first: {missing[0]}); expected a checkpoint of that architecture; give its file or change model.backbone"
         )

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mult.errors import UserError
 from mult.models.decoder import Attention, Decoder, Wiring
 from mult.models.encoder import Encoder
 
@@ -42,7 +43,7 @@ class MulT(
 
     `classes` (categorical task -> class names) is set by whoever knows the dataset and is saved with the model.
 
-    Raises ValueError for arguments that do not fit together.
+    Raises UserError for arguments that do not fit together.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class MulT(
         """Take another model's weights, to train on from them; returns what could not be taken: {task: why}.
 
         Tasks that only one of the two has are passed over, and so is the head of a task with another number of channels
-        (classes of another dataset). Raises ValueError where anything else differs.
+        (classes of another dataset). Raises UserError where anything else differs.
         """
         ours, theirs = self.state_dict(), other.state_dict()
         anew = {task: "not in the model to start from" for task in self.tasks if task not in other.tasks}
@@ -121,7 +122,7 @@ class MulT(
                 weight.copy_(given)
             elif not any(task in parts and (task not in other.tasks or "heads" in parts) for task in anew):
                 got = "nothing" if given is None else str(tuple(given.shape))
-                raise ValueError(f"{name}: got {got}; expected {tuple(weight.shape)}")
+                raise UserError(f"{name}: got {got}; expected {tuple(weight.shape)}")
         return anew
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -168,7 +169,7 @@ class MulT(
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> MulT:
         """A model from a folder that `save_pretrained` wrote, or from the Hugging Face hub; in evaluation mode.
 
-        Raises ValueError for a damaged folder, one of another format version and weights that do not fit.
+        Raises UserError for a damaged folder, one of another format version and weights that do not fit.
         """
         folder = Path(pretrained_model_name_or_path)
         if folder.is_dir():
@@ -209,7 +210,7 @@ class MulT(
             model = cls(**arguments)
             model.classes = config["classes"]
         except (TypeError, KeyError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{path('config.json')}: got no whole description of a model ({error}); expected the config.json that "
                 "save_pretrained writes; it is damaged: take another checkpoint"
             ) from error
@@ -218,7 +219,7 @@ class MulT(
             model.load_state_dict(load_file(weights_path))
         except (SafetensorError, RuntimeError, FileNotFoundError) as error:
             reason = " ".join(str(error).split("\n")[:2])  # torch lists every weight, a line each
-            raise ValueError(
+            raise UserError(
                 f"{weights_path}: not the weights of the model in config.json beside it ({reason}); expected a folder "
                 "written by save_pretrained; it is damaged or of another architecture: take another checkpoint"
             ) from error
@@ -230,10 +231,10 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); {expected}; take another checkpoint") from error
+        raise UserError(f"{path}: cannot be read ({error}); {expected}; take another checkpoint") from error
     version = config.get("format_version") if isinstance(config, dict) else None
     if version != FORMAT_VERSION:
-        raise ValueError(
+        raise UserError(
             f"{path}: got format_version {version}; expected {FORMAT_VERSION}; take the version of mult that wrote it, or "
             "another folder if mult did not"
         )
@@ -243,21 +244,21 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _reference(tasks: Mapping[str, int], reference: str | None, attention: str, decoder: str) -> str | None:
     """Check what belongs together, and fill in the reference where only one task can be it."""
     if not tasks:
-        raise ValueError("tasks: got none; expected task: output channels; name at least one")
+        raise UserError("tasks: got none; expected task: output channels; name at least one")
     for name, value, choices in (("attention", attention, Attention), ("decoder", decoder, Wiring)):
         if value not in get_args(choices):
-            raise ValueError(f"model.{name}: got {value!r}; expected {' or '.join(get_args(choices))}; take one of them")
+            raise UserError(f"model.{name}: got {value!r}; expected {' or '.join(get_args(choices))}; take one of them")
     if decoder == "released" and attention == "self":
-        raise ValueError(
+        raise UserError(
             "model.attention: got self with decoder released; expected shared or independent there; take one of them, or "
             "decoder paper"
         )
     if reference is not None and reference not in tasks:
-        raise ValueError(
+        raise UserError(
             f"model.reference: got {reference!r}; expected one of {', '.join(tasks)}; name one of the model's tasks"
         )
     if reference is None and attention == "shared" and len(tasks) > 1:
-        raise ValueError(
+        raise UserError(
             f"model.reference: got none; expected one of {', '.join(tasks)}: with attention 'shared' every task uses the "
             "reference's query and key; name one, or take attention 'independent' or 'self'"
         )
@@ -274,7 +275,7 @@ def _num_heads(num_heads: int | Sequence[int] | None, encoder: Encoder) -> list[
     else:
         guess = list(num_heads)
     if len(guess) != stages or any(h < 1 or c % h for h, c in zip(guess, encoder.channels, strict=False)):
-        raise ValueError(
+        raise UserError(
             f"model.num_heads: got {guess} for channels {encoder.channels} of {encoder.name}; expected {stages} divisors of "
             "them, fine to coarse; set model.num_heads"
         )

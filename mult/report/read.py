@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mult.errors import UserError
 from mult.evaluation.results import read_evaluation
 from mult.files import read_arrays, read_json
 
@@ -58,9 +59,9 @@ def corruption(evaluation: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Raises ValueError where there is no run, or a file of it cannot be read."""
+    """Raises UserError where there is no run, or a file of it cannot be read."""
     if not (folder / "config.yaml").is_file():
-        raise ValueError(f"report: got {folder}; expected the folder of a run, with config.yaml; give runs/<name>")
+        raise UserError(f"report: got {folder}; expected the folder of a run, with config.yaml; give runs/<name>")
     provenance = folder / "provenance.json"
     evaluations = {
         path.stem: read_evaluation(path) for path in sorted((folder / "eval").glob("*.json"), key=lambda path: path.stem)
@@ -92,7 +93,7 @@ def _log(path: Path) -> list[dict[str, Any]]:
     whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
     try:
         return [json.loads(line) for line in whole]
-    except ValueError as error:
-        raise ValueError(
+    except UserError as error:
+        raise UserError(
             f"{path}: got a line that is no JSON ({error}); expected an object a line; the file is damaged"
         ) from error

@@ -15,6 +15,7 @@ from mult import report
 from mult.build import build_dataset
 from mult.config import DataConfig, load_config
 from mult.data import EvalTransform
+from mult.errors import UserError
 from mult.evaluation import evaluate
 from mult.evaluation.compare import Comparison, Row, compare
 from mult.evaluation.results import Evaluated, load_baseline, primary
@@ -43,7 +44,7 @@ def write_report(
     runs = [report.read_run(folder) for folder in folders]
     known = [name for name in runs[0].evaluations if all(name in run.evaluations for run in runs)]
     if stem is not None and stem not in known:
-        raise ValueError(f"--eval: got {stem!r}; expected an evaluation of every run: {', '.join(known) or 'there is none'}")
+        raise UserError(f"--eval: got {stem!r}; expected an evaluation of every run: {', '.join(known) or 'there is none'}")
     stem = stem or report.default_evaluation(runs)
     examples: Sequence[Example] | str = "No images: the runs have no evaluation in common."
     if stem is not None:
@@ -61,7 +62,7 @@ def _compared(runs: Sequence[RunRecord], baselines: Sequence[Path]) -> dict[str,
     stems = list(dict.fromkeys(stem for run in runs for stem in run.columns))
     for path in baselines:
         if path.stem not in stems:
-            raise ValueError(
+            raise UserError(
                 f"--baseline: got {path}; expected a JSON named as an evaluation of the runs: "
                 f"{', '.join(stems) or 'there is none'}; evaluate the single-task run on the same data"
             )
@@ -97,13 +98,13 @@ def collect_examples(
 ) -> list[Example] | str:
     """The images that the first run's columns rank best, median and worst, predicted by every run; or why there are none.
 
-    Raises ValueError where the data are not those of the evaluation, and where the runs were evaluated on other images.
+    Raises UserError where the data are not those of the evaluation, and where the runs were evaluated on other images.
     """
     for run in runs:
         if stem not in run.columns:
             return f"No images: {run.name} has no eval/{stem}.npz, which says how good each is. Evaluate it again."
         if not np.array_equal(run.columns[stem]["id"], runs[0].columns[stem]["id"]):
-            raise ValueError(
+            raise UserError(
                 f"report: got evaluations {stem} of {runs[0].name} and {run.name} on different images; expected the same; "
                 "evaluate both on one root and split"
             )
@@ -165,7 +166,7 @@ def _checkpoint(run: RunRecord, stem: str) -> Path:
 def _view(views: Any, index: int, name: str) -> Any:
     sample = views[index] if index < len(views) else None
     if sample is None or sample["id"] != name:
-        raise ValueError(
+        raise UserError(
             f"report: got {sample and sample['id']} as view {index} of {views.root}; expected {name}, as in the evaluation; "
             "name the config it was made with by --config, or evaluate again"
         )

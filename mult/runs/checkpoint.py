@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 from mult.config import Config, load_config
+from mult.errors import UserError
 from mult.files import read_json, sync, write_json, write_text
 from mult.models import MulT
 from mult.tasks import TASKS
@@ -78,7 +79,7 @@ class Checkpoints:
                 raise
             last = self.folder / "last"
             stands = f"checkpoint {os.readlink(last)} stands" if last.is_symlink() else "there is none yet"
-            raise OSError(
+            raise UserError(
                 f"{final}: cannot be written ({str(error).splitlines()[0]}); expected room for {self.keep + 2} checkpoints; "
                 f"{stands}; make room and go on with --resume"
             ) from error
@@ -96,7 +97,7 @@ class Checkpoints:
     def recover(self) -> int | None:
         """The step of the newest whole checkpoint, with `last` pointing at it; None where there is none.
 
-        A damaged one is passed over, with a message; training will write it again. Raises ValueError where all are damaged,
+        A damaged one is passed over, with a message; training will write it again. Raises UserError where all are damaged,
         and at one of another format version.
         """
         damaged: list[str] = []
@@ -112,7 +113,7 @@ class Checkpoints:
                 return step
             damaged.append(f"{self.folder / str(step)}: damaged ({fault})")
         if damaged:
-            raise ValueError(f"{'; '.join(damaged)}; expected at least one whole checkpoint; start another run.name")
+            raise UserError(f"{'; '.join(damaged)}; expected at least one whole checkpoint; start another run.name")
         return None
 
     def load(self, step: int) -> tuple[Path, dict[str, Any]]:
@@ -133,34 +134,34 @@ class Checkpoints:
 
 
 def check_model(folder: Path) -> None:
-    """Raise ValueError where a checkpoint's model is not what it was written with; without a manifest nobody can tell."""
+    """Raise UserError where a checkpoint's model is not what it was written with; without a manifest nobody can tell."""
     manifest = folder / "manifest.json"
     if not manifest.exists():
         return
     try:
         sums = {name: read_json(manifest)["sha256"][name] for name in MODEL}
     except (TypeError, KeyError) as error:
-        raise ValueError(
+        raise UserError(
             f"{manifest}: got no checksums of {' and '.join(MODEL)}; expected what training wrote; the file is damaged: take "
             "another checkpoint of the run"
         ) from error
     for name, expected in sums.items():
         if _checksum(folder / name) != expected:
-            raise ValueError(
+            raise UserError(
                 f"{folder / name}: got another checksum than when it was written; expected the file that training saved; "
                 "it is damaged or was replaced: take another checkpoint of the run"
             )
 
 
 def _fault(folder: Path) -> str | None:
-    """What is wrong with the files of a checkpoint, in words, or None. Raises ValueError for another format version."""
+    """What is wrong with the files of a checkpoint, in words, or None. Raises UserError for another format version."""
     try:
         manifest = read_json(folder / "manifest.json")
         version, sums = manifest["format_version"], manifest["sha256"].items()
     except (ValueError, TypeError, KeyError, AttributeError):
         return "manifest.json cannot be read"
     if version != FORMAT_VERSION:
-        raise ValueError(
+        raise UserError(
             f"{folder}: got a checkpoint of format version {version}; expected {FORMAT_VERSION}; go on with the version of "
             f"mult that wrote it, or start another run with run.init={folder}"
         )
@@ -210,7 +211,7 @@ def _link(link: Path, step: int) -> None:
 def find_checkpoint(path: str | Path) -> Path:
     """A checkpoint's folder: `path` itself, or the best checkpoint of the run at `path` (its last, if none is best).
 
-    Raises ValueError where there is neither.
+    Raises UserError where there is neither.
     """
     path = Path(path)
     for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "last"):
@@ -223,7 +224,7 @@ def find_checkpoint(path: str | Path) -> Path:
         if path.exists()
         else "there is no such folder"
     )
-    raise ValueError(
+    raise UserError(
         f"checkpoint: got {path}; expected a run's folder or a checkpoint's (model.safetensors, config.json, config.yaml); "
         + found
     )
@@ -232,12 +233,12 @@ def find_checkpoint(path: str | Path) -> Path:
 def load_checkpoint(path: str | Path) -> tuple[MulT, Config]:
     """The model, in eval mode, and the config it was trained with, of a checkpoint or of a run's best one.
 
-    Raises ValueError where there is none, or one that is damaged.
+    Raises UserError where there is none, or one that is damaged.
     """
     folder = find_checkpoint(path)
     model = MulT.from_pretrained(folder)
     check_model(folder)
     for task in model.tasks:
         if task not in TASKS:
-            raise ValueError(f"{folder}: got a model of task {task!r}; expected tasks among {', '.join(TASKS)}")
+            raise UserError(f"{folder}: got a model of task {task!r}; expected tasks among {', '.join(TASKS)}")
     return model, load_config(folder / "config.yaml")

@@ -19,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mult.config import Config, load_config, to_yaml
+from mult.errors import UserError
 from mult.files import read_json, sync, write_json, write_text
 from mult.runs.provenance import provenance
 from mult.runtime.distributed import pick_device
@@ -90,7 +91,7 @@ class Run:
         return run
 
     def check(self, resume: bool) -> None:
-        """Raise ValueError, before any work, where `open` would overwrite a run, find none or one in use, or mix two."""
+        """Raise UserError, before any work, where `open` would overwrite a run, find none or one in use, or mix two."""
         if (self.folder / ".lock").exists():
             os.close(_lock(self.folder / ".lock"))
         self._check_content(resume)
@@ -98,13 +99,13 @@ class Run:
     def _check_content(self, resume: bool) -> None:
         folder, written = self.folder, self.folder / "config.yaml"
         if folder.exists() and not folder.is_dir():
-            raise ValueError(f"run folder: got {folder}, a file; expected a new folder; choose another run.name")
+            raise UserError(f"run folder: got {folder}, a file; expected a new folder; choose another run.name")
         if resume and not written.exists():
-            raise ValueError(f"run folder: got {folder} with --resume; expected a run to go on with; start it without --resume")
+            raise UserError(f"run folder: got {folder} with --resume; expected a run to go on with; start it without --resume")
         if self._is_early():
             return
         if not resume:
-            raise ValueError(
+            raise UserError(
                 f"run folder: {folder} holds {'a run' if written.exists() else 'files'} already; expected a new folder; "
                 "go on with --resume, choose another run.name or delete it"
             )
@@ -115,7 +116,7 @@ class Run:
         }
         if refused:
             differences = "; ".join(f"{key}: {change}" for key, change in refused.items())
-            raise ValueError(
+            raise UserError(
                 f"--resume: the config differs from {written} in {differences}; expected the same but for "
                 f"{', '.join(MAY_CHANGE)}; undo it or start another run.name"
             )
@@ -141,7 +142,7 @@ class Run:
             with open(path, "a") as file:
                 file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
         except OSError as error:
-            raise OSError(
+            raise UserError(
                 f"{path}: cannot be written ({error.strerror}); expected room; the last checkpoint stands; make room and go on "
                 "with --resume"
             ) from error
@@ -153,7 +154,7 @@ class Run:
     def cut_log(self, step: int) -> dict[int, float | None]:
         """Drop the lines after `step`, and a last line that a crash cut short: what is resumed writes them again.
 
-        Returns the evaluations that are left, {step: "improvement"}, of the config's split. Raises ValueError, with the line,
+        Returns the evaluations that are left, {step: "improvement"}, of the config's split. Raises UserError, with the line,
         for a log that no crash explains.
         """
         path = self.folder / "metrics.jsonl"
@@ -169,7 +170,7 @@ class Run:
                     entry = json.loads(line)
                     at, split = int(entry["step"]), entry["split"]
                 except (ValueError, TypeError, KeyError) as error:
-                    raise ValueError(
+                    raise UserError(
                         f"{path}, line {number}: got {line[:40]!r}; expected an object with step and split; remove the line"
                     ) from error
                 if at > step:
@@ -213,7 +214,7 @@ def _lock(path: Path) -> int:
     """Take the lock of a run's folder, which ends with this process; the file's descriptor, not to be closed before.
 
     A record lock: unlike one of `flock`, the workers of a data loader, which may outlive a killed process for seconds, do not
-    inherit it. Raises ValueError where a live process has it. A file system without locks is said to be one.
+    inherit it. Raises UserError where a live process has it. A file system without locks is said to be one.
     """
     import fcntl  # not on Windows, where prediction shall work
 
@@ -224,7 +225,7 @@ def _lock(path: Path) -> int:
         owner = os.read(descriptor, 200).decode(errors="replace").strip()
         os.close(descriptor)
         if error.errno in (errno.EACCES, errno.EAGAIN):
-            raise ValueError(
+            raise UserError(
                 f"run folder: {path.parent} is in use by {owner or 'another process'}; expected one process at a time; "
                 "wait for its end or choose another run.name"
             ) from None

@@ -11,11 +11,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mult.errors import UserError
+
 
 def pick_device(name: str) -> torch.device:
     """`run.device`: "auto" is this process's GPU if there is one, else the CPU; other names are torch's.
 
-    Raises ValueError for a name that is no device of this machine.
+    Raises UserError for a name that is no device of this machine.
     """
     if name == "auto":
         name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
@@ -23,7 +25,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(
+        raise UserError(
             f"run.device: got {name!r} ({str(error).splitlines()[0]}); expected auto, cpu or a device of this machine"
         ) from error
     return device

@@ -17,6 +17,7 @@ from mult.data import Augmented, TrainTransform
 from mult.data.batches.mixture import Mixture
 from mult.data.batches.sampler import Shuffled
 from mult.data.sample import Batch, collate_train
+from mult.errors import UserError
 from mult.losses import LOSSES, Count, Loss
 from mult.models import MulT
 from mult.runs.checkpoint import check_model, find_checkpoint
@@ -67,14 +68,14 @@ class Experiment:
 
 
 def build_experiment(config: Config, resumes: bool = False) -> Experiment:
-    """Build all that a config names. Raises ValueError for a name that means nothing and for parts that do not fit.
+    """Build all that a config names. Raises UserError for a name that means nothing and for parts that do not fit.
 
     resumes: a checkpoint's weights follow, so those of `run.init` need not be there any more.
     """
     tasks = task_names(config)
     objectives = {task: _objective(task, config.tasks[task].loss) for task in tasks}
     if config.model.reference is not None and config.model.reference not in tasks:
-        raise ValueError(
+        raise UserError(
             f"model.reference: got {config.model.reference!r}; expected one of {', '.join(tasks)}; name one of the config's "
             "tasks"
         )
@@ -103,14 +104,14 @@ def build_experiment(config: Config, resumes: bool = False) -> Experiment:
 
 
 def _start_from(model: MulT, path: str) -> None:
-    """The weights of `run.init`; what it does not have is named; ValueError where it is another kind of model."""
+    """The weights of `run.init`; what it does not have is named; UserError where it is another kind of model."""
     folder = find_checkpoint(path)
     other = MulT.from_pretrained(folder)
     check_model(folder)
     try:
         anew = model.start_from(other)
-    except ValueError as error:
-        raise ValueError(
+    except UserError as error:
+        raise UserError(
             f"run.init: the weights in {folder} do not fit this model ({error}); expected a run of the same model section; "
             "make it the same or leave run.init out"
         ) from error
@@ -122,9 +123,9 @@ def _objective(task: str, name: str | None) -> Objective:
     name = name or TASKS[task].loss.__name__
     if name not in LOSSES:
         remedy = _nearest(name, LOSSES, f"leave it out for {TASKS[task].loss.__name__}")
-        raise ValueError(f"tasks.{task}.loss: got {name!r}; expected one of {', '.join(LOSSES)}; {remedy}")
+        raise UserError(f"tasks.{task}.loss: got {name!r}; expected one of {', '.join(LOSSES)}; {remedy}")
     if (name == "cross_entropy") != TASKS[task].categorical:
-        raise ValueError(
+        raise UserError(
             f"tasks.{task}.loss: got {name!r}; expected a loss for {'classes' if TASKS[task].categorical else 'values'}; "
             f"leave it out for {TASKS[task].loss.__name__}"
         )

@@ -28,6 +28,7 @@ from mult import draw
 from mult.build import build_eval_batches
 from mult.data import EvalTransform
 from mult.data.sample import Batch, note_bad
+from mult.errors import UserError
 from mult.evaluation import evaluate
 from mult.evaluation.results import Results, improvement
 from mult.evaluation.tables import table
@@ -204,7 +205,7 @@ def _find_start(run: Run, checkpoints: Checkpoints) -> tuple[int, int, float]:
     if distributed.is_main():
         step = checkpoints.recover() or 0
         if step > run.config.optim.steps:
-            raise ValueError(
+            raise UserError(
                 f"optim.steps: got {run.config.optim.steps}, of which {step} are done; expected at least as many; raise it"
             )
         scores = run.cut_log(step)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from mult.config import Config, OptimConfig
+from mult.errors import UserError
 from mult.models import MulT
 from mult.training.balance import (
     Balance,
@@ -16,7 +17,7 @@ from mult.training.muon import Muon, is_matrix
 
 
 def build_optimizer(config: Config, model: MulT, balance: Balance) -> Optimizer:
-    """AdamW or Muon; the first of its groups learns at `optim.lr`. ValueError for rates of an encoder that does not learn."""
+    """AdamW or Muon; the first of its groups learns at `optim.lr`. UserError for rates of an encoder that does not learn."""
     optim, undecayed, rates = config.optim, model.no_weight_decay(), _encoder_rates(config.optim, model)
     groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -41,14 +42,14 @@ def _encoder_rates(optim: OptimConfig, model: MulT) -> dict[str, float]:
     """Name of each of the encoder's parameters -> its learning rate."""
     rate = optim.encoder_lr or optim.lr
     if optim.freeze_encoder and (optim.encoder_lr is not None or optim.layer_decay < 1):
-        raise ValueError(
+        raise UserError(
             f"optim.freeze_encoder: got true, with encoder_lr {optim.encoder_lr} and layer_decay {optim.layer_decay}; expected "
             "no rates of an encoder that does not learn; leave them out"
         )
     layers = model.encoder.layers()
     last = max(layers.values())
     if optim.layer_decay < 1 and last == 0:
-        raise ValueError(
+        raise UserError(
             f"optim.layer_decay: got {optim.layer_decay} with {model.encoder.name}, whose layers are not known; expected "
             "1.0 there; leave it out or take another model.backbone"
         )

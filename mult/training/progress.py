@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from mult.errors import UserError
 from mult.files import write_atomically
 from mult.runs.folder import Run
 
@@ -79,7 +80,7 @@ def _board(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ImportError(
+        raise UserError(
             "run.tensorboard: got true without the package tensorboard; expected it installed; "
             'pip install -e ".[tensorboard]", or run.tensorboard=false'
         ) from error

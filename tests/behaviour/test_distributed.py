@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from mult.config import Config
+from mult.errors import UserError
 from mult.files import read_arrays
 from mult.runtime import distributed
 from mult.training.experiment import build_experiment
@@ -162,6 +163,6 @@ def test_one_process_needs_no_group() -> None:
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "tpu:x"])
 def test_a_device_that_is_not_there_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"run\.device: got '{name}' \(.*\); expected auto, cpu or a device of this machine"):
+    with pytest.raises(UserError, match=rf"run\.device: got '{name}' \(.*\); expected auto, cpu or a device of this machine"):
         distributed.pick_device(name)
     assert distributed.pick_device("cpu") == torch.device("cpu")

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mult.config import Config
+from mult.errors import UserError
 from mult.files import read_json
 from mult.runs.folder import Run
 from mult.runtime.signals import HANDLED, Interruptible, Signals, StoppedError
@@ -317,7 +318,7 @@ def test_more_steps_are_as_if_they_had_been_asked_for_at_once(configured: Config
     assert is_same(weights(parts), weights(whole))
     rates = [line["lr"] for line in lines(parts) if line["split"] == "train"]
     assert rates == [line["lr"] for line in lines(whole) if line["split"] == "train"]
-    with pytest.raises(ValueError, match=r"optim\.steps: got 3, of which 4 are done; expected at least as many; raise it"):
+    with pytest.raises(UserError, match=r"optim\.steps: got 3, of which 4 are done; expected at least as many; raise it"):
         train_run(configured("run.name=parts", "optim.steps=3", *settings), resume=True)
 
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from mult.config import Config, TaskConfig, load_config, load_data_config, to_yaml
+from mult.errors import UserError
 
 MINIMAL = """
 run: {name: trial}
@@ -224,26 +225,26 @@ def test_base_merges_key_by_key_and_replaces_tasks(tmp_path: Path, minimal: Path
 def test_cycle_is_an_error(tmp_path: Path, files: dict[str, str]) -> None:
     for name, base in files.items():
         write(tmp_path / f"{name}.yaml", f"base: {base}.yaml\n")
-    with pytest.raises(ValueError, match=r"base: got a cycle, .*a\.yaml -> .*; expected a chain with an end; remove"):
+    with pytest.raises(UserError, match=r"base: got a cycle, .*a\.yaml -> .*; expected a chain with an end; remove"):
         load_config(tmp_path / "a.yaml")
 
 
 def test_missing_base_names_who_asked(tmp_path: Path) -> None:
     path = write(tmp_path / "child.yaml", "base: nowhere.yaml\n")
-    with pytest.raises(FileNotFoundError, match=r"child\.yaml: base: got .*nowhere\.yaml; expected a YAML file"):
+    with pytest.raises(UserError, match=r"child\.yaml: base: got .*nowhere\.yaml; expected a YAML file"):
         load_config(path)
 
 
 def test_base_must_be_one_path(tmp_path: Path) -> None:
     path = write(tmp_path / "child.yaml", "base: [a.yaml, b.yaml]\n")
-    with pytest.raises(ValueError, match=r"child\.yaml: base: got \['a.yaml', 'b.yaml'\]; expected the path of one"):
+    with pytest.raises(UserError, match=r"child\.yaml: base: got \['a.yaml', 'b.yaml'\]; expected the path of one"):
         load_config(path)
 
 
 def test_error_in_the_base_names_the_base(tmp_path: Path) -> None:
     write(tmp_path / "parent.yaml", "optim: {learning_rate: 1}\n")
     path = write(tmp_path / "child.yaml", "base: parent.yaml\n")
-    with pytest.raises(ValueError, match=r"parent\.yaml: optim: got unknown key 'learning_rate'"):
+    with pytest.raises(UserError, match=r"parent\.yaml: optim: got unknown key 'learning_rate'"):
         load_config(path)
 
 
@@ -314,7 +315,7 @@ def test_a_mixture_survives_writing_and_a_base(tmp_path: Path) -> None:
 def test_bad_mixture(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert old in MIXTURE
     path = write(tmp_path / "mixture.yaml", MIXTURE.replace(old, new))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         load_config(path)
 
 
@@ -470,7 +471,7 @@ def test_from_dict_takes_tuples_and_leaves_its_argument_alone() -> None:
     ],
 )
 def test_bad_value_or_key(dotted: str, value: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         Config.from_dict(tree_with(dotted, value))
 
 
@@ -490,7 +491,7 @@ def test_missing_required_key_is_named(dotted: str, expected: str) -> None:
     section, key = dotted.split(".")
     tree = tree_with("run.seed", 0)
     del tree[section][key]
-    with pytest.raises(ValueError, match=rf"config: {section}\.{key}: got nothing; expected {expected}.*; add this"):
+    with pytest.raises(UserError, match=rf"config: {section}\.{key}: got nothing; expected {expected}.*; add this"):
         Config.from_dict(tree)
 
 
@@ -498,7 +499,7 @@ def test_missing_required_key_is_named(dotted: str, expected: str) -> None:
 def test_missing_section_names_its_first_required_key(section: str, key: str) -> None:
     tree = tree_with("run.seed", 0)
     del tree[section]
-    with pytest.raises(ValueError, match=rf"config: {key}: got nothing; .*; add this required key"):
+    with pytest.raises(UserError, match=rf"config: {key}: got nothing; .*; add this required key"):
         Config.from_dict(tree)
 
 
@@ -535,7 +536,7 @@ def test_missing_section_names_its_first_required_key(section: str, key: str) ->
     ],
 )
 def test_bad_file(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         load_config(write(tmp_path / "bad.yaml", text))
     assert "\n" not in str(caught.value)
 
@@ -543,7 +544,7 @@ def test_bad_file(tmp_path: Path, text: str, message: str) -> None:
 def test_file_that_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_bytes(b"run: \xff\xfe")
-    with pytest.raises(ValueError, match=r"bad\.yaml: got no text \(.*\); expected YAML in UTF-8; save it as such"):
+    with pytest.raises(UserError, match=r"bad\.yaml: got no text \(.*\); expected YAML in UTF-8; save it as such"):
         load_config(path)
 
 
@@ -551,7 +552,7 @@ def test_file_that_is_no_text(tmp_path: Path) -> None:
     ("name", "remedy"), [("none.yaml", "no such file, check the path"), (".", "it is a folder: give a file in it")]
 )
 def test_missing_file(tmp_path: Path, name: str, remedy: str) -> None:
-    with pytest.raises(FileNotFoundError, match=rf"config: got .*; expected a YAML file; {remedy}"):
+    with pytest.raises(UserError, match=rf"config: got .*; expected a YAML file; {remedy}"):
         load_config(tmp_path / name)
 
 
@@ -574,7 +575,7 @@ def test_missing_file(tmp_path: Path, name: str, remedy: str) -> None:
     ],
 )
 def test_bad_override(minimal: Path, override: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         load_config(minimal, [override])
 
 
@@ -610,5 +611,5 @@ def test_data_section_of_a_whole_config(minimal: Path) -> None:
     ],
 )
 def test_bad_data_section(tmp_path: Path, minimal: Path, text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         load_data_config(write(tmp_path / "data.yaml", text), load_config(minimal).data)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mult.data.parallel import in_processes
+from mult.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,6 @@ def test_items_are_taken_as_they_are_needed() -> None:
 
 def test_an_error_ends_the_work() -> None:
     start = time.monotonic()
-    with pytest.raises(ValueError, match=r"^400 is too much$"):
+    with pytest.raises(UserError, match=r"^400 is too much$"):
         list(in_processes(square, iter(lambda: 400, None), workers=2))
     assert time.monotonic() - start < 60

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mult.draw.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Line, chart, key, thinned, ticks
+from mult.errors import UserError
 
 
 def lines_of(svg: str) -> list[np.ndarray]:
@@ -54,7 +55,7 @@ def test_what_is_not_finite_is_a_gap_and_a_lone_point_a_dot() -> None:
     assert svg.count("<circle") == 1
     assert "nan" not in svg
     assert "inf" not in svg
-    with pytest.raises(ValueError, match=r"chart: got no point of empty; expected at least one; leave the chart out"):
+    with pytest.raises(UserError, match=r"chart: got no point of empty; expected at least one; leave the chart out"):
         chart("empty", "x", "y", [Line("a", np.arange(2.0), np.array([np.nan, np.nan]))])
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mult.draw import COLORMAPS, PALETTE, Classes, Colours, Directions, Look, Scalar, attention_page, gallery, overlay, picture
 from mult.draw.attention import window_view
+from mult.errors import UserError
 
 HATCH = {150, 190}
 
@@ -317,9 +318,9 @@ def test_picture_of_a_scalar_has_its_bar_below() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ValueError, match=r"Scalar: got colormap 'jet'; expected one of viridis, inferno, turbo, reds, gray"):
+    with pytest.raises(UserError, match=r"Scalar: got colormap 'jet'; expected one of viridis, inferno, turbo, reds, gray"):
         Scalar("jet")
-    with pytest.raises(ValueError, match="gallery: got no samples; expected at least one"):
+    with pytest.raises(UserError, match="gallery: got no samples; expected at least one"):
         gallery([], TABLE, None)
 
 

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mult import TASKS
+from mult.errors import UserError
 from mult.evaluation import bootstrap, compare
 from mult.evaluation.results import load, load_baseline
 from mult.evaluation.tables import as_csv, as_markdown, as_text
@@ -154,7 +155,7 @@ def test_delta_m_against_single_task_runs(tmp_path: Path) -> None:
     assert "  +12.50 ▲" in as_text(comparison)
     assert "ours: Δm +12.50 % (+12.50 to +12.50) better" in as_text(comparison)
     assert as_markdown(comparison).splitlines()[-4].endswith("| - |")  # the baseline has no delta_m of its own
-    with pytest.raises(ValueError, match="--baseline: edge_texture: got no baseline; expected one"):
+    with pytest.raises(UserError, match="--baseline: edge_texture: got no baseline; expected one"):
         compare.compare([compare.Row("ours", [load(ours)], baselines=[singles[1:]])])
 
 
@@ -209,7 +210,7 @@ def test_a_baseline_whose_images_are_unknown_gives_no_interval_and_one_of_others
     assert comparison.delta_m["ours"].mark == ""
     others = [f"frame {i}" for i in range(IMAGES)]
     other = write(tmp_path / "other", {"reshading": l1_of_images(2)}, ids=others) / "eval" / "rooms-test.json"
-    with pytest.raises(ValueError, match=r"got other images in .*other/eval/rooms-test.json \(number 0 is frame 0\)"):
+    with pytest.raises(UserError, match=r"got other images in .*other/eval/rooms-test.json \(number 0 is frame 0\)"):
         compare.compare([compare.Row("ours", [ours], baselines=[[load_baseline(other)]])])
 
 
@@ -237,7 +238,7 @@ def test_a_baseline_whose_images_are_unknown_gives_no_interval_and_one_of_others
 def test_what_is_not_of_the_same_images(tmp_path: Path, header: dict[str, Any], ids: list[str] | None, message: str) -> None:
     a = row(write(tmp_path / "a", {"reshading": l1_of_images(1)}))
     b = row(write(tmp_path / "b", {"reshading": l1_of_images(2)}, header, ids))
-    with pytest.raises(ValueError, match=f"compare: {message}"):
+    with pytest.raises(UserError, match=f"compare: {message}"):
         compare.compare([a, b])
 
 
@@ -257,21 +258,21 @@ def test_which_evaluation_of_a_run(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", {"reshading": l1_of_images(1)})
     assert load(folder, "rooms-test").path == folder / "eval" / "rooms-test.json"
     assert load(folder / "eval" / "rooms-test.json").name == "rooms-test"
-    with pytest.raises(ValueError, match=r"got evaluations rooms-test; expected rooms-val; run scripts/eval\.py for it first"):
+    with pytest.raises(UserError, match=r"got evaluations rooms-test; expected rooms-val; run scripts/eval\.py for it first"):
         load(folder, "rooms-val")
     (folder / "eval" / "other.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"got 2 evaluations \(other, rooms-test\); expected one; name it with --eval"):
+    with pytest.raises(UserError, match=r"got 2 evaluations \(other, rooms-test\); expected one; name it with --eval"):
         load(folder)
-    with pytest.raises(ValueError, match=r"other.json: got no evaluation; expected the JSON that eval.py writes"):
+    with pytest.raises(UserError, match=r"other.json: got no evaluation; expected the JSON that eval.py writes"):
         load(folder, "other")
     (folder / "eval" / "other.json").unlink()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"got 0 evaluations \(none\); expected one; run scripts/eval.py first"):
+    with pytest.raises(UserError, match=r"got 0 evaluations \(none\); expected one; run scripts/eval.py first"):
         load(tmp_path / "empty")
     (folder / "eval" / "rooms-test.npz").write_bytes(b"PK broken")
-    with pytest.raises(ValueError, match=r"rooms-test.npz: cannot be read as arrays \(.*\); expected .*; evaluate again"):
+    with pytest.raises(UserError, match=r"rooms-test.npz: cannot be read as arrays \(.*\); expected .*; evaluate again"):
         load(folder, "rooms-test")
-    with pytest.raises(ValueError, match="compare: got no evaluation of x; expected at least one"):
+    with pytest.raises(UserError, match="compare: got no evaluation of x; expected at least one"):
         compare.compare([compare.Row("x", missing="failed")])
 
 

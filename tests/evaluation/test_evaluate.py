@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mult import TASKS, Predictor
 from mult.build import build_eval_batches
 from mult.data import Taskonomy
+from mult.errors import UserError
 from mult.evaluation import evaluate
 from mult.evaluation.gain import against, delta_m_line, merge_baselines
 from mult.evaluation.results import NOT_FINITE, Results, header, improvement, read_evaluation
@@ -361,7 +362,7 @@ def test_a_damaged_evaluation_is_refused(trained: Path, tmp_path: Path, damage: 
     spoil, message = DAMAGES[damage]
     spoil(file)
     path.write_text(json.dumps(file))
-    with pytest.raises(ValueError, match=rf"val\.json: got {message}.*expected an evaluation as eval\.py writes it; .*again"):
+    with pytest.raises(UserError, match=rf"val\.json: got {message}.*expected an evaluation as eval\.py writes it; .*again"):
         read_evaluation(path)
 
 
@@ -383,7 +384,7 @@ def test_a_baseline_that_does_not_fit(
 def test_a_task_in_two_baselines_is_refused(trained: Path) -> None:
     file: dict[str, Any] = read_json(trained / "eval" / "taskonomy-val.json")
     ours = header("taskonomy", "val", 3, None)
-    with pytest.raises(ValueError, match="--baseline b: got segment_semantic in two files; expected one a task; leave one out"):
+    with pytest.raises(UserError, match="--baseline b: got segment_semantic in two files; expected one a task; leave one out"):
         merge_baselines(ours, TASKS, {"a": file, "b": file})
 
 
@@ -394,7 +395,7 @@ def test_a_baseline_that_no_gain_is_a_part_of_is_refused_first(trained: Path, ch
     file: dict[str, Any] = read_json(trained / "eval" / "taskonomy-val.json")
     of("normal", **change)(file)
     ours = header("taskonomy", "val", 3, None)
-    with pytest.raises(ValueError, match=f"--baseline: normal: got {got}; expected a number that a gain .*; train that"):
+    with pytest.raises(UserError, match=f"--baseline: normal: got {got}; expected a number that a gain .*; train that"):
         merge_baselines(ours, TASKS, {"a": file})
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mult.errors import UserError
 from mult.metrics import Accumulator, Depth, Normals, Regression, Segmentation, delta_m
 
 BATCH, HEIGHT, WIDTH = 4, 6, 9
@@ -225,14 +226,14 @@ def test_shapes_that_would_broadcast_are_refused(kind: str) -> None:
         (prediction, target, valid[:1]),
         (prediction, target, valid.byte()),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             KINDS[kind]().update(*bad)
 
 
 def test_merge_refuses_another_kind_or_other_classes() -> None:
-    with pytest.raises(ValueError, match=r"Depth.merge: got Regression .*; expected .*; merge accumulators of the same"):
+    with pytest.raises(UserError, match=r"Depth.merge: got Regression .*; expected .*; merge accumulators of the same"):
         Depth().merge(Regression())
-    with pytest.raises(ValueError, match=r"Segmentation.merge: got Segmentation with .*iou/chair"):
+    with pytest.raises(UserError, match=r"Segmentation.merge: got Segmentation with .*iou/chair"):
         Segmentation(5).merge(Segmentation(CLASSES))
 
 
@@ -278,7 +279,7 @@ def test_ids_out_of_range_are_refused_where_they_count(which: int, bad: int) -> 
     batch[which][0, 2, 3] = bad
     accumulator = Segmentation(CLASSES)
     name = ("prediction", "target")[which]
-    with pytest.raises(ValueError, match=rf"class ids .* in the {name}; expected 0 to 4 .*; map the {name} to the 5"):
+    with pytest.raises(UserError, match=rf"class ids .* in the {name}; expected 0 to 4 .*; map the {name} to the 5"):
         accumulator.update(*batch)
     assert accumulator.pixels == 0
     batch[2][0, 0, 2, 3] = False
@@ -287,7 +288,7 @@ def test_ids_out_of_range_are_refused_where_they_count(which: int, bad: int) -> 
 
 @pytest.mark.parametrize("classes", [0, [], ["chair", "table", "chair"]])
 def test_class_names_must_be_there_and_differ(classes: int | list[str]) -> None:
-    with pytest.raises(ValueError, match=r"Segmentation: got \d classes, .*; expected at least one, each once; give"):
+    with pytest.raises(UserError, match=r"Segmentation: got \d classes, .*; expected at least one, each once; give"):
         Segmentation(classes)
 
 
@@ -610,7 +611,7 @@ def test_delta_m_takes_what_the_accumulators_compute() -> None:
     ],
 )
 def test_delta_m_refuses_by_name(results: Any, baseline: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         delta_m(results, baseline)
 
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mult.errors import UserError
 from mult.models.encoder import Encoder
 from mult.models.mult import MulT
 
@@ -82,10 +83,10 @@ def test_a_backbone_of_fixed_size_takes_that_size_and_is_refused_by_name_at_anot
     encoder = encoder_of("twins_svt_small", {"depths": (1, 1, 1, 1)})
     with torch.no_grad():
         assert [f.shape[2] for f in encoder(torch.rand(1, 3, 224, 224))] == [56, 28, 14, 7]
-    with pytest.raises(ValueError, match=r"got \(64, 96\); expected \(224, 224\), as twins_svt_small takes no other; set"):
+    with pytest.raises(UserError, match=r"got \(64, 96\); expected \(224, 224\), as twins_svt_small takes no other; set"):
         encoder(torch.rand(1, 3, 64, 96))
     maxvit = encoder_of("maxvit_nano_rw_256", {})
-    with pytest.raises(ValueError, match=r"expected \(256, 256\), as maxvit_nano_rw_256 takes no other"):
+    with pytest.raises(UserError, match=r"expected \(256, 256\), as maxvit_nano_rw_256 takes no other"):
         maxvit(torch.rand(1, 3, 224, 224))
 
 
@@ -108,18 +109,18 @@ def test_a_backbone_of_fixed_size_takes_that_size_and_is_refused_by_name_at_anot
     ],
 )
 def test_refuses_a_backbone_that_does_not_fit(backbone: str, args: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         Encoder(backbone, False, args)
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (0, 3, 32, 32), (1, 3, 0, 32)])
 def test_refuses_images_of_another_shape(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"images: got shape .*; expected \(B, 3, H, W\)"):
+    with pytest.raises(UserError, match=r"images: got shape .*; expected \(B, 3, H, W\)"):
         encoder_of(SWIN, TINY)(torch.zeros(shape))
 
 
 def test_refuses_maps_that_do_not_cover_the_image() -> None:
-    with pytest.raises(ValueError, match=r"map of inception_v4 at stride 4 is \(54, 54\).*expected one that covers"):
+    with pytest.raises(UserError, match=r"map of inception_v4 at stride 4 is \(54, 54\).*expected one that covers"):
         encoder_of("inception_v4", {})(torch.rand(1, 3, 224, 224))
 
 
@@ -135,9 +136,9 @@ def test_heads_of_the_decoders() -> None:
     assert heads_of(SWIN, TINY, 3) == [3, 3, 3, 3]
     assert heads_of(SWIN, TINY, (2, 3, 4, 6)) == [2, 3, 4, 6]
     for wrong in (5, (1, 2, 3), (1, 2, 4, 0), -1):
-        with pytest.raises(ValueError, match=r"model.num_heads: got .* for channels \[24, 48, 96, 192\] of swin_tiny"):
+        with pytest.raises(UserError, match=r"model.num_heads: got .* for channels \[24, 48, 96, 192\] of swin_tiny"):
             heads_of(SWIN, TINY, wrong)
-    with pytest.raises(ValueError, match=r"model.num_heads: got \[1, 1, 3, 4\] for channels \[16, 32, 112, 128\]"):
+    with pytest.raises(UserError, match=r"model.num_heads: got \[1, 1, 3, 4\] for channels \[16, 32, 112, 128\]"):
         heads_of("convnext_atto", {"depths": (1, 1, 1, 1), "dims": (16, 32, 112, 128)}, None)
 
 
@@ -166,10 +167,10 @@ def test_refuses_a_weights_file_that_is_missing_damaged_or_of_another_architectu
         Encoder(SWIN, str(tmp_path / "none.pth"), TINY)
     for name, content in [("a.pth", b"hello" * 90), ("b.safetensors", b"hello" * 90), ("c.pth", b"")]:
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=rf"model.pretrained: .*{name} cannot be read .*expected a state dict"):
+        with pytest.raises(UserError, match=rf"model.pretrained: .*{name} cannot be read .*expected a state dict"):
             Encoder(SWIN, str(tmp_path / name), TINY)
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "resnet.pth")
-    with pytest.raises(ValueError, match=r"resnet.pth lacks 20 of the 20 weight matrices of swin_tiny.*of that architecture"):
+    with pytest.raises(UserError, match=r"resnet.pth lacks 20 of the 20 weight matrices of swin_tiny.*of that architecture"):
         Encoder(SWIN, str(tmp_path / "resnet.pth"), TINY)
 
 

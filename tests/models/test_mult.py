@@ -12,6 +12,7 @@ import timm
 import torch
 from torch import Tensor
 
+from mult.errors import UserError
 from mult.models import MulT
 from mult.models.decoder import Decoder
 
@@ -101,7 +102,7 @@ def test_single_task_is_its_own_reference() -> None:
     ],
 )
 def test_refuses_arguments_that_do_not_fit_together(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         mult(**arguments)
     for attention in ("independent", "self"):
         assert isinstance(mult(reference=None, attention=attention).decoder, Decoder)
@@ -171,18 +172,18 @@ def test_refuses_a_damaged_folder_another_version_and_another_architecture(tmp_p
         return tmp_path / "bad"
 
     for broken in (weights[: len(weights) // 2], b"", b"no weights"):
-        with pytest.raises(ValueError, match=r"(?s)model.safetensors: not the weights .*expected a folder"):
+        with pytest.raises(UserError, match=r"(?s)model.safetensors: not the weights .*expected a folder"):
             MulT.from_pretrained(with_content(broken, config))
     other = config.replace('"depth_zbuffer": 1', '"depth_zbuffer": 2')
     assert other != config
-    with pytest.raises(ValueError, match=r"(?s)model.safetensors: not the weights .*of another architecture"):
+    with pytest.raises(UserError, match=r"(?s)model.safetensors: not the weights .*of another architecture"):
         MulT.from_pretrained(with_content(weights, other))
-    with pytest.raises(ValueError, match=r"config.json: got format_version 99; expected 1; "):
+    with pytest.raises(UserError, match=r"config.json: got format_version 99; expected 1; "):
         MulT.from_pretrained(with_content(weights, config.replace('"format_version": 1', '"format_version": 99')))
-    with pytest.raises(ValueError, match=r"config.json: cannot be read .*expected the config.json that save_pretrained"):
+    with pytest.raises(UserError, match=r"config.json: cannot be read .*expected the config.json that save_pretrained"):
         MulT.from_pretrained(with_content(weights, config[:40]))
     (with_content(weights, config) / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"model.safetensors: not the weights"):
+    with pytest.raises(UserError, match=r"model.safetensors: not the weights"):
         MulT.from_pretrained(tmp_path / "bad")
 
 

@@ -23,6 +23,7 @@ from PIL import Image
 from mult import TASKS, report
 from mult.data import Taskonomy
 from mult.draw import ERROR
+from mult.errors import UserError
 from mult.evaluation.compare import Cell, Comparison, Gain
 from mult.files import read_arrays, write_arrays
 from mult.predict import Predictor
@@ -362,7 +363,7 @@ def test_best_median_and_worst(values: list[float], higher: bool, most: int, exp
 def test_what_cannot_be_read_is_named(tmp_path: Path, damage: Callable[[Path], Any], message: str) -> None:
     folder = write_run(tmp_path / "run")
     damage(folder)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         report.read_run(folder)
 
 

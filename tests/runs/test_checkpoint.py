@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mult.errors import UserError
 from mult.files import read_json
 from mult.runs.checkpoint import Checkpoints, find_checkpoint
 
@@ -121,7 +122,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(checkpoints: Checkpoints, m
     with (
         largest_file(8_000),
         pytest.raises(
-            OSError, match=r"checkpoints/6: cannot be written \(.*; checkpoint 4 stands; make room and go on with --re"
+            UserError, match=r"checkpoints/6: cannot be written \(.*; checkpoint 4 stands; make room and go on with --re"
         ),
     ):
         checkpoints.save(6, model, {"step": 6, **state}, {})
@@ -145,7 +146,7 @@ def test_a_worker_that_dies_meanwhile_is_not_taken_for_a_full_disk(checkpoints: 
 
 
 def test_a_full_disk_at_the_first_checkpoint(checkpoints: Checkpoints) -> None:
-    with largest_file(8_000), pytest.raises(OSError, match=r"cannot be written .*; there is none yet; make room"):
+    with largest_file(8_000), pytest.raises(UserError, match=r"cannot be written .*; there is none yet; make room"):
         checkpoints.save(6, Weights(6, size=4000), {"step": 6}, {})
     assert checkpoints.recover() is None
     assert list(checkpoints.folder.iterdir()) == []
@@ -253,5 +254,5 @@ def test_another_format_version_is_not_taken_for_damage(checkpoints: Checkpoints
     save(checkpoints, 2)
     manifest = save(checkpoints, 4) / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format_version": 7}))
-    with pytest.raises(ValueError, match=r"4: got a checkpoint of format version 7; expected 1; go on with .*run\.init="):
+    with pytest.raises(UserError, match=r"4: got a checkpoint of format version 7; expected 1; go on with .*run\.init="):
         checkpoints.recover()

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from mult.config import Config, load_config
+from mult.errors import UserError
 from mult.files import read_json, write_json, write_text
 from mult.runs.checkpoint import Checkpoints, find_checkpoint
 from mult.runs.folder import Run
@@ -126,7 +127,7 @@ def test_a_log_that_no_crash_explains_is_named(run: Run, line: str) -> None:
     run.log(1, "train", {})
     before = (run.folder / "metrics.jsonl").read_text() + line + "\n"
     (run.folder / "metrics.jsonl").write_text(before)
-    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: got b'.*; expected an object with step and split; remove"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: got b'.*; expected an object with step and split; remove"):
         run.cut_log(1)
     assert (run.folder / "metrics.jsonl").read_text() == before
 
@@ -137,7 +138,7 @@ def test_a_full_disk_is_named_where_the_log_finds_no_room(run: Run) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (60, before[1]))
     try:
         with pytest.raises(
-            OSError, match=r"metrics\.jsonl: cannot be written \(File too large\); .*make room and go on with -"
+            UserError, match=r"metrics\.jsonl: cannot be written \(File too large\); .*make room and go on with -"
         ):
             run.log(2, "train", {"loss": 0.25})
     finally:
@@ -150,16 +151,16 @@ def test_a_full_disk_is_named_where_the_log_finds_no_room(run: Run) -> None:
 
 def test_a_folder_that_holds_something_is_refused(saved: Run, config: Configs, tmp_path: Path) -> None:
     before = snapshot(saved.folder)
-    with pytest.raises(ValueError, match=r"holds a run already; expected a new folder; .*--resume"):
+    with pytest.raises(UserError, match=r"holds a run already; expected a new folder; .*--resume"):
         Run.open(saved.config, resume=False)
     assert snapshot(saved.folder) == before
     thesis = config(run={"output": str(tmp_path), "name": "thesis"})
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("x")
-    with pytest.raises(ValueError, match="holds files already; expected a new folder"):
+    with pytest.raises(UserError, match="holds files already; expected a new folder"):
         Run.open(thesis, resume=False)
     assert sorted(path.name for path in (tmp_path / "thesis").iterdir()) == ["chapter.tex"]
-    with pytest.raises(ValueError, match=r"expected a .*folder; "):
+    with pytest.raises(UserError, match=r"expected a .*folder; "):
         Run.open(config(run={"output": str(tmp_path), "name": "thesis/chapter.tex"}), resume=False)
     (tmp_path / "empty").mkdir()
     empty = Run.open(config(run={"output": str(tmp_path), "name": "empty"}), resume=False)
@@ -186,13 +187,13 @@ def test_what_ended_before_its_first_checkpoint_starts_over(
 def test_results_without_checkpoints_are_not_started_over(run: Run, kept: str) -> None:
     """Who removed the checkpoints to make room still wants the results."""
     (run.folder / kept).mkdir()
-    with pytest.raises(ValueError, match="holds a run already"):
+    with pytest.raises(UserError, match="holds a run already"):
         Run.open(run.config, resume=False)
     assert (run.folder / kept).exists()
 
 
 def test_resuming_needs_the_same_run(saved: Run, config: Configs) -> None:
-    with pytest.raises(ValueError, match=r"got .*nothing with --resume; expected a run to go on with; .*without --resume"):
+    with pytest.raises(UserError, match=r"got .*nothing with --resume; expected a run to go on with; .*without --resume"):
         Run.open(config(run={"name": "nothing"}), resume=True)
     assert not saved.folder.with_name("nothing").exists()
     before = snapshot(saved.folder)
@@ -201,7 +202,7 @@ def test_resuming_needs_the_same_run(saved: Run, config: Configs) -> None:
         r"config differs from .*config\.yaml in tasks\.depth_zbuffer\.weight: 1\.0 -> 2\.0; optim\.lr: 0\.001 -> 0\.002; "
         r"tasks\.normal\.weight: nothing -> 1\.0; .*expected the same but for run\.name, .*eval; undo it or start another"
     )
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         Run.open(changed, resume=True)
     assert "steps:" not in str(caught.value)
     assert snapshot(saved.folder) == before
@@ -252,9 +253,9 @@ def test_a_folder_in_use_is_refused_until_the_process_dies(saved: Run) -> None:
 
 
 def test_checkpoints_are_found_from_the_run_or_their_own_folder(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"checkpoint: got .*; expected a run's folder .*no checkpoint was written"):
+    with pytest.raises(UserError, match=r"checkpoint: got .*; expected a run's folder .*no checkpoint was written"):
         find_checkpoint(run.folder)
-    with pytest.raises(ValueError, match=r"checkpoint: got .*missing; expected .*there is no such folder"):
+    with pytest.raises(UserError, match=r"checkpoint: got .*missing; expected .*there is no such folder"):
         find_checkpoint(tmp_path / "missing")
     save(run, 2)
     assert find_checkpoint(str(run.folder)).name == "2"  # none was best: the last
@@ -277,7 +278,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert read_json(path) == {"a": 1}
     assert [file.name for file in path.parent.iterdir()] == ["file.json"]
     path.write_text('{"a": ')
-    with pytest.raises(ValueError, match=r"file\.json: cannot be read as JSON .*; expected a file that mult wrote"):
+    with pytest.raises(UserError, match=r"file\.json: cannot be read as JSON .*; expected a file that mult wrote"):
         read_json(path)
-    with pytest.raises(ValueError, match=r"none\.json: cannot be read as JSON"):
+    with pytest.raises(UserError, match=r"none\.json: cannot be read as JSON"):
         read_json(tmp_path / "none.json")

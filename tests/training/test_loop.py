@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mult import TASKS
 from mult.config import Config
+from mult.errors import UserError
 from mult.files import read_json
 from mult.models import MulT
 from mult.runs.checkpoint import find_checkpoint
@@ -372,7 +373,7 @@ def test_a_skipped_file_is_listed_once_and_counted_each_time(configured: Configu
     assert (evaluation["images"], evaluation["bad_samples"]) == (3, 1)
     assert evaluation["tasks"]["depth_zbuffer"]["rmse"]["images"] == 2
     stops = configured(f"data.root={own_tree}", "run.name=stops")
-    with pytest.raises(ValueError, match=rf"{damaged}: got a file that cannot be read"):
+    with pytest.raises(UserError, match=rf"{damaged}: got a file that cannot be read"):
         train_run(stops)
 
 
@@ -396,7 +397,7 @@ def test_a_resumed_run_needs_the_one_it_started_from_no_more(
     shutil.rmtree(copied)
     folder = train_run(configured(*told, "optim.steps=2"), resume=True)
     assert [line["step"] for line in numbers(folder)] == [1, 2]
-    with pytest.raises(ValueError, match=r"checkpoint: got .*first; expected a run's folder"):
+    with pytest.raises(UserError, match=r"checkpoint: got .*first; expected a run's folder"):
         build_experiment(configured(*told))
 
 
@@ -423,5 +424,5 @@ def test_a_run_can_start_from_one_of_other_tasks(
 @pytest.mark.parametrize("change", ["model.reference=reshading", "model.decoder=released", "model.backbone_args.embed_dim=24"])
 def test_weights_that_do_not_fit_are_refused(configured: Configured, train_run: Train, trained: Path, change: str) -> None:
     config = configured(f"run.init={trained}", change)
-    with pytest.raises(ValueError, match=r"run\.init: the weights in .* do not fit this model .*; expected a run of the same"):
+    with pytest.raises(UserError, match=r"run\.init: the weights in .* do not fit this model .*; expected a run of the same"):
         train_run(config)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, PolynomialLR
 
 from mult.config import Config
+from mult.errors import UserError
 from mult.models import MulT
 from mult.training.balance import GradNorm, Uncertainty
 from mult.training.experiment import Experiment, build_experiment
@@ -235,5 +236,5 @@ def test_a_config_names_its_balance(configured: Configured) -> None:
     ],
 )
 def test_a_balance_that_cannot_be_is_refused(configured: Configured, overrides: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         build_experiment(configured(*overrides))

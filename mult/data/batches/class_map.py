@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from mult.data.disk.encodings import CLASSES
 from mult.data.disk.splits import published_list
 from mult.data.sample import IGNORE, Reader, Sample
+from mult.errors import UserError
 
 SPACES = ("taskonomy", "nyu13", "nyu40")
 
@@ -22,7 +23,7 @@ class Mapped(Dataset[Sample]):
     """A dataset whose class ids are those of the classes `to`; `mapping` has a name of `to`, or None, for each of its own.
 
     None means ignore, and several of its classes may become one. Everything but the classes is as the reader has it. Raises
-    ValueError, under data.class_map, for a class of the reader that is not mapped and for names that nobody knows.
+    UserError, under data.class_map, for a class of the reader that is not mapped and for names that nobody knows.
     """
 
     def __init__(self, reader: Reader, to: str | Sequence[str], mapping: Mapping[str, str | None]) -> None:
@@ -48,9 +49,9 @@ class Mapped(Dataset[Sample]):
 
 
 def space(name: str) -> list[str]:
-    """The classes of a label space, in the order of their ids; ValueError for one that is not of SPACES."""
+    """The classes of a label space, in the order of their ids; UserError for one that is not of SPACES."""
     if name not in SPACES:
-        raise ValueError(f"data.class_map.to: got {name!r}; expected one of {', '.join(SPACES)} or a list of names; name one")
+        raise UserError(f"data.class_map.to: got {name!r}; expected one of {', '.join(SPACES)} or a list of names; name one")
     if name == "taskonomy":
         return list(CLASSES)
     facts = json.loads(published_list("nyu", "json").read_text())
@@ -61,18 +62,18 @@ def _table(own: Sequence[str], names: Sequence[str], mapping: Mapping[str, str |
     """The new class id of each old one."""
     for name, other in mapping.items():
         if name not in own:
-            raise ValueError(
+            raise UserError(
                 f"data.class_map.classes: got the class {name!r}; expected those of the dataset: {', '.join(own)}; "
                 "correct the name"
             )
         if other is not None and other not in names:
-            raise ValueError(
+            raise UserError(
                 f"data.class_map.classes.{name}: got {other!r}; expected null (ignore) or one of {', '.join(names)}; "
                 "correct the name"
             )
     gap = [name for name in own if name and name not in mapping]
     if gap:
-        raise ValueError(
+        raise UserError(
             f"data.class_map.classes: got nothing for {', '.join(gap)}; expected every class of the dataset; map each to a "
             "class of data.class_map.to, or to null to ignore it"
         )

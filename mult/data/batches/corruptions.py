@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 
 from mult.data.batches.transforms import EvalTransform, Size, Views
 from mult.data.sample import Sample
+from mult.errors import UserError
 
 SEED = 0
 
@@ -92,12 +93,12 @@ class Corruption:
 def parse(blurs: str | None, kinds: str | None) -> list[Corruption]:
     """`--blur 0,1,2.5` and `--corrupt noise,contrast` -> what to evaluate, all severities of a kind; by default no corruption.
 
-    Raises ValueError for what is no sigma and no kind.
+    Raises UserError for what is no sigma and no kind.
     """
     found = [Corruption("blur", _sigma(text)) for text in (blurs or "").split(",") if text]
     for kind in (kinds or "").split(","):
         if kind and kind not in AMOUNTS:
-            raise ValueError(f"--corrupt: got {kind!r}; expected some of {', '.join(AMOUNTS)}; blur has --blur")
+            raise UserError(f"--corrupt: got {kind!r}; expected some of {', '.join(AMOUNTS)}; blur has --blur")
         found += [Corruption(kind, severity) for severity in range(1, 6) if kind]
     return list(dict.fromkeys(found)) or [Corruption()]
 
@@ -108,7 +109,7 @@ def _sigma(text: str) -> float:
     except ValueError:
         sigma = math.nan
     if not 0 <= sigma <= 64:
-        raise ValueError(f"--blur: got {text!r}; expected sigmas in pixels, 0 to 64; write e.g. --blur 0,1,2,4")
+        raise UserError(f"--blur: got {text!r}; expected sigmas in pixels, 0 to 64; write e.g. --blur 0,1,2,4")
     return sigma
 
 

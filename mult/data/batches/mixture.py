@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mult.data.sample import BadFileError, Sample, empty_target
+from mult.errors import UserError
 from mult.tasks import TASKS
 
 DEPTH = "depth_zbuffer"
@@ -91,11 +92,11 @@ class Mixture(Dataset[Sample]):
 def label_spaces(readers: Sequence[Reader], names: Sequence[str]) -> dict[str, list[str]]:
     """The class names of each categorical task that a reader has; `names` say in messages which reader is which.
 
-    Raises ValueError where two readers give different classes to one task, and for depth in metres beside relative depth.
+    Raises UserError where two readers give different classes to one task, and for depth in metres beside relative depth.
     """
     units = {reader.metric_depth: name for reader, name in zip(readers, names, strict=True) if DEPTH in reader.tasks}
     if len(units) == 2:
-        raise ValueError(
+        raise UserError(
             f"data: got two units of {DEPTH}: {units[True]} has metres, {units[False]} has depth of no known scale; expected "
             "one; give the latter its scale in data.options, or train without it"
         )
@@ -104,7 +105,7 @@ def label_spaces(readers: Sequence[Reader], names: Sequence[str]) -> dict[str, l
         for task, classes in reader.classes.items():
             other, expected = found.setdefault(task, (name, classes))
             if classes != expected:
-                raise ValueError(
+                raise UserError(
                     f"data: got two label spaces of {task}: {other} has {_some(expected)}, {name} has {_some(classes)}; "
                     "expected one; map the classes of one to the other's with data.class_map in its section"
                 )

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from mult.errors import UserError
+
 
 class Shuffled(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) over one dataset, or over several that lie one after the other as in a `Mixture`.
@@ -31,7 +33,7 @@ class Shuffled(Sampler[list[tuple[int, int]]]):
         world: int = 1,
     ) -> None:
         if batch_size % world:
-            raise ValueError(
+            raise UserError(
                 f"data.batch_size: got {batch_size} for {world} processes; expected a multiple of {world}; "
                 "it counts the samples of all processes together"
             )

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mult.data.sample import IGNORE
+from mult.errors import UserError
 from mult.files import cache_folder, write_atomically
 
 Array = NDArray[Any]
@@ -48,7 +49,7 @@ class Annotations:
     `names` are the categories in the order of their ids, `info` is the JSON's entry of that name. `check(ids, names)`
     is asked once whether image ids and file names are as the dataset wants them, and returns the folders that hold them,
     relative to the root: once one changes, the JSON is read again.
-    Raises FileNotFoundError for a missing JSON and ValueError, naming the first of what is wrong, for one that is none,
+    Raises UserError for a missing JSON and, naming the first of what is wrong, for one that is none,
     for an id given twice, for an annotation of an unknown image or category and for a mask that does not fit its image.
     """
 
@@ -171,12 +172,12 @@ def decompress_runs(text: str) -> NDArray[np.int64]:
     codes = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
     last = codes & 0x20 == 0
     if not len(codes) or codes.min() < 0 or codes.max() > 63 or not last[-1]:
-        raise ValueError("a damaged compressed mask")
+        raise UserError("a damaged compressed mask")
     ends = np.flatnonzero(last)
     starts = np.concatenate([[0], ends[:-1] + 1])
     place = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
     if place.max() > 10:
-        raise ValueError("a damaged compressed mask")
+        raise UserError("a damaged compressed mask")
     lengths = np.add.reduceat((codes & 0x1F) << (5 * place), starts)
     negative = codes[ends] & 0x10 != 0
     lengths[negative] -= np.int64(1) << (5 * (place[ends[negative]] + 1))
@@ -205,20 +206,20 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         if not isinstance(info, dict):
             raise TypeError(f"info is {info!r:.40}")
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: got a file that is not read as COCO's JSON ({error!r}); expected images, annotations and categories; "
             "fetch or make it again"
         ) from error
     if not len(ids):
-        raise ValueError(f"{path}: got no image; expected at least one; choose another split")
+        raise UserError(f"{path}: got no image; expected at least one; choose another split")
     for what, numbers in (("image", ids), ("annotation", own), ("category", kinds)):
         values, counts = np.unique(numbers, return_counts=True)
         if (counts > 1).any():
             twice = int(values[counts > 1][0])
-            raise ValueError(f"{path}: got {what} id {twice} {counts.max()} times; expected each once; make the file again")
+            raise UserError(f"{path}: got {what} id {twice} {counts.max()} times; expected each once; make the file again")
     ids, sizes, kinds = ids[order], sizes[order], np.sort(kinds)
     if len(kinds) > IGNORE - 3:
-        raise ValueError(f"{path}: got {len(kinds)} categories; expected at most {IGNORE - 3}; merge some of them")
+        raise UserError(f"{path}: got {len(kinds)} categories; expected at most {IGNORE - 3}; merge some of them")
     rows = _places(path, "image_id", owners, ids, own)
     labels = _places(path, "category_id", labels, kinds, own)
     by_image = np.lexsort((own, -areas, rows))
@@ -241,11 +242,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
 
 
 def _places(path: Path, key: str, values: Array, known: Array, own: Array) -> Array:
-    """Where `values` are in the sorted `known`; ValueError naming the annotation of the first that is not."""
+    """Where `values` are in the sorted `known`; UserError naming the annotation of the first that is not."""
     places = np.minimum(np.searchsorted(known, values), len(known) - 1) if len(known) else np.zeros(len(values), np.int64)
     wrong = np.flatnonzero(known[places] != values) if len(known) else np.arange(len(values))
     if len(wrong):
-        raise ValueError(
+        raise UserError(
             f"{path}: got annotation {own[wrong[0]]} of {key} {values[wrong[0]]} ({len(wrong)} like it); "
             f"expected one that the file lists; make the file again"
         )
@@ -258,21 +259,21 @@ def _parts(path: Path, annotation: Mapping[str, Any], height: int, width: int) -
         stored = annotation["segmentation"]
         if isinstance(stored, Mapping):
             if list(stored["size"]) != [height, width]:
-                raise ValueError(f"a mask of {stored['size']} pixels (height, width) in an image of {[height, width]}")
+                raise UserError(f"a mask of {stored['size']} pixels (height, width) in an image of {[height, width]}")
             counts = stored["counts"]
             lengths = decompress_runs(counts) if isinstance(counts, str) else np.array(counts, np.int64)
             if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != height * width:
-                raise ValueError(f"runs that do not add up to {height * width} pixels")
+                raise UserError(f"runs that do not add up to {height * width} pixels")
             return [lengths]
         if not isinstance(stored, list):
             raise TypeError(f"segmentation {stored!r:.40}")
         polygons = [np.array(polygon, np.float64) for polygon in stored]
         if any(polygon.ndim != 1 or len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
-            raise ValueError("a polygon of fewer than three points")
+            raise UserError("a polygon of fewer than three points")
         if not all(np.isfinite(polygon).all() for polygon in polygons):
-            raise ValueError("a polygon whose points are not finite")
+            raise UserError("a polygon whose points are not finite")
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: got annotation {annotation['id']} with {error}; expected polygons [[x, y, x, y, ...], ...] or "
             "runs {counts, size} of the image's size; make the file again"
         ) from error

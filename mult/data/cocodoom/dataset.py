@@ -25,6 +25,7 @@ from mult.data.disk.derived import FROM_DEPTH, Cache, why_absent
 from mult.data.disk.images import GRAY_16_BIT, Array, read_pixels
 from mult.data.disk.splits import SPLITS
 from mult.data.sample import IGNORE, Sample
+from mult.errors import UserError
 from mult.labels import Intrinsics
 from mult.tasks import TASKS
 
@@ -47,7 +48,7 @@ class CocoDoom(Dataset[Sample]):
     metric (Doom's people are 56 units high); without it depth is in units of the map and `metric_depth` False. intrinsics:
     (fx, fy, cx, cy) in pixel indices, instead of the JSON's or the engine's.
 
-    tasks: by default all that there are labels of (`available`). Raises ValueError for others, with the reason, for options
+    tasks: by default all that there are labels of (`available`). Raises UserError for others, with the reason, for options
     that mean nothing, for a JSON that is damaged or does not fit its files and, on access, for a damaged file, naming it.
     """
 
@@ -71,10 +72,10 @@ class CocoDoom(Dataset[Sample]):
             ("data.options.depth", depth, ("16bit", "8bit")),
         ):
             if value not in allowed:
-                raise ValueError(f"{option}: got {value!r}; expected one of {', '.join(allowed)}; choose one of them")
+                raise UserError(f"{option}: got {value!r}; expected one of {', '.join(allowed)}; choose one of them")
         self.root = Path(root)
         if not self.root.is_dir():
-            raise FileNotFoundError(
+            raise UserError(
                 f"data.root: got {str(root)!r}, which is no folder; expected CocoDoom's root, which holds run1 and the JSON; "
                 "correct the path, download the data, or make some with scripts/make_doom.py"
             )
@@ -94,7 +95,7 @@ class CocoDoom(Dataset[Sample]):
         )
         self._surfaces = surfaces
         if surfaces and not self._has("objects"):
-            raise ValueError(
+            raise UserError(
                 f"{self.root}: got data.options.surfaces without objects folders; expected the full archive; set it to false"
             )
         self.cache = Cache(self.root)
@@ -185,7 +186,7 @@ class CocoDoom(Dataset[Sample]):
                 return path
         there = ", ".join(sorted(path.name for path in self.root.glob("*.json"))) or "none"
         wanted = " or ".join(path.name for whole, path in paths.items() if full in (None, whole))
-        raise FileNotFoundError(
+        raise UserError(
             f"{self.root}: got the JSON files {there}; expected {wanted}; change data.split, or by and full in data.options"
         )
 
@@ -194,17 +195,17 @@ class CocoDoom(Dataset[Sample]):
 
     def _check_scale(self, map_units_per_metre: float | None) -> None:
         if map_units_per_metre is not None and not (math.isfinite(map_units_per_metre) and map_units_per_metre > 0):
-            raise ValueError(
+            raise UserError(
                 f"data.options.map_units_per_metre: got {map_units_per_metre}; expected a number above 0; leave it out for "
                 "relative depth"
             )
         if self.metric_depth and self._depth == "8bit":
-            raise ValueError(
+            raise UserError(
                 f"data.options.map_units_per_metre: got {map_units_per_metre} for 8-bit depth; expected none, as that has no "
                 "known unit; leave it out"
             )
         if self._max_depth_m is not None and not (self.metric_depth and self._max_depth_m > 0):
-            raise ValueError(
+            raise UserError(
                 f"data.max_depth_m: got {self._max_depth_m}; expected metres above 0 and metric depth; leave it out, or give "
                 "data.options.map_units_per_metre"
             )
@@ -223,7 +224,7 @@ class CocoDoom(Dataset[Sample]):
             if task not in self.available:
                 reason = why_absent(self, task) if task in TASKS else "no task has this name"
                 expected = ", ".join(self.available)
-                raise ValueError(f"{self.root}: got task {task}: {reason}; expected some of {expected}; leave the task out")
+                raise UserError(f"{self.root}: got task {task}: {reason}; expected some of {expected}; leave the task out")
         return tuple(task for task in TASKS if task in wanted)
 
     def _check_files(self, ids: Array, files: Sequence[str]) -> list[str]:
@@ -232,13 +233,13 @@ class CocoDoom(Dataset[Sample]):
         for identity, file in zip(ids.tolist(), files, strict=True):
             path = PurePosixPath(file)
             if path.is_absolute() or ".." in path.parts:
-                raise ValueError(
+                raise UserError(
                     f"{where}: got an image in {file!r}, outside the root; expected run1/map01/rgb/000123.png; do not trust "
                     "this JSON"
                 )
             folder, tic = _place(identity)
             if file != f"{folder}/rgb/{tic:06d}.png":
-                raise ValueError(
+                raise UserError(
                     f"{where}: got image id {identity} with the file {file!r}; expected {folder}/rgb/{tic:06d}.png, as "
                     "10^9 run + 10^7 map + tic says; fetch or make the JSON again"
                 )
@@ -246,7 +247,7 @@ class CocoDoom(Dataset[Sample]):
         there = {f"{folder}/rgb/{path.name}" for folder in folders for path in (self.root / folder / "rgb").glob("*.png")}
         missing = [file for file in files if file not in there]
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"{where}: got {len(missing)} of {len(files)} images of the JSON without a file, the first {missing[0]}; "
                 "expected all; unpack the whole archive, or choose another JSON by data.options.full"
             )
@@ -268,6 +269,6 @@ def _folders(ids: Array) -> list[str]:
 def _check_intrinsics(where: str, values: Sequence[float]) -> Intrinsics:
     good = isinstance(values, list | tuple) and len(values) == 4
     if not good or not all(isinstance(value, int | float) and math.isfinite(value) for value in values) or min(values[:2]) <= 0:
-        raise ValueError(f"{where}: got {values!r}; expected [fx, fy, cx, cy] with fx, fy above 0; give them in pixels")
+        raise UserError(f"{where}: got {values!r}; expected [fx, fy, cx, cy] with fx, fy above 0; give them in pixels")
     fx, fy, cx, cy = (float(value) for value in values)
     return fx, fy, cx, cy

@@ -33,6 +33,7 @@ from mult.data.cocodoom.doom_map import Camera, Map, Real
 from mult.data.disk.images import Mask, write_png
 from mult.data.disk.parameters import Parameter, settle
 from mult.data.parallel import in_processes
+from mult.errors import UserError
 from mult.files import write_atomically
 from mult.labels import Intrinsics
 
@@ -60,11 +61,11 @@ def render_missing(root: str | Path, *, workers: int | None = None, **asked: int
     """Render the maps that `root` lacks, by `workers` processes, and write the JSON of the splits; how many there were.
 
     `asked` are the PARAMETERS; those left out are the root's or, for a new one, the defaults. An interrupted call goes on
-    when it is repeated. Raises ValueError for a root rendered with other parameters, ImportError without ViZDoom.
+    when it is repeated. Raises UserError for a root rendered with other parameters, and without ViZDoom.
     """
     root = Path(root)
     if workers is not None and workers < 1:
-        raise ValueError(f"doom: got workers {workers}; expected at least 1; leave it out for one a processor")
+        raise UserError(f"doom: got workers {workers}; expected at least 1; leave it out for one a processor")
     engine_version = _vizdoom().__version__
     chosen = settle(root, "doom.json", PARAMETERS, RENDERER, asked)
     numbers = range(1, chosen["maps"] + 1)
@@ -126,7 +127,7 @@ def _view(game: Any, generator: np.random.Generator, number: int) -> tuple[Any, 
         depth, codes, confirmed = _coded(state, camera, exact, kind)
         if confirmed >= AGREEMENT and np.median(exact) > CLEARANCE:
             return state, depth, codes
-    raise ValueError(
+    raise UserError(
         f"doom: map{number:02d}: got no view worth having at {TRIES} places; expected one; use another seed, or fewer views"
     )
 
@@ -213,7 +214,7 @@ def _vizdoom() -> Any:
     try:
         import vizdoom
     except ImportError as error:
-        raise ImportError('make_doom needs ViZDoom; install it with: pip install -e ".[doom]"') from error
+        raise UserError('make_doom needs ViZDoom; install it with: pip install -e ".[doom]"') from error
     return vizdoom
 
 

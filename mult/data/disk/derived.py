@@ -13,6 +13,7 @@ from torch import Tensor
 from mult.data.disk.encodings import ENCODINGS
 from mult.data.disk.images import Array, Mask, read_pixels, write_png
 from mult.data.sample import Reader, Sample, empty_target
+from mult.errors import UserError
 from mult.labels import edge_texture, keypoints2d
 from mult.tasks import TASKS
 
@@ -37,20 +38,20 @@ class Cache:
         return task in self.tasks and any((self.folder / task / folder).is_dir() for folder in folders)
 
     def require(self, tasks: Iterable[str], labelled: Collection[str], folders: Collection[str], where: str) -> tuple[str, ...]:
-        """All tasks that the dataset has labels of (`labelled`) or that were derived; ValueError if one of `tasks` is not."""
+        """All tasks that the dataset has labels of (`labelled`) or that were derived; UserError if one of `tasks` is not."""
         at_hand = [task for task in TASKS if task in labelled or self.covers(task, folders)]
         for task in tasks:
             if task not in at_hand:
                 remedy = ", or let scripts/annotate.py --dataset derive it" if task in DERIVABLE else ""
                 there = ", ".join(at_hand) or "(none)"
-                raise ValueError(
+                raise UserError(
                     f"{self.folder.parent}: got task {task}, of which {where} has no file; expected some of {there}; "
                     f"leave the task out or add its files{remedy}"
                 )
         return tuple(at_hand)
 
     def read(self, task: str, sample_id: str, size: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
-        """A label as target and valid (1, H, W), None where there is none; ValueError for a file that is damaged."""
+        """A label as target and valid (1, H, W), None where there is none; UserError for a file that is damaged."""
         path = self.path(task, sample_id)
         if task not in self.tasks or not path.exists():
             return None

@@ -15,6 +15,7 @@ import numpy as np
 
 from mult.data.disk.images import GRAY_16_BIT, Array, Mask, _planes
 from mult.data.sample import IGNORE, BadFileError
+from mult.errors import UserError
 
 CLASSES = (
     "background",
@@ -89,7 +90,7 @@ def _decode_reshading(pixels: Array, geometry: Mask, path: Path) -> tuple[Array,
 
 def require(good: Any, what: str, got: object, expected: str) -> None:
     if not good:
-        raise ValueError(f"write_view: got {what} {got}; expected {expected}; check the units and the valid mask")
+        raise UserError(f"write_view: got {what} {got}; expected {expected}; check the units and the valid mask")
 
 
 def _encode_segmentation(target: Array, geometry: Mask) -> Array:
@@ -156,12 +157,10 @@ ENCODINGS: dict[str, Encoding] = {
 def encode_prediction(task: str, prediction: Array) -> tuple[Array, int]:
     """The pixels of the file that holds a prediction, valid everywhere, and how many of its values were clipped to fit in it.
 
-    prediction: class ids (H, W) or (C, H, W) in the task's unit. ValueError for values that are not finite.
+    prediction: class ids (H, W) or (C, H, W) in the task's unit. UserError for values that are not finite.
     """
     if not np.isfinite(prediction).all():
-        raise ValueError(
-            f"{task}: got a prediction that is not finite; expected numbers; the checkpoint is of a diverged model"
-        )
+        raise UserError(f"{task}: got a prediction that is not finite; expected numbers; the checkpoint is of a diverged model")
     encoding, fitting = ENCODINGS[task], prediction
     if encoding.limits is not None:
         fitting = np.clip(prediction, *encoding.limits)

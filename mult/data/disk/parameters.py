@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from mult.errors import UserError
 from mult.files import write_atomically
 
 
@@ -23,7 +24,7 @@ def settle(
 ) -> dict[str, int]:
     """The parameters of a root, from its file `name`; if it is new, those asked for, else the defaults, are written there.
 
-    `renderer` is the version of what makes the data. Raises ValueError for a value out of range, for others than the root
+    `renderer` is the version of what makes the data. Raises UserError for a value out of range, for others than the root
     has, and for a folder that holds something else.
     """
     path = root / name
@@ -32,10 +33,10 @@ def settle(
         _, least, most = parameters[key]
         if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
             limits = f"from {least} on" if most is None else f"from {least} to {most}"
-            raise ValueError(f"{path.stem}: got {key} {value!r}; expected a whole number {limits}; change {key}")
+            raise UserError(f"{path.stem}: got {key} {value!r}; expected a whole number {limits}; change {key}")
     if not path.exists():
         if root.exists() and any(root.iterdir()):
-            raise ValueError(
+            raise UserError(
                 f"{root}: got files but no {name}; expected a new folder or one of {path.stem.capitalize()}; use another root"
             )
         chosen = {**{key: parameter.default for key, parameter in parameters.items()}, **given, "renderer": renderer}
@@ -45,7 +46,7 @@ def settle(
     wanted = {**held, **given, "renderer": renderer}
     different = [key for key in wanted if held[key] != wanted[key]]
     if different:
-        raise ValueError(
+        raise UserError(
             f"{root}: got {', '.join(f'{key} {wanted[key]}' for key in different)}; expected "
             f"{', '.join(f'{key} {held[key]}' for key in different)}, with which it was rendered ({name}); "
             "use those, or another root"
@@ -57,9 +58,9 @@ def _read(path: Path, names: set[str]) -> dict[str, int]:
     try:
         held = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: got a file that is no JSON ({error}); expected the parameters of a rendering; use another root"
         ) from error
     if not isinstance(held, dict) or set(held) != names or not all(isinstance(value, int) for value in held.values()):
-        raise ValueError(f"{path}: got {held}; expected whole numbers for {', '.join(sorted(names))}; use another root")
+        raise UserError(f"{path}: got {held}; expected whole numbers for {', '.join(sorted(names))}; use another root")
     return held

@@ -7,6 +7,7 @@ import io
 from importlib import resources
 from pathlib import Path
 
+from mult.errors import UserError
 from mult.files import write_atomically
 
 SPLITS = ("train", "val", "test")
@@ -24,15 +25,15 @@ def read_splits(path: Path) -> dict[str, set[str]]:
             reader = csv.DictReader(file)
             rows = list(reader)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: got no CSV in UTF-8 ({error}); expected id,train,val,test; save it as that") from error
+        raise UserError(f"{path}: got no CSV in UTF-8 ({error}); expected id,train,val,test; save it as that") from error
     if not {"id", *SPLITS} <= set(reader.fieldnames or ()):
-        raise ValueError(
+        raise UserError(
             f"{path}: got the columns {reader.fieldnames}; expected id,train,val,test; write them as the file's first line"
         )
     for row in rows:
         for split in SPLITS:
             if row[split] not in ("0", "1"):
-                raise ValueError(f"{path}: {row['id']}: {split}: got {row[split]!r}; expected 0 or 1; correct the line")
+                raise UserError(f"{path}: {row['id']}: {split}: got {row[split]!r}; expected 0 or 1; correct the line")
     return {row["id"]: {split for split in SPLITS if row[split] == "1"} for row in rows}
 
 
@@ -43,16 +44,16 @@ def _read_splits(path: Path) -> list[list[str]]:
     with open(path, newline="", encoding="utf-8") as file:
         header, *rows = [row for row in csv.reader(file) if row] or [[]]
     if header != ["id", *SPLITS]:
-        raise ValueError(f"{path}: got the columns {header}; expected id,{','.join(SPLITS)}; repair or remove the file")
+        raise UserError(f"{path}: got the columns {header}; expected id,{','.join(SPLITS)}; repair or remove the file")
     return rows
 
 
 def _check_split(path: Path, building: str, split: str) -> None:
     if split not in SPLITS:
-        raise ValueError(f"split: got {split!r}; expected one of {SPLITS}; choose one of them")
+        raise UserError(f"split: got {split!r}; expected one of {SPLITS}; choose one of them")
     for name, *flags in _read_splits(path):
         if name == building and flags != _flags(split):
-            raise ValueError(
+            raise UserError(
                 f"{path}: got building {building!r} for split {split!r}; expected the split it has there, as its views would "
                 "be in two; name another building"
             )

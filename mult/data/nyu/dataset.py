@@ -24,6 +24,7 @@ from mult.data.disk.images import Array
 from mult.data.disk.splits import SPLITS, published_list
 from mult.data.nyu.forms import form_of
 from mult.data.sample import IGNORE, BadFileError, Sample
+from mult.errors import UserError
 from mult.labels import Intrinsics
 from mult.tasks import TASKS
 
@@ -46,7 +47,7 @@ class NYU(Dataset[Sample]):
     in pixel indices of the files' images, before `crop`; they are known for the original, for NYUD_MT and for what has the
     original's shape.
 
-    Raises FileNotFoundError or ValueError for a folder of no known form, unknown names, a space that the folder's labels
+    Raises UserError for a folder of no known form, unknown names, a space that the folder's labels
     do not give, a task without labels and, on access, for a damaged file, naming it.
     """
 
@@ -65,9 +66,9 @@ class NYU(Dataset[Sample]):
     ) -> None:
         self.root, self.crop, self.max_depth_m = Path(root), crop, max_depth_m
         if not self.root.is_dir():
-            raise FileNotFoundError(f"data.root: got {str(root)!r}, which is no folder; expected NYU's; correct the path")
+            raise UserError(f"data.root: got {str(root)!r}, which is no folder; expected NYU's; correct the path")
         if split not in SPLITS:
-            raise ValueError(f"split: got {split!r}; expected one of {', '.join(SPLITS)}; choose one of them")
+            raise UserError(f"split: got {split!r}; expected one of {', '.join(SPLITS)}; choose one of them")
         facts = json.loads(published_list("nyu", "json").read_text())
         self._form = form_of(self.root, split, facts)
         self._space = min(self._form.space, 40) if space is None else space
@@ -119,7 +120,7 @@ class NYU(Dataset[Sample]):
         return self.labelled
 
     def camera(self, i: int) -> tuple[Intrinsics, tuple[int, int]]:
-        """A view's intrinsics (fx, fy, cx, cy) in pixel indices and its (height, width); ValueError where they are unknown."""
+        """A view's intrinsics (fx, fy, cx, cy) in pixel indices and its (height, width); UserError where they are unknown."""
         height, width = size = self._form.image(self._index(i)).shape[1:]
         fx, fy, cx, cy = INTRINSICS
         scale = width / SIZE[1]
@@ -131,7 +132,7 @@ class NYU(Dataset[Sample]):
             # A pixel index is a pixel's centre, half a pixel from the edge that scaling keeps.
             fx, fy, cx, cy = fx * scale, fy * scale, (cx + 0.5) * scale - 0.5, (cy + 0.5) * scale - 0.5
         else:
-            raise ValueError(
+            raise UserError(
                 f"{self.root}: got images of {size} (height, width), whose camera is unknown; expected the shape of {SIZE} or "
                 f"NYUD_MT's {_MULTITASK_SIZE}, or data.options.intrinsics; give fx, fy, cx, cy in pixels"
             )
@@ -144,7 +145,7 @@ class NYU(Dataset[Sample]):
         """Refuse images that cannot be cropped, and warn of depth that is not in metres."""
         size = self._form.image(0).shape[1:]
         if self.crop and size != SIZE:
-            raise ValueError(f"{self.root}: got data.options.crop for images of {size}; expected {SIZE}; leave it out")
+            raise UserError(f"{self.root}: got data.options.crop for images of {size}; expected {SIZE}; leave it out")
         if "depth_zbuffer" in self.tasks:
             depth_m, valid = self._form.depth(0, size)
             median = float(np.median(depth_m[valid])) if valid.any() else None
@@ -162,7 +163,7 @@ def _label_space(
     """The class id of each code 0..own of the labels, and the classes' names."""
     given = [each for each in SPACES if each <= own]
     if space not in given:
-        raise ValueError(
+        raise UserError(
             f"data.options.space: got {space!r} for {root} with labels of {own} classes; expected one of {given}; choose one"
         )
     codes = np.arange(own + 1)

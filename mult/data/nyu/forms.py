@@ -17,6 +17,7 @@ import numpy as np
 from mult.data.disk.images import GRAY, GRAY_16_BIT, Array, Mask, read_image, read_npy, read_pixels
 from mult.data.nyu.unpack import DEPTH_UNITS_PER_M, FOLDERS, LABELS, META, VIEWS
 from mult.data.sample import BadFileError
+from mult.errors import UserError
 
 _SPLIT = {"train": "train", "val": "val", "test": "val"}
 """Folder or list of a split, in the forms that call the 654 images of the test split val."""
@@ -42,7 +43,7 @@ class Form(Protocol):
 
 
 def form_of(root: Path, split: str, numbers: dict[str, list[int]]) -> Form:
-    """The form that `root` has; `numbers` are the published splits, counted from 1. ValueError for one that is none of them."""
+    """The form that `root` has; `numbers` are the published splits, counted from 1. UserError for one that is none of them."""
     if (root / META).is_file():
         return Unpacked(root, numbers["train" if split == "train" else "test"])
     if (root / "gt_sets").is_dir():
@@ -50,7 +51,7 @@ def form_of(root: Path, split: str, numbers: dict[str, list[int]]) -> Form:
     if any((root / folder / "image").is_dir() for folder in ("train", "val")):
         return Npy(root, _SPLIT[split])
     unfinished = (root / FOLDERS[0]).is_dir() and (root / FOLDERS[2]).is_dir()
-    raise ValueError(
+    raise UserError(
         f"{root}: got {'a preparation that has not ended' if unfinished else 'a folder of no known form'}; expected what "
         "scripts/prepare_nyu.py makes of nyu_depth_v2_labeled.mat, or NYUD_MT (gt_sets/), or LibMTL's npy (train/image/); "
         f"{'run prepare_nyu.py again' if unfinished else 'give one of them'}"
@@ -73,9 +74,9 @@ class Unpacked:
             self.names: list[str] | None = [str(name) for name in meta["names"]]
             self._scenes = [str(meta["scenes"][number - 1]) for number in numbers]
             if len(self.names) != LABELS or len(meta["scenes"]) != VIEWS:
-                raise ValueError(f"{len(self.names)} names and {len(meta['scenes'])} scenes")
+                raise UserError(f"{len(self.names)} names and {len(meta['scenes'])} scenes")
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{path}: got no description of NYU ({error!r}); expected {LABELS} names and {VIEWS} scenes; run "
                 "prepare_nyu.py again"
             ) from error
@@ -83,7 +84,7 @@ class Unpacked:
             there = {file.stem for file in (root / folder).glob("*.png")}
             missing = [name for name in self.ids if name not in there]
             if missing:
-                raise ValueError(
+                raise UserError(
                     f"{root / folder}: got {len(self.ids) - len(missing)} of {len(self.ids)} views; expected all, such as "
                     f"{missing[0]}.png; run prepare_nyu.py again"
                 )
@@ -116,16 +117,16 @@ class Multitask:
         self._root = root
         path = root / "gt_sets" / f"{listed}.txt"
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: got no such file; expected a name a line; fetch NYUD_MT again")
+            raise UserError(f"{path}: got no such file; expected a name a line; fetch NYUD_MT again")
         try:
             self.ids = path.read_text(encoding="utf-8").split()
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: got bytes that are no text ({error}); expected a name a line; fetch it again") from error
+            raise UserError(f"{path}: got bytes that are no text ({error}); expected a name a line; fetch it again") from error
         if not self.ids:
-            raise ValueError(f"{path}: got no name; expected one a line; fetch NYUD_MT again")
+            raise UserError(f"{path}: got no name; expected one a line; fetch NYUD_MT again")
         for name in self.ids:
             if not re.fullmatch(r"\w[\w.-]*", name):
-                raise ValueError(
+                raise UserError(
                     f"{path}: got the name {name!r}; expected letters, digits, '_', '-' and '.', so that its files are below "
                     f"{root}; correct the list"
                 )
@@ -156,7 +157,7 @@ class Npy:
         self._root, self.folders = root, [folder]
         stems = [path.stem for path in (root / folder / "image").glob("*.npy")]
         if not stems:
-            raise ValueError(f"{root / folder / 'image'}: got no .npy; expected 0.npy and so on; fetch the folder again")
+            raise UserError(f"{root / folder / 'image'}: got no .npy; expected 0.npy and so on; fetch the folder again")
         numbers = sorted(stems, key=lambda stem: (len(stem), stem))
         self.ids = [f"{folder}/{number}" for number in numbers]
         self.has_depth = (root / folder / "depth").is_dir()

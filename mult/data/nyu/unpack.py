@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from mult.data.disk.derived import warn_of_median
 from mult.data.disk.images import Array, write_png
+from mult.errors import UserError
 from mult.files import write_atomically
 
 VIEWS = 1449
@@ -38,7 +39,7 @@ class Prepared:
 def prepare(mat: str | Path, root: str | Path) -> Prepared:
     """Unpack the .mat into `root`; views that are there are left alone, so an interrupted call can be repeated.
 
-    Raises ImportError without h5py; ValueError, naming the file, for one that is no HDF5, was cut short or holds something
+    Raises UserError without h5py and, naming the file, for one that is no HDF5, was cut short or holds something
     else; OSError, naming the file being written, where it cannot be, such as on a full disk: what is written stays valid.
     """
     mat, root = Path(mat), Path(root)
@@ -72,11 +73,11 @@ def _open(mat: Path) -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise ImportError('prepare_nyu.py needs h5py; install it with: pip install -e ".[nyu]"') from error
+        raise UserError('prepare_nyu.py needs h5py; install it with: pip install -e ".[nyu]"') from error
     if not mat.is_file():
-        raise FileNotFoundError(f"--mat: got {str(mat)!r}, no such file; expected nyu_depth_v2_labeled.mat; correct the path")
+        raise UserError(f"--mat: got {str(mat)!r}, no such file; expected nyu_depth_v2_labeled.mat; correct the path")
     if not h5py.is_hdf5(mat):
-        raise ValueError(
+        raise UserError(
             f"{mat}: got a file that is no HDF5; expected nyu_depth_v2_labeled.mat, a .mat of version 7.3; download it again"
         )
     try:
@@ -85,8 +86,8 @@ def _open(mat: Path) -> Any:
         raise _cut_short(mat, error) from error
 
 
-def _cut_short(mat: Path, error: Exception) -> ValueError:
-    return ValueError(
+def _cut_short(mat: Path, error: Exception) -> UserError:
+    return UserError(
         f"{mat}: got a file that was cut short or damaged ({error}); expected all of nyu_depth_v2_labeled.mat; download it "
         "again"
     )
@@ -102,7 +103,7 @@ def _arrays(mat: Path, content: Any) -> dict[str, Any]:
         got = "nothing" if array is None else f"{getattr(array, 'dtype', 'a group')} {getattr(array, 'shape', '')}"
         if array is None or getattr(array, "shape", None) != shape or array.dtype.kind != kind or not width:
             expected = f"{'float' if kind == 'f' else 'unsigned'} ({', '.join(map(str, shape[:-2]))}, width, height)"
-            raise ValueError(f"{mat}: {key}: got {got}; expected {expected}, as h5py shows it; give the labelled dataset")
+            raise UserError(f"{mat}: {key}: got {got}; expected {expected}, as h5py shows it; give the labelled dataset")
         arrays[key] = array
     return arrays
 
@@ -112,11 +113,11 @@ def _strings(mat: Path, content: Any, key: str, count: int) -> list[str]:
     try:
         texts = ["".join(map(chr, content[reference][()].ravel())) for reference in content[key][()].ravel()]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{mat}: {key}: got {error!r}; expected {count} texts; give the labelled dataset") from error
+        raise UserError(f"{mat}: {key}: got {error!r}; expected {count} texts; give the labelled dataset") from error
     except OSError as error:
         raise _cut_short(mat, error) from error
     if len(texts) != count:
-        raise ValueError(f"{mat}: {key}: got {len(texts)} texts; expected {count}; give the labelled dataset")
+        raise UserError(f"{mat}: {key}: got {len(texts)} texts; expected {count}; give the labelled dataset")
     return texts
 
 
@@ -131,7 +132,7 @@ def _depth_units(mat: Path, i: int, depth_m: Array) -> Array:
     farthest_m = 65535 / DEPTH_UNITS_PER_M
     known = np.where(np.isfinite(depth_m) & (depth_m > 0), depth_m, 0)
     if known.max() > farthest_m:
-        raise ValueError(
+        raise UserError(
             f"{mat}: view {i + 1}: got depth up to {known.max():.4g}; expected metres, up to {farthest_m}; give the labelled "
             "dataset"
         )
@@ -140,7 +141,7 @@ def _depth_units(mat: Path, i: int, depth_m: Array) -> Array:
 
 def _checked_labels(mat: Path, i: int, labels: Array) -> Array:
     if labels.max() > LABELS:
-        raise ValueError(f"{mat}: view {i + 1}: got label {labels.max()}; expected 0 to {LABELS}; give the labelled dataset")
+        raise UserError(f"{mat}: view {i + 1}: got label {labels.max()}; expected 0 to {LABELS}; give the labelled dataset")
     return labels.astype(np.uint16)
 
 

@@ -22,6 +22,7 @@ from mult.data.disk.derived import FROM_COLOUR, PLAUSIBLE_MEDIAN_M
 from mult.data.disk.images import Array
 from mult.data.parallel import in_processes
 from mult.data.sample import BadFileError, Reader, Sample
+from mult.errors import UserError
 from mult.tasks import TASKS
 
 MOST_LISTED = 1000
@@ -89,7 +90,7 @@ def check(
 ) -> Report:
     """Read the views of a split, at most `most` at equal distances, and compare the labels of `compared` of them.
 
-    `open_views(tasks)` opens the split with targets of `tasks`. Files are read by `workers` processes. Raises ValueError for a
+    `open_views(tasks)` opens the split with targets of `tasks`. Files are read by `workers` processes. Raises UserError for a
     dataset that cannot be opened at all.
     """
     tasks = open_views(()).available
@@ -216,7 +217,7 @@ def _compare_geometry(views: Reader, native: Sequence[tuple[int, dict[str, tuple
         depth, valid = maps["depth_zbuffer"]
         try:
             intrinsics, _ = views.camera(i)
-        except ValueError as error:
+        except UserError as error:
             yield Comparison("normal", None, f"not compared with depth: {error}")
             return
         if "normal" in maps:

@@ -20,6 +20,7 @@ from mult.data.disk.derived import DERIVABLE, FROM_COLOUR, FROM_DEPTH, Cache, wa
 from mult.data.disk.images import Array, Mask
 from mult.data.parallel import in_processes
 from mult.data.sample import Reader
+from mult.errors import UserError
 from mult.labels import Intrinsics, normals_from_depth, reshading
 
 
@@ -77,8 +78,8 @@ def fill(
     """Derive what the views of a dataset lack and the cache beside it does not hold yet.
 
     `open_views(tasks)` opens the dataset with targets of `tasks`. By default all of DERIVABLE are made that the dataset's
-    depth allows; named ones are refused with a ValueError where it does not. Files are whole or absent, and an interrupted
-    call can be repeated. Warns of an implausible median depth. Raises ValueError for a view whose depth has no known camera.
+    depth allows; named ones are refused with a UserError where it does not. Files are whole or absent, and an interrupted
+    call can be repeated. Warns of an implausible median depth. Raises UserError for a view whose depth has no known camera.
     """
     views = open_views(())
     refused = dict(views.underivable)
@@ -89,9 +90,9 @@ def fill(
         refused |= dict.fromkeys(FROM_DEPTH, "no view has depth")
     for task in tasks or ():
         if task not in DERIVABLE:
-            raise ValueError(f"tasks: got {task!r}; expected some of {', '.join(DERIVABLE)}; no other can be derived")
+            raise UserError(f"tasks: got {task!r}; expected some of {', '.join(DERIVABLE)}; no other can be derived")
         if task in refused:
-            raise ValueError(f"tasks: got {task}; expected what can be derived, {refused[task]}; leave it out")
+            raise UserError(f"tasks: got {task}; expected what can be derived, {refused[task]}; leave it out")
     chosen = [task for task in DERIVABLE if task not in refused and task in (tasks or DERIVABLE)]
 
     work = partial(_fill_view, open_views(sources), chosen)
@@ -130,7 +131,7 @@ def _fill_view(views: Reader, tasks: Sequence[str], i: int) -> tuple[dict[str, s
         depth_m, valid = sample["targets"]["depth_zbuffer"][0].numpy(), sample["valid"]["depth_zbuffer"][0].numpy()
         intrinsics, size = views.camera(i)
         if size != image.shape[:2]:
-            raise ValueError(
+            raise UserError(
                 f"{views.root}: {name}: got a camera of {size} pixels (height, width); expected {image.shape[:2]}, as the "
                 "image has; correct the camera"
             )

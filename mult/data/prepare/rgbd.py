@@ -26,6 +26,7 @@ from mult.data.disk.splits import _check_split, _record_split
 from mult.data.parallel import in_processes
 from mult.data.prepare.derive import Geometry, derive
 from mult.data.taskonomy.write import view_complete, write_view
+from mult.errors import UserError
 
 RGB_SUFFIXES = (".jpg", ".jpeg", ".png")
 DEPTH_SUFFIXES = (".png", ".npy")
@@ -67,10 +68,10 @@ def annotate_folder(
     where NaN, infinite and non-positive values do too. Depth that Taskonomy's 16 bits cannot hold becomes invalid, and
     so does a pixel whose neighbours give it no normal. Complete views are left alone, so an interrupted call can be
     repeated. Warns of files without partner, of depth that was out of range and of an implausible median depth. Raises
-    ValueError or FileNotFoundError, naming the file, for what cannot be used.
+    UserError, naming the file, for what cannot be used.
     """
     if not re.fullmatch(r"\w[\w.-]*", building):
-        raise ValueError(f"building: got {building!r}; expected letters, digits, '_', '-' and '.'; choose another name")
+        raise UserError(f"building: got {building!r}; expected letters, digits, '_', '-' and '.'; choose another name")
     splits = Path(root, "splits.csv")
     _check_split(splits, building, split)
     chosen = _in_range(pair_frames(rgb, depth), frames)
@@ -97,7 +98,7 @@ def pair_frames(rgb: str | Path, depth: str | Path) -> list[Frame]:
     stems = sorted(images.keys() & depths.keys(), key=_natural)
     if not stems:
         examples = [next(iter(sorted(files, key=_natural)), "none") for files in (images, depths)]
-        raise ValueError(
+        raise UserError(
             f"{rgb}, {depth}: got {len(images)} rgb files (first stem {examples[0]!r}) and {len(depths)} depth files (first "
             f"stem {examples[1]!r}) without a pair; expected pairs of one stem, rgb {RGB_SUFFIXES}, depth {DEPTH_SUFFIXES}; "
             "rename them"
@@ -110,12 +111,12 @@ def pair_frames(rgb: str | Path, depth: str | Path) -> list[Frame]:
 
 def _by_stem(what: str, folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"{what}: got {str(folder)!r}; expected a folder of {suffixes}; correct the path")
+        raise UserError(f"{what}: got {str(folder)!r}; expected a folder of {suffixes}; correct the path")
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in suffixes and not path.name.startswith("."):
             if path.stem in files:
-                raise ValueError(f"{path}: got a second file beside {files[path.stem].name}; expected one a stem; remove one")
+                raise UserError(f"{path}: got a second file beside {files[path.stem].name}; expected one a stem; remove one")
             files[path.stem] = path
     return files
 
@@ -127,7 +128,7 @@ def _natural(stem: str) -> list[tuple[str, int]]:
 def _in_range(frames: list[Frame], limits: tuple[int, int | None]) -> list[Frame]:
     start, stop = limits[0], len(frames) if limits[1] is None else limits[1]
     if not 0 <= start < stop <= len(frames):
-        raise ValueError(
+        raise UserError(
             f"start, stop: got {start}, {stop}; expected 0 <= start < stop <= {len(frames)}, the number of pairs; "
             "change the range"
         )
@@ -139,7 +140,7 @@ def _annotate_frame(frame: Frame, *, camera: Camera, root: str | Path, building:
     image = _read_rgb(frame.rgb)
     depth_m, measured = _read_depth(frame.depth, camera.depth_scale)
     if depth_m.shape != image.shape[:2]:
-        raise ValueError(
+        raise UserError(
             f"{frame.depth}: got {depth_m.shape} pixels (height, width); expected {image.shape[:2]}, as {frame.rgb} has; "
             "bring depth and colour to one camera"
         )
@@ -170,7 +171,7 @@ def _read_rgb(path: Path) -> NDArray[np.uint8]:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except UNREADABLE as error:
-        raise ValueError(f"{path}: got no image ({error}); expected a whole jpg or png; fetch it again") from error
+        raise UserError(f"{path}: got no image ({error}); expected a whole jpg or png; fetch it again") from error
 
 
 def _read_depth(path: Path, scale: float) -> tuple[NDArray[np.float64], Mask]:
@@ -178,7 +179,7 @@ def _read_depth(path: Path, scale: float) -> tuple[NDArray[np.float64], Mask]:
     if path.suffix.lower() == ".npy":
         stored = read_npy(path)
         if stored.ndim != 2:
-            raise ValueError(f"{path}: got {stored.dtype} {stored.shape}; expected (H, W) numbers; save one depth map")
+            raise UserError(f"{path}: got {stored.dtype} {stored.shape}; expected (H, W) numbers; save one depth map")
     else:
         stored = read_pixels(path, GRAY_16_BIT)
     measured = np.isfinite(stored) & (stored > 0)

@@ -22,6 +22,7 @@ from mult.data.replica.instances import Instances
 from mult.data.replica.sequences import Sequences, scenes_in
 from mult.data.sample import Sample, empty_target
 from mult.data.taskonomy.dataset import Taskonomy
+from mult.errors import UserError
 from mult.labels import Intrinsics
 from mult.tasks import TASKS
 
@@ -39,7 +40,7 @@ class Replica(Dataset[Sample]):
     For the sequences alone: `depth_scale`, units a metre (6553.5; some exports use 8192), and `intrinsics` (fx, fy, cx, cy)
     in pixel indices, those of NICE-SLAM's 1200 x 680 frames by default.
 
-    Raises FileNotFoundError or ValueError for a root of neither form, unknown names, an empty split, options that mean
+    Raises UserError for a root of neither form, unknown names, an empty split, options that mean
     nothing here, a task without labels and, on access, for a damaged file, naming it.
     """
 
@@ -59,7 +60,7 @@ class Replica(Dataset[Sample]):
     ) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
-            raise FileNotFoundError(f"data.root: got {str(root)!r}, which is no folder; expected Replica's; correct the path")
+            raise UserError(f"data.root: got {str(root)!r}, which is no folder; expected Replica's; correct the path")
         asked = list(TASKS if tasks is None else tasks)
         geometric = [task for task in asked if task != _SEMANTIC]
         scenes = scenes_in(self.root)
@@ -72,7 +73,7 @@ class Replica(Dataset[Sample]):
         elif (self.root / "rgb").is_dir() or any(self.root.glob("*_rgb")):
             for option, value in (("depth_scale", depth_scale), ("intrinsics", intrinsics)):
                 if value is not None:
-                    raise ValueError(
+                    raise UserError(
                         f"data.options.{option}: got {value} for Omnidata's rendering, whose files say it themselves; "
                         "expected none; leave it out"
                     )
@@ -80,7 +81,7 @@ class Replica(Dataset[Sample]):
             if tasks is None:
                 self._views.tasks = tuple(task for task in self._views.available if task != _SEMANTIC)
         else:
-            raise ValueError(
+            raise UserError(
                 f"{self.root}: got neither rgb/replica/<space>/point_P_view_V_domain_rgb.png nor "
                 "<scene>/results/frame000000.jpg; expected Replica as Omnidata or as ReplicaSDK renders it; "
                 "give the folder that holds the task folders or the scenes"
@@ -124,27 +125,27 @@ class Replica(Dataset[Sample]):
         return self._views.native(i) & self.labelled
 
     def camera(self, i: int) -> tuple[Intrinsics, tuple[int, int]]:
-        """A view's intrinsics (fx, fy, cx, cy) in pixel indices and its (height, width); ValueError where they are unknown."""
+        """A view's intrinsics (fx, fy, cx, cy) in pixel indices and its (height, width); UserError where they are unknown."""
         return self._views.camera(i)
 
     def pose(self, i: int) -> NDArray[np.float64]:
-        """Camera to world (4, 4) of a frame of a sequence, from traj.txt; ValueError where there is none."""
+        """Camera to world (4, 4) of a frame of a sequence, from traj.txt; UserError where there is none."""
         if not isinstance(self._views, Sequences):
-            raise ValueError(f"{self.root}: got Omnidata's rendering; expected a sequence with traj.txt; only those have poses")
+            raise UserError(f"{self.root}: got Omnidata's rendering; expected a sequence with traj.txt; only those have poses")
         return self._views.pose(i)
 
     def _class_maps(self, class_map: str | None, needed: bool) -> dict[str, Instances]:
         """{scene: its class map}, none without `class_map`; all must have the same classes."""
         if class_map is None:
             if needed:
-                raise ValueError(
+                raise UserError(
                     f"{self.root}: got task {_SEMANTIC} without a class map; expected data.options.class_map, as Replica's "
                     "semantic images hold instance ids, which are not classes; give the scenes' info_semantic.json, such as "
                     "'{scene}/habitat/info_semantic.json', or leave the task out"
                 )
             return {}
         if _SEMANTIC not in self._views.labelled:
-            raise ValueError(
+            raise UserError(
                 f"{self.root}: got data.options.class_map but no image of instance ids; expected segment_semantic/ or "
                 "<scene>/results/semantic000000.png; add them or leave the class map out"
             )
@@ -152,7 +153,7 @@ class Replica(Dataset[Sample]):
         first = next(iter(maps.values()))
         for other in maps.values():
             if other.names != first.names:
-                raise ValueError(
+                raise UserError(
                     f"{other.path}: got the classes {other.names[:4]}...; expected {first.names[:4]}..., as in {first.path}; "
                     "give all scenes one list of classes"
                 )

@@ -15,6 +15,7 @@ import numpy as np
 
 from mult.data.disk.images import GRAY, Array, Mask, read_pixels
 from mult.data.sample import IGNORE, BadFileError
+from mult.errors import UserError
 
 _UNKNOWN = -1
 
@@ -29,24 +30,24 @@ class Instances:
 
     @classmethod
     def load(cls, path: Path) -> Instances:
-        """Read a class map; ValueError, naming the file, for one that is damaged or lacks the name of a class in use."""
+        """Read a class map; UserError, naming the file, for one that is damaged or lacks the name of a class in use."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             names = {int(entry["id"]): str(entry["name"]) for entry in content["classes"]}
             objects = {int(entry["id"]): int(entry["class_id"]) for entry in content["objects"]}
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{path}: got no class map ({error!r}); expected JSON with classes [{{id, name}}] and objects "
                 "[{id, class_id}], as Replica's info_semantic.json; correct data.options.class_map"
             ) from error
         classes = {identity: number for number, identity in enumerate(sorted(names))}
         gaps = sorted({identity for identity in objects.values() if identity > 0} - set(names))
         if gaps:
-            raise ValueError(
+            raise UserError(
                 f"{path}: got objects of the classes {gaps[:8]}, which have no name; expected all of them in classes; add them"
             )
         if len(names) >= IGNORE or min(objects, default=0) < 0:
-            raise ValueError(
+            raise UserError(
                 f"{path}: got {len(names)} classes and instance ids from {min(objects, default=0)} on; expected fewer than "
                 f"{IGNORE} and from 0 on; correct the class map"
             )
@@ -58,7 +59,7 @@ class Instances:
         return cls(path, [names[identity] for identity in sorted(names)], table)
 
     def read(self, path: Path, size: tuple[int, int]) -> tuple[Array, Mask]:
-        """An image of instance ids as class ids (H, W) and where there is a class; ValueError for an id without entry."""
+        """An image of instance ids as class ids (H, W) and where there is a class; UserError for an id without entry."""
         pixels: Any = read_pixels(path, GRAY, size)
         found = np.unique(pixels)
         gaps = [int(i) for i in found if i >= len(self.table) or self.table[i] == _UNKNOWN]

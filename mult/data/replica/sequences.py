@@ -24,6 +24,7 @@ from mult.data.disk.encodings import NO_GEOMETRY
 from mult.data.disk.images import GRAY_16_BIT, Array, read_image, read_pixels
 from mult.data.disk.splits import SPLITS, published_list, read_splits
 from mult.data.sample import BadFileError, Sample
+from mult.errors import UserError
 from mult.labels import Intrinsics
 from mult.tasks import TASKS
 
@@ -97,7 +98,7 @@ class Sequences(Dataset[Sample]):
         with Image.open(path) as image:
             width, height = image.size
         if self._of_size not in (None, (height, width)):
-            raise ValueError(
+            raise UserError(
                 f"{path}: got {(height, width)} pixels (height, width), whose camera is unknown; expected {SIZE}, or "
                 "data.options.intrinsics; give fx, fy, cx, cy in pixels"
             )
@@ -110,7 +111,7 @@ class Sequences(Dataset[Sample]):
                 line = next(islice(file, number, None))
             return np.array([float(value) for value in line.split()]).reshape(4, 4)
         except (OSError, ValueError, StopIteration) as error:
-            raise ValueError(
+            raise UserError(
                 f"{path}: got no pose of frame {number} ({error!r}); expected a line of 16 numbers a frame, camera to world; "
                 "fetch the file again"
             ) from error
@@ -154,7 +155,7 @@ def scenes_in(root: Path) -> dict[str, Path]:
 
 def _of_split(root: Path, scenes: Mapping[str, Path], split: str) -> list[str]:
     if split not in SPLITS:
-        raise ValueError(f"split: got {split!r}; expected one of {', '.join(SPLITS)}; choose one of them")
+        raise UserError(f"split: got {split!r}; expected one of {', '.join(SPLITS)}; choose one of them")
     own = root / "splits.csv"
     listed = read_splits(own if own.is_file() else published_list("replica"))
     # NICE-SLAM calls office_0 office0.
@@ -162,7 +163,7 @@ def _of_split(root: Path, scenes: Mapping[str, Path], split: str) -> list[str]:
     chosen = [name for name in scenes if split in listed.get(full[name], set())]
     if not chosen:
         wanted = sorted(name for name, splits in listed.items() if split in splits)
-        raise ValueError(
+        raise UserError(
             f"{root}: got the scenes {', '.join(sorted(scenes))}; expected one of split {split!r}: {', '.join(wanted)}; choose "
             "another split or write the scenes into splits.csv (id,train,val,test)"
         )
@@ -178,7 +179,7 @@ def _numbers(scene: Path) -> dict[str, Array]:
         for kind, suffix in kinds.items()
     }
     if not len(found["frame"]):
-        raise ValueError(
+        raise UserError(
             f"{scene / 'results'}: got no frame of six digits; expected frame000000.jpg and so on; rename them, depth and "
             "semantic images as well"
         )

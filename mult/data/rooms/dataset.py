@@ -26,6 +26,7 @@ from mult.data.rooms.room import Scene
 from mult.data.sample import IGNORE
 from mult.data.taskonomy.dataset import Taskonomy
 from mult.data.taskonomy.write import view_complete, write_view
+from mult.errors import UserError
 from mult.files import write_atomically
 
 PARAMETERS = {
@@ -43,7 +44,7 @@ class Rooms(Taskonomy):
 
     Buildings are split about 80/10/10, with at least one in val and in test. Parameters left out are those of the root, or, for
     a new root, 40 buildings of 40 views of 256 x 256 pixels from seed 0. An interrupted rendering goes on where it stopped, and
-    several processes may use one root at once. Raises ValueError for a root rendered with other parameters.
+    several processes may use one root at once. Raises UserError for a root rendered with other parameters.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ def render_missing(root: str | Path, *, workers: int | None = None, **asked: int
     """Render the views that `root` lacks (see `Rooms`) by `workers` processes; returns how many there were."""
     root = Path(root)
     if workers is not None and workers < 1:
-        raise ValueError(f"rooms: got workers {workers}; expected at least 1; leave it out for one a processor")
+        raise UserError(f"rooms: got workers {workers}; expected at least 1; leave it out for one a processor")
     chosen = settle(root, "rooms.json", PARAMETERS, RENDERER, asked)
     if not (root / "splits.csv").exists():
         write_atomically(root / "splits.csv", lambda file: file.write(_splits(chosen["buildings"]).encode()))

@@ -24,6 +24,7 @@ from mult.data.disk.images import GRAY, GRAY_16_BIT, Array, Mask, read_image, re
 from mult.data.disk.splits import SPLITS, published_list, read_splits
 from mult.data.sample import Sample
 from mult.data.taskonomy.index import Index
+from mult.errors import UserError
 from mult.tasks import TASKS
 
 SUBSETS = ("tiny", "medium", "full", "fullplus")
@@ -37,7 +38,7 @@ class Taskonomy(Dataset[Sample]):
     `classes` holds the class names of each categorical task. Labels that a view has no file of are taken from the cache
     of derived ones beside the tree (derived.py), if they are there. `available` are all tasks that can be asked for. Depth
     beyond `max_depth_m` becomes invalid. Buildings of the split that are not on disk are named in one warning. Raises
-    ValueError for unknown names, an empty split, a task that no view of the split labels and, on access, for a file that is
+    UserError for unknown names, an empty split, a task that no view of the split labels and, on access, for a file that is
     damaged or not in Taskonomy's encoding, naming it.
     """
 
@@ -60,7 +61,7 @@ class Taskonomy(Dataset[Sample]):
         _known("split", split, SPLITS)
         _known("data.subset", subset, SUBSETS)
         if max_depth_m is not None and not max_depth_m > 0:
-            raise ValueError(f"data.max_depth_m: got {max_depth_m}; expected metres above 0; leave it out for no cut-off")
+            raise UserError(f"data.max_depth_m: got {max_depth_m}; expected metres above 0; leave it out for no cut-off")
         self.tasks = tuple(task for task in TASKS if task in requested)
         self.classes: dict[str, list[str]] = {task: list(CLASSES) for task in self.tasks if TASKS[task].categorical}
         self.index = Index(root)
@@ -93,7 +94,7 @@ class Taskonomy(Dataset[Sample]):
             remedy = (
                 "correct that file" if own.is_file() else "choose another data.subset, or write splits.csv (id,train,val,test)"
             )
-            raise ValueError(
+            raise UserError(
                 f"{self.root}: got no view of split {self.split!r}; expected at least one of the buildings "
                 f"{_some(wanted)} ({source}), the tree holds {_some(self.index.buildings)}; {remedy}"
             )
@@ -163,11 +164,11 @@ class Taskonomy(Dataset[Sample]):
         return everywhere if path is None else read_pixels(path, GRAY_16_BIT, everywhere.shape) != NO_GEOMETRY
 
     def camera(self, i: int) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
-        """A view's intrinsics (fx, fy, cx, cy) in pixel indices and its (height, width); ValueError without point_info."""
+        """A view's intrinsics (fx, fy, cx, cy) in pixel indices and its (height, width); UserError without point_info."""
         row = self._row(i)
         path = self.index.path(row, "point_info")
         if path is None:
-            raise ValueError(
+            raise UserError(
                 f"{self.root}: got no point_info of {self.index.view(row)}; "
                 "expected one to know the camera; add the point_info folder"
             )
@@ -179,7 +180,7 @@ class Taskonomy(Dataset[Sample]):
                 return (fx, fy, cx, cy), (height, width)
             fov = float(info["field_of_view_rads"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{path}: got no camera ({error!r}); "
                 "expected JSON with field_of_view_rads, or intrinsics and size; fetch or make it again"
             ) from error
@@ -188,7 +189,7 @@ class Taskonomy(Dataset[Sample]):
         with Image.open(rgb) as image:
             width, height = image.size
         if height != width:
-            raise ValueError(
+            raise UserError(
                 f"{path}: got a field of view of an image of {(height, width)} pixels (height, width); "
                 "expected square ones or intrinsics; write intrinsics [fx, fy, cx, cy] and size into the file"
             )
@@ -207,7 +208,7 @@ class Taskonomy(Dataset[Sample]):
 def _known(what: str, name: object, names: Iterable[str]) -> None:
     if name not in list(names):
         near = difflib.get_close_matches(str(name), list(names), n=1)
-        raise ValueError(
+        raise UserError(
             f"{what}: got {name!r}; expected one of {list(names)}; "
             + (f"did you mean {near[0]!r}?" if near else "choose one of them")
         )

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mult.errors import UserError
 from mult.files import cache_folder, write_atomically
 
 
@@ -64,13 +65,13 @@ class Index:
     """The views of a tree, sorted by building, point and view; only views with an rgb file count.
 
     `buildings` are sorted names; `flat` is the name given to the building of a tree that names none (the root's own).
-    Raises FileNotFoundError where there is no such folder, ValueError where it holds no views or one view twice.
+    Raises UserError where there is no such folder and where it holds no views or one view twice.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
-            raise FileNotFoundError(
+            raise UserError(
                 f"data.root: got {str(root)!r}, which is no folder; expected the root of a tree in Taskonomy's layout; "
                 "correct the path or download the data"
             )
@@ -226,14 +227,14 @@ def _scan(root: Path) -> tuple[dict[str, Any], NDArray[np.void]]:
                 if folder.views:
                     other = found.setdefault(folder.building, {}).setdefault(folder.domain, folder)
                     if other is not folder:
-                        raise ValueError(
+                        raise UserError(
                             f"{root}: got {other.path} and {folder.path}, both {folder.domain} of {folder.building}; "
                             "expected one folder a building; move one of them out of the tree"
                         )
             folders = [inner for folder in folders for inner in folder.inner]
     buildings = sorted(building for building, domains in found.items() if "rgb" in domains)
     if not buildings:
-        raise ValueError(
+        raise UserError(
             f"{root}: got no file rgb/.../point_P_view_V_domain_rgb.png; expected a tree in one of Taskonomy's "
             "four layouts (<task>/point_..., <building>_<task>/<task>/point_..., <task>/<building>/point_..., "
             "<task>/taskonomy/<building>/point_...); give the folder that holds the task folders"

@@ -34,7 +34,7 @@ def write_view(
     image (H, W, 3); targets in the library's units: (C, H, W), class ids (H, W) with 255 = uncertain; valid (H, W):
     where there is geometry, without which depth, normals and reshading are coded as missing whatever they hold. So is
     a normal of zeros. intrinsics (fx, fy, cx, cy) in pixel indices. Every file is written under a temporary name and
-    then renamed, so the view is complete as soon as its `point_info` exists. Raises ValueError, before anything is
+    then renamed, so the view is complete as soon as its `point_info` exists. Raises UserError, before anything is
     written, for a task that Taskonomy does not have, for shapes that differ and for values that the encoding cannot
     hold.
     """

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mult.errors import UserError
 from mult.runtime import distributed
 from mult.training.balance.combined import Combined
 from mult.training.balance.gradients import SharedGradients
@@ -39,11 +40,11 @@ OURS = ("fixed", "uncertainty", "dwa", "gradnorm")
 
 
 def aggregators() -> dict[str, Any]:
-    """TorchJD's aggregators that are not ours in other words, by name; ImportError without TorchJD."""
+    """TorchJD's aggregators that are not ours in other words, by name; UserError without TorchJD."""
     try:
         from torchjd import aggregation
     except ImportError as error:
-        raise ImportError(
+        raise UserError(
             f"balance.method: got the name of none of ours ({', '.join(OURS)}), and TorchJD is not installed; "
             'expected one of ours, or TorchJD; pip install -e ".[balance]"'
         ) from error
@@ -56,7 +57,7 @@ class Aggregated(Combined):
 
     method: the aggregator's name. options: its arguments, but those with a number a task are mappings of task to number.
 
-    Raises ValueError for a name or options that mean nothing and for an aggregator that cannot be resumed, ImportError where
+    Raises UserError for a name or options that mean nothing and for an aggregator that cannot be resumed, and where
     TorchJD, or a solver that it calls, is missing.
     """
 
@@ -66,13 +67,13 @@ class Aggregated(Combined):
         super().__init__(weights, gradients)
         kinds = aggregators()
         if method not in kinds:
-            raise ValueError(f"balance.method: got {method!r}; expected {_choice(method, [*OURS, *kinds])}")
+            raise UserError(f"balance.method: got {method!r}; expected {_choice(method, [*OURS, *kinds])}")
         self.method, self._kind, self._options = method, kinds[method], dict(options)
         self._check_options()
         # A method with a memory has one aggregator, in a list: as a module it would add parts of itself to `state_dict`.
         self._kept = [self._make(self.rows.tasks)] if hasattr(self._kind, "reset") else []
         if self._kept and method not in _MEMORY:
-            raise ValueError(
+            raise UserError(
                 f"balance.method: got {method!r}, which has a memory that no checkpoint would hold; expected a method without "
                 f"one, or {', '.join(_MEMORY)}; take another"
             )
@@ -84,15 +85,15 @@ class Aggregated(Combined):
         for name, value in self._options.items():
             where = f"balance.options: got {name!r} for {self.method}"
             if name not in expected:
-                raise ValueError(f"{where}; expected {_choice(name, expected)}")
+                raise UserError(f"{where}; expected {_choice(name, expected)}")
             if name in _A_TASK and not (isinstance(value, Mapping) and set(value) == set(tasks)):
-                raise ValueError(
+                raise UserError(
                     f"{where} with {value!r}; expected a mapping with a number for each of {', '.join(tasks)}; complete it"
                 )
         try:
             _direction(self._make(tasks), torch.eye(len(tasks)))
         except (TypeError, ValueError) as error:
-            raise ValueError(
+            raise UserError(
                 f"balance.options: got {self._options} for {self.method} and {len(tasks)} tasks; expected what TorchJD takes: "
                 f"{error}; change the options"
             ) from error

@@ -8,6 +8,7 @@ import torch
 
 from mult.config import Config, schema
 from mult.config.sections import Count, NonNegative, Positive
+from mult.errors import UserError
 from mult.models import MulT
 from mult.tasks import TASKS
 from mult.training.balance import (
@@ -58,7 +59,7 @@ BALANCES = {"fixed": FixedOptions, "uncertainty": UncertaintyOptions, "dwa": Dwa
 
 
 def build_balance(config: Config, model: MulT, views: int) -> Balance:
-    """The method of `balance`; ValueError for a name or options that mean nothing, and where it lacks what it works on."""
+    """The method of `balance`; UserError for a name or options that mean nothing, and where it lacks what it works on."""
     method, options, every = config.balance.method, config.balance.options, config.balance.log_cosine_every
     weights = {task: config.tasks[task].weight for task in model.tasks}
     if method not in BALANCES:
@@ -83,7 +84,7 @@ def _shared_gradients(config: Config, model: MulT) -> SharedGradients:
     model.train(was_training)
     gradients = SharedGradients(reached_parameters(outputs, model.parameters()))
     if not gradients.shared:
-        raise ValueError(
+        raise UserError(
             f"balance: got {config.balance}, but no parameter that learns is reached by two tasks' losses; expected some; "
             "take balance.method=fixed without log_cosine_every"
         )

@@ -15,6 +15,7 @@ from mult.config import Config, DataConfig, load_config, load_data_config
 from mult.data import NYU
 from mult.data.batches.class_map import Mapped, space
 from mult.data.disk.encodings import CLASSES
+from mult.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 HEIGHT, WIDTH = 6, 8
@@ -101,7 +102,7 @@ def test_named_spaces() -> None:
 )
 def test_a_map_with_a_gap_or_an_unknown_name_is_refused(root: Path, to: Any, change: dict[str, Any], message: str) -> None:
     mapping = {name: other for name, other in {**MAPPING, **change}.items() if other is not ...}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         Mapped(NYU(root), to, mapping)
 
 
@@ -117,7 +118,7 @@ def test_a_config_maps_its_dataset(root: Path) -> None:
     assert views.classes == {"segment_semantic": TO}
     assert sorted(np.unique(views[0]["targets"]["segment_semantic"])) == [0, 1, 2, 255]
     assert build_dataset(data, ["depth_zbuffer"], "test").classes == {}
-    with pytest.raises(ValueError, match=r"data.class_map.to: got nothing; expected a string or a list"):
+    with pytest.raises(UserError, match=r"data.class_map.to: got nothing; expected a string or a list"):
         data_of(root, class_map={"classes": MAPPING})
 
 
@@ -126,7 +127,7 @@ def test_a_mixture_maps_each_dataset_by_its_own(root: Path) -> None:
     both = [{**section, "class_map": {"to": TO, "classes": MAPPING}}, {**section, "options": {"space": 13}}]
     tree: dict[str, Any] = {"run": {"name": "x"}, "tasks": {"segment_semantic": 1}, "optim": {"lr": 1e-3, "steps": 1}}
     data = Config.from_dict({**tree, "data": both}).data
-    with pytest.raises(ValueError, match=r"got two label spaces of segment_semantic: .* 3 classes .* map the classes of one"):
+    with pytest.raises(UserError, match=r"got two label spaces of segment_semantic: .* 3 classes .* map the classes of one"):
         build_mixture([data, *data.mix], ["segment_semantic"])
 
 

@@ -12,6 +12,7 @@ import torch
 from mult.build import build_eval_batches
 from mult.data import Taskonomy
 from mult.data.batches.corruptions import AMOUNTS, Corrupted, Corruption, parse
+from mult.errors import UserError
 from mult.evaluation import evaluate
 
 
@@ -89,10 +90,10 @@ def test_what_the_command_line_says() -> None:
 
 @pytest.mark.parametrize("text", ["x", "-1", "nan", "1,,1e9"])
 def test_what_is_no_sigma(text: str) -> None:
-    with pytest.raises(ValueError, match=r"--blur: got '.*'; expected sigmas in pixels, 0 to 64; write e\.g\. --blur 0,1,2,4"):
+    with pytest.raises(UserError, match=r"--blur: got '.*'; expected sigmas in pixels, 0 to 64; write e\.g\. --blur 0,1,2,4"):
         parse(text, None)
 
 
 def test_what_is_no_kind() -> None:
-    with pytest.raises(ValueError, match="--corrupt: got 'fog'; expected some of noise, brightness, contrast; blur has --blur"):
+    with pytest.raises(UserError, match="--corrupt: got 'fog'; expected some of noise, brightness, contrast; blur has --blur"):
         parse(None, "noise,fog")

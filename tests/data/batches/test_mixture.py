@@ -9,6 +9,7 @@ import torch
 
 from mult.data.batches.mixture import Mixture, label_spaces
 from mult.data.sample import Sample
+from mult.errors import UserError
 
 
 @dataclass
@@ -74,10 +75,10 @@ def test_label_spaces_must_agree() -> None:
         r"data: got two label spaces of segment_semantic: mine \(x\) has 2 classes \(bed, sofa\), nyu \(y\) has 5 classes "
         r"\(sofa, bed, chair, tv, \.\.\.\); expected one; map the classes of one to the other's with data\.class_map"
     )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         label_spaces([Depths(0, 1, classes=bed), Depths(0, 1, classes=other)], ["mine (x)", "nyu (y)"])
     reordered = {"segment_semantic": ["sofa", "bed"]}  # the same names under other ids would be learnt wrongly
-    with pytest.raises(ValueError, match="two label spaces"):
+    with pytest.raises(UserError, match="two label spaces"):
         label_spaces([Depths(0, 1, classes=bed), Depths(0, 1, classes=reordered)], ["a", "b"])
 
 
@@ -87,7 +88,7 @@ def test_metres_do_not_mix_with_relative_depth() -> None:
         r"data: got two units of depth_zbuffer: rooms \(a\) has metres, cocodoom \(b\) has depth of no known scale; "
         r"expected one; give the latter its scale in data\.options, or train without it"
     )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         label_spaces(readers, ["rooms (a)", "cocodoom (b)"])
     readers[1].tasks = ("normal",)
     assert label_spaces(readers, ["rooms (a)", "cocodoom (b)"]) == {}

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from mult.data.batches.sampler import Shuffled, shares, turn
+from mult.errors import UserError
 
 
 def shuffled(length: int, batch_size: int, seed: int, start: int, stop: int, **ranks: int) -> Shuffled:
@@ -57,7 +58,7 @@ def test_seeds_give_other_orders_and_no_epoch_of_another_seed() -> None:
 
 def test_a_batch_that_processes_cannot_share_is_refused() -> None:
     message = r"data\.batch_size: got 8 for 3 processes; expected a multiple of 3; .*all processes"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         shuffled(10, batch_size=8, seed=0, start=0, stop=1, rank=0, world=3)
 
 

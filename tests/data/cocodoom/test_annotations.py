@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mult.data.cocodoom.annotations import decompress_runs, mask_of_polygon, mask_of_runs, runs_of_mask
+from mult.errors import UserError
 
 Array = NDArray[Any]
 
@@ -88,5 +89,5 @@ def test_compressed_runs(lengths: list[int]) -> None:
 
 @pytest.mark.parametrize("text", ["", "6" + chr(48 + 40), "6!", "P" * 12 + "1"])
 def test_damaged_compressed_runs(text: str) -> None:
-    with pytest.raises(ValueError, match="a damaged compressed mask"):
+    with pytest.raises(UserError, match="a damaged compressed mask"):
         decompress_runs(text)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from mult.data import CocoDoom
 from mult.data.prepare.derive import fill
+from mult.errors import UserError
 
 Array = NDArray[Any]
 HEIGHT, WIDTH = SIZE = (8, 12)
@@ -171,9 +172,9 @@ def test_eight_bit_depth_has_no_unit_and_zero_for_none(root: Path) -> None:
     assert not dataset.metric_depth
     assert np.array_equal(sample["valid"]["depth_zbuffer"][0].numpy(), (X > 0))
     np.testing.assert_allclose(sample["targets"]["depth_zbuffer"][0].numpy(), stored / 256.0)
-    with pytest.raises(ValueError, match=r"got task normal: 8 bits of depth are too coarse: .*; expected some of"):
+    with pytest.raises(UserError, match=r"got task normal: 8 bits of depth are too coarse: .*; expected some of"):
         CocoDoom(root, tasks=["normal"], depth="8bit")
-    with pytest.raises(ValueError, match=r"map_units_per_metre: got 32 for 8-bit depth; expected none, .*; leave it out"):
+    with pytest.raises(UserError, match=r"map_units_per_metre: got 32 for 8-bit depth; expected none, .*; leave it out"):
         CocoDoom(root, depth="8bit", map_units_per_metre=32)
 
 
@@ -203,16 +204,16 @@ def test_splits_are_by_run_or_by_map_of_either_archive(tmp_path: Path) -> None:
     standard = CocoDoom(tmp_path, "val", by="map")
     assert standard[0]["id"] == "run2/map01/000001"
     assert standard.tasks == ("segment_semantic",)
-    with pytest.raises(ValueError, match=r"got task depth_zbuffer: the dataset has no labels of it; expected some of"):
+    with pytest.raises(UserError, match=r"got task depth_zbuffer: the dataset has no labels of it; expected some of"):
         CocoDoom(tmp_path, "val", ["depth_zbuffer"], by="map")
-    with pytest.raises(ValueError, match=r"got task normal: it is derived from depth, which the dataset does not have"):
+    with pytest.raises(UserError, match=r"got task normal: it is derived from depth, which the dataset does not have"):
         CocoDoom(tmp_path, "val", ["normal"], by="map")
     message = r"got the JSON files map-val\.json, .*; expected map-full-train\.json or map-train\.json; change data\.split"
-    with pytest.raises(FileNotFoundError, match=message):
+    with pytest.raises(UserError, match=message):
         CocoDoom(tmp_path, "train", by="map")
-    with pytest.raises(FileNotFoundError, match=r"expected map-full-val\.json; change"):
+    with pytest.raises(UserError, match=r"expected map-full-val\.json; change"):
         CocoDoom(tmp_path, "val", by="map", full=True)
-    with pytest.raises(ValueError, match=r"got data\.options\.surfaces without objects folders; expected the full archive"):
+    with pytest.raises(UserError, match=r"got data\.options\.surfaces without objects folders; expected the full archive"):
         CocoDoom(tmp_path, "val", by="map", surfaces=True)
 
 
@@ -223,7 +224,7 @@ def test_what_is_lacking_is_derived_where_the_depth_allows(root: Path) -> None:
     plain = CocoDoom(root)
     assert plain.tasks == plain.available == ("segment_semantic", "depth_zbuffer")
     for task, reason in (("normal", "it is not derived yet; scripts/annotate"), ("reshading", "its fall-off needs metres")):
-        with pytest.raises(ValueError, match=f"got task {task}: {reason}.*; expected some of segment_semantic, depth_zbuffer;"):
+        with pytest.raises(UserError, match=f"got task {task}: {reason}.*; expected some of segment_semantic, depth_zbuffer;"):
             CocoDoom(root, tasks=[task])
     filled = fill(lambda tasks: CocoDoom(root, tasks=tasks), workers=1)
     assert "reshading" in filled.refused
@@ -232,7 +233,7 @@ def test_what_is_lacking_is_derived_where_the_depth_allows(root: Path) -> None:
     sample = full[0]
     assert sample["derived"] == ("normal", "keypoints2d", "edge_texture")
     assert sample["valid"]["normal"].any()
-    with pytest.raises(ValueError, match=r"got task reshading: its fall-off needs metres .*; expected some of .*; leave"):
+    with pytest.raises(UserError, match=r"got task reshading: its fall-off needs metres .*; expected some of .*; leave"):
         CocoDoom(root, tasks=["normal", "reshading"])
 
 
@@ -359,28 +360,28 @@ LIKE_ANOTHER = annotation(FIRST, 300, 0, [[0, 0, 2, 0, 2, 2]], 2)
 )
 def test_json_that_is_wrong_is_refused(root: Path, path: str, value: Any, message: str) -> None:
     (root / "run-full-train.json").write_text(json.dumps(changed(path, value)))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         CocoDoom(root)
 
 
 @pytest.mark.parametrize("text", ['{"images": [', "[" * 100_000], ids=["cut", "deep"])
 def test_a_file_that_is_no_json(root: Path, text: str) -> None:
     (root / "run-full-train.json").write_text(text)
-    with pytest.raises(ValueError, match=r"run-full-train\.json: got a file that is not read as COCO's JSON .*; fetch"):
+    with pytest.raises(UserError, match=r"run-full-train\.json: got a file that is not read as COCO's JSON .*; fetch"):
         CocoDoom(root)
 
 
 def test_too_many_categories(root: Path) -> None:
     categories = [{"id": number, "name": f"THING{number}"} for number in range(253)]
     (root / "run-full-train.json").write_text(json.dumps(TREE | {"categories": categories}))
-    with pytest.raises(ValueError, match="got 253 categories; expected at most 252"):
+    with pytest.raises(UserError, match="got 253 categories; expected at most 252"):
         CocoDoom(root)
 
 
 def test_images_that_are_not_there(root: Path) -> None:
     (root / "run1/map01/rgb/000123.png").unlink()
     message = r"got 1 of 2 images of the JSON without a file, the first run1/map01/rgb/000123\.png; expected all; unpack"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         CocoDoom(root)
 
 
@@ -399,25 +400,25 @@ def test_images_that_are_not_there(root: Path) -> None:
     ],
 )
 def test_options_that_mean_nothing(root: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         CocoDoom(root, **options)
 
 
 def test_no_such_root(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"got '.*nowhere', which is no folder; expected .*; .*make_doom\.py"):
+    with pytest.raises(UserError, match=r"got '.*nowhere', which is no folder; expected .*; .*make_doom\.py"):
         CocoDoom(tmp_path / "nowhere")
 
 
 def test_damaged_files_are_named(root: Path) -> None:
     path = root / "run1/map01/depth/000123.png"
     path.write_bytes(path.read_bytes()[:70])
-    with pytest.raises(ValueError, match=r"depth/000123\.png: got a file that cannot be read"):
+    with pytest.raises(UserError, match=r"depth/000123\.png: got a file that cannot be read"):
         CocoDoom(root)[0]
     png(path, DEPTH[:, :-1], 0)
-    with pytest.raises(ValueError, match=r"depth/000123\.png: got \(8, 11\) pixels \(height, width\); expected \(8, 12\)"):
+    with pytest.raises(UserError, match=r"depth/000123\.png: got \(8, 11\) pixels \(height, width\); expected \(8, 12\)"):
         CocoDoom(root)[0]
     png(path, PALETTE[INDICES], 2)
-    with pytest.raises(ValueError, match=r"depth/000123\.png: got an image of mode RGB; expected I;16"):
+    with pytest.raises(UserError, match=r"depth/000123\.png: got an image of mode RGB; expected I;16"):
         CocoDoom(root)[0]
 
 

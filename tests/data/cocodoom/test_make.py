@@ -15,6 +15,7 @@ from PIL import Image
 from mult.data import CocoDoom
 from mult.data.cocodoom.make import render_missing
 from mult.data.prepare.derive import fill
+from mult.errors import UserError
 from mult.labels import edge_texture
 
 pytest.importorskip("vizdoom", reason="needs the extra doom")
@@ -140,9 +141,9 @@ def test_json_is_cocos(root: Path) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("maps", 3), ("maps", 33), ("views", 0), ("seed", -1)])
 def test_parameters_out_of_range_are_refused(tmp_path: Path, name: str, value: int) -> None:
-    with pytest.raises(ValueError, match=rf"doom: got {name} {value}; expected a whole number from .*; change {name}"):
+    with pytest.raises(UserError, match=rf"doom: got {name} {value}; expected a whole number from .*; change {name}"):
         render_missing(tmp_path / "new", **{name: value})
-    with pytest.raises(ValueError, match=r"doom: got workers 0; expected at least 1"):
+    with pytest.raises(UserError, match=r"doom: got workers 0; expected at least 1"):
         render_missing(tmp_path / "new", workers=0)
     assert not (tmp_path / "new").exists()
 

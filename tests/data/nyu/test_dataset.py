@@ -21,6 +21,7 @@ from mult.data import NYU
 from mult.data.nyu.unpack import prepare
 from mult.data.prepare.derive import fill
 from mult.data.sample import BadFileError
+from mult.errors import UserError
 
 h5py = pytest.importorskip("h5py", reason="needs the extra nyu")
 
@@ -209,7 +210,7 @@ def test_what_is_there_is_left_alone(mat: Path, unpacked: Path, tmp_path: Path) 
         (tmp_path / folder).mkdir()
         for number in range(1, VIEWS + 1):
             os.link(unpacked / folder / f"{number:04d}.png", tmp_path / folder / f"{number:04d}.png")
-    with pytest.raises(ValueError, match=r"got a preparation that has not ended; .* run prepare_nyu.py again"):
+    with pytest.raises(UserError, match=r"got a preparation that has not ended; .* run prepare_nyu.py again"):
         NYU(tmp_path)
     (tmp_path / "labels/0007.png").unlink()
     (tmp_path / "depth/0900.png").unlink()
@@ -227,7 +228,7 @@ def test_a_file_that_is_no_hdf5_or_not_there(tmp_path: Path, script: Callable[..
     done = script("prepare_nyu", "--mat", old, "--out", tmp_path / "out")
     assert done.status == 2
     assert done.err.startswith(f"error: {old}: got a file that is no HDF5; expected nyu_depth_v2_labeled.mat, a .mat of vers")
-    with pytest.raises(FileNotFoundError, match=r"--mat: got '.*none.mat', no such file; expected nyu_depth_v2_labeled.mat"):
+    with pytest.raises(UserError, match=r"--mat: got '.*none.mat', no such file; expected nyu_depth_v2_labeled.mat"):
         prepare(tmp_path / "none.mat", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -251,7 +252,7 @@ def test_a_damaged_part_leaves_whole_views(mat: Path, tmp_path: Path) -> None:
     with open(spoilt, "r+b") as file:
         file.seek(512 + chunk.byte_offset if chunk.byte_offset < 512 else chunk.byte_offset)
         file.write(bytes(chunk.size))
-    with pytest.raises(ValueError, match=r"spoilt.mat: got a file that was cut short or damaged .*; download it again"):
+    with pytest.raises(UserError, match=r"spoilt.mat: got a file that was cut short or damaged .*; download it again"):
         prepare(spoilt, tmp_path / "out")
     written = {
         folder: sorted(p.name for p in (tmp_path / "out" / folder).iterdir()) for folder in ("images", "depth", "labels")
@@ -285,7 +286,7 @@ def test_a_damaged_part_leaves_whole_views(mat: Path, tmp_path: Path) -> None:
 )
 def test_another_content_is_refused(tmp_path: Path, key: str, values: Any, message: str) -> None:
     path = write_mat(tmp_path / "other.mat", **{key: values})
-    with pytest.raises(ValueError, match=rf"other.mat: {message}"):
+    with pytest.raises(UserError, match=rf"other.mat: {message}"):
         prepare(path, tmp_path / "out")
 
 
@@ -310,7 +311,7 @@ def test_a_full_disk_is_named_and_a_rerun_goes_on(mat: Path, tmp_path: Path) -> 
 
 def test_without_h5py(mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ImportError, match=r'prepare_nyu.py needs h5py; install it with: pip install -e "\.\[nyu\]"'):
+    with pytest.raises(UserError, match=r'prepare_nyu.py needs h5py; install it with: pip install -e "\.\[nyu\]"'):
         prepare(mat, tmp_path)
 
 
@@ -365,7 +366,7 @@ def test_normals_are_derived(tmp_path: Path) -> None:
     write_multitask(tmp_path)
     inverse = 0.6 - 0.013 * X - 0.021 * Y  # of a plane's depth
     np.save(tmp_path / "depth/0001.npy", 1 / inverse)
-    with pytest.raises(ValueError, match=r"got task normal, of which split 'test' has no file; .* let scripts/annotate.py"):
+    with pytest.raises(UserError, match=r"got task normal, of which split 'test' has no file; .* let scripts/annotate.py"):
         NYU(tmp_path, "test", tasks=["normal"])
     fill(lambda tasks: NYU(tmp_path, "test", tasks=tasks), ["normal"], workers=1)
     dataset = NYU(tmp_path, "test")
@@ -429,7 +430,7 @@ def test_libmtl_s_npy(tmp_path: Path) -> None:
 def test_a_list_may_not_lead_out_of_the_root(tmp_path: Path) -> None:
     write_multitask(tmp_path)
     (tmp_path / "gt_sets/train.txt").write_text("0003\n../../secret\n")
-    with pytest.raises(ValueError, match=r"train.txt: got the name '../../secret'; expected letters, .* below"):
+    with pytest.raises(UserError, match=r"train.txt: got the name '../../secret'; expected letters, .* below"):
         NYU(tmp_path)
 
 
@@ -446,7 +447,7 @@ def test_a_list_may_not_lead_out_of_the_root(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         NYU(write_multitask(tmp_path), **options)
 
 
@@ -488,7 +489,7 @@ def test_wrong_files_are_named(tmp_path: Path, file: str, values: Any, message: 
 def test_a_list_that_is_none(tmp_path: Path, content: bytes, message: str) -> None:
     write_multitask(tmp_path)
     (tmp_path / "gt_sets/train.txt").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"gt_sets/train\.txt: {message}"):
+    with pytest.raises(UserError, match=rf"gt_sets/train\.txt: {message}"):
         NYU(tmp_path)
 
 
@@ -497,10 +498,10 @@ def test_other_folders_are_refused(unpacked: Path, tmp_path: Path) -> None:
         ValueError, match=r"got a folder of no known form; expected what scripts/prepare_nyu.py makes of .*; give"
     ):
         NYU(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"data.root: got '.*nowhere', which is no folder; expected NYU's"):
+    with pytest.raises(UserError, match=r"data.root: got '.*nowhere', which is no folder; expected NYU's"):
         NYU(tmp_path / "nowhere")
     (tmp_path / "nyu.json").write_text(json.dumps({"names": ["wall"], "scenes": []}))
-    with pytest.raises(ValueError, match=r"nyu.json: got no description of NYU .*; expected 894 names and 1449 scenes"):
+    with pytest.raises(UserError, match=r"nyu.json: got no description of NYU .*; expected 894 names and 1449 scenes"):
         NYU(tmp_path)
     (tmp_path / "nyu.json").write_bytes((unpacked / "nyu.json").read_bytes())
     with pytest.raises(

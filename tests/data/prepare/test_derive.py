@@ -15,6 +15,7 @@ from PIL import Image
 from mult.data import Taskonomy
 from mult.data.disk.derived import Cache
 from mult.data.prepare.derive import fill
+from mult.errors import UserError
 from mult.labels import edge_texture, keypoints2d
 
 Array = NDArray[Any]
@@ -161,7 +162,7 @@ class Relative(Taskonomy):
 
 def test_reshading_needs_metres(one_view: Any) -> None:
     opened = opening(one_view.root, Relative)
-    with pytest.raises(ValueError, match=r"tasks: got reshading; expected what can be derived, its fall-off needs metres and"):
+    with pytest.raises(UserError, match=r"tasks: got reshading; expected what can be derived, its fall-off needs metres and"):
         fill(opened, ["reshading"], workers=1)
     assert not (one_view.root / "derived").exists()
     done = fill(opened, workers=1)
@@ -188,7 +189,7 @@ def test_without_depth_only_colour_gives_labels(by_task: Any) -> None:
     done = fill(opening(by_task.root), workers=1)
     assert done.counts == {"keypoints2d": {"written": 1}, "edge_texture": {"written": 1}}
     assert done.refused == dict.fromkeys(("normal", "reshading"), "no view has depth")
-    with pytest.raises(ValueError, match=r"tasks: got normal; expected what can be derived, no view has depth; leave it out"):
+    with pytest.raises(UserError, match=r"tasks: got normal; expected what can be derived, no view has depth; leave it out"):
         fill(opening(by_task.root), ["normal"], workers=1)
 
 
@@ -209,7 +210,7 @@ def test_an_unknown_or_wrong_camera_is_refused(one_view: Any) -> None:
     ):
         fill(opening(one_view.root), workers=1)
     (one_view.root / "point_info/hanson/point_3_view_0_domain_point_info.json").unlink()
-    with pytest.raises(ValueError, match=r"got no point_info of .*; expected one to know the camera"):
+    with pytest.raises(UserError, match=r"got no point_info of .*; expected one to know the camera"):
         fill(opening(one_view.root), workers=1)
     assert fill(opening(one_view.root), ["edge_texture"], workers=1).counts == {"edge_texture": {"written": 1}}
 
@@ -239,7 +240,7 @@ def test_a_damaged_file_is_named(one_view: Any, spoil: str) -> None:
     else:
         Image.fromarray(stored(one_view.root, "normal")[1:] if spoil == "other size" else CODES).save(path)
     expected = {"cut": "a whole image", "other size": r"\(26, 34\)", "other mode": "RGB"}[spoil]
-    with pytest.raises(ValueError, match=rf"derived/normal/hanson/point_3_view_0.png: got .*; expected {expected}"):
+    with pytest.raises(UserError, match=rf"derived/normal/hanson/point_3_view_0.png: got .*; expected {expected}"):
         Taskonomy(one_view.root, "train", tasks=["normal"])[0]
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from mult.data import Taskonomy
 from mult.data.disk.camera import Camera
 from mult.data.prepare.rgbd import Annotated, annotate_folder
+from mult.errors import UserError
 from mult.labels import edge_texture, keypoints2d
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -130,7 +131,7 @@ def test_ranges_become_buildings_of_their_splits(tmp_path: Path) -> None:
     assert splits(root)[1:] == [["a", "1", "0", "0"], ["b", "0", "1", "0"], ["c", "0", "0", "1"]]
     names = sorted(str(path.relative_to(root / "rgb")) for path in (root / "rgb").rglob("*.png"))
     assert names == [f"{building}/point_{i}_view_0_domain_rgb.png" for i, building in enumerate("abc")]
-    with pytest.raises(ValueError, match=r"splits.csv: got building 'a' for split 'test'; expected the split it has"):
+    with pytest.raises(UserError, match=r"splits.csv: got building 'a' for split 'test'; expected the split it has"):
         annotate(folders, root, "a", split="test")
 
 
@@ -190,7 +191,7 @@ def test_a_bad_frame_leaves_whole_views_and_no_split(tmp_path: Path) -> None:
     image = folders[0] / "frame9.png"
     whole = image.read_bytes()
     image.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"frame9.png: got no image \(.*\); expected a whole jpg or png"):
+    with pytest.raises(UserError, match=r"frame9.png: got no image \(.*\); expected a whole jpg or png"):
         annotate(folders, root)
     assert not (root / "splits.csv").exists()
     assert len(list((root / "point_info/house").iterdir())) == 1
@@ -252,7 +253,7 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: Any, message: s
         np.save(path, content)
     else:
         Image.fromarray(content).save(path)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         annotate(folders, tmp_path / "root")
 
 
@@ -269,21 +270,21 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: Any, message: s
 )
 def test_bad_options_write_nothing(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     folders = write_frames(tmp_path)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         annotate(folders, tmp_path / "root", **options)
     assert not (tmp_path / "root").exists()
 
 
 def test_bad_camera_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"depth-scale: got 0.0; expected depth units a metre, above 0"):
+    with pytest.raises(UserError, match=r"depth-scale: got 0.0; expected depth units a metre, above 0"):
         Camera(0.0, INTRINSICS)
-    with pytest.raises(ValueError, match=r"intrinsics: got \(0.0, 1.0, 2.0, 3.0\); expected fx fy cx cy with fx, fy above 0"):
+    with pytest.raises(UserError, match=r"intrinsics: got \(0.0, 1.0, 2.0, 3.0\); expected fx fy cx cy with fx, fy above 0"):
         Camera(1000.0, (0.0, 1.0, 2.0, 3.0))
 
 
 def test_bad_folders_are_refused(tmp_path: Path) -> None:
     rgb, depth = write_frames(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"depth: got '.*nowhere'; expected a folder of"):
+    with pytest.raises(UserError, match=r"depth: got '.*nowhere'; expected a folder of"):
         annotate((rgb, tmp_path / "nowhere"), tmp_path / "root")
     for path in list(depth.iterdir()):
         path.rename(depth / f"d_{path.name}")
@@ -297,7 +298,7 @@ def test_a_damaged_splits_file_is_refused(tmp_path: Path) -> None:
     folders, root = write_frames(tmp_path), tmp_path / "root"
     root.mkdir()
     (root / "splits.csv").write_text("id,training\n")
-    with pytest.raises(ValueError, match=r"splits.csv: got the columns \['id', 'training'\]; expected id,train,val,test"):
+    with pytest.raises(UserError, match=r"splits.csv: got the columns \['id', 'training'\]; expected id,train,val,test"):
         annotate(folders, root)
     assert [path.name for path in root.iterdir()] == ["splits.csv"]
 

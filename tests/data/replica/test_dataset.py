@@ -14,6 +14,7 @@ from PIL import Image
 from mult.data import Replica
 from mult.data.prepare.derive import fill
 from mult.data.sample import BadFileError
+from mult.errors import UserError
 
 HEIGHT, WIDTH = 24, 36
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
@@ -71,7 +72,7 @@ def test_a_sequence_is_read_as_it_is_stored(tmp_path: Path) -> None:
         np.testing.assert_allclose(sample["targets"]["depth_zbuffer"][0].numpy(), expected, rtol=1e-6)
     assert dataset.camera(2) == ((50.0, 40.0, 12.5, 8.25), (HEIGHT, WIDTH))
     np.testing.assert_array_equal(dataset.pose(2), np.arange(16).reshape(4, 4) + 500)
-    with pytest.raises(ValueError, match=r"room0/traj.txt: got no pose of frame 2000 .*; expected a line of 16 numbers"):
+    with pytest.raises(UserError, match=r"room0/traj.txt: got no pose of frame 2000 .*; expected a line of 16 numbers"):
         dataset.pose(3)
     with pytest.raises(IndexError, match="frame 4 of 4"):
         dataset[4]
@@ -91,7 +92,7 @@ def test_scale_and_cut_off(tmp_path: Path) -> None:
 def test_the_camera_of_the_published_frames_is_known(tmp_path: Path) -> None:
     folder = write_scene(tmp_path, "room0", (0,))
     dataset = Replica(tmp_path)
-    with pytest.raises(ValueError, match=r"frame000000.jpg: got \(24, 36\) pixels .*; expected \(680, 1200\), or data"):
+    with pytest.raises(UserError, match=r"frame000000.jpg: got \(24, 36\) pixels .*; expected \(680, 1200\), or data"):
         dataset.camera(0)
     Image.new("RGB", (1200, 680)).save(folder / "frame000000.jpg")
     assert dataset.camera(0) == ((600.0, 600.0, 599.5, 339.5), (680, 1200))
@@ -106,7 +107,7 @@ def test_one_scene_s_folder_is_a_root_too(tmp_path: Path) -> None:
 
 def test_own_splits_replace_the_published(tmp_path: Path) -> None:
     write_scene(tmp_path, "kitchen", (0,))
-    with pytest.raises(ValueError, match=r"got the scenes kitchen; expected one of split 'val': .*office_0; choose another"):
+    with pytest.raises(UserError, match=r"got the scenes kitchen; expected one of split 'val': .*office_0; choose another"):
         Replica(tmp_path, "val")
     (tmp_path / "splits.csv").write_text("id,train,val,test\nkitchen,0,1,0\n")
     assert Replica(tmp_path, "val").group(0) == "kitchen"
@@ -188,7 +189,7 @@ def test_a_class_map_with_a_gap_is_refused(tmp_path: Path, change: dict[str, Any
     folder = write_scene(tmp_path, "room0", (0,))
     Image.fromarray(INSTANCES).save(folder / "semantic000000.png")
     (tmp_path / "map.json").write_text(json.dumps({**INFO, **change}))
-    with pytest.raises(ValueError, match=message.replace("info_semantic", "map").replace("of info", "of map")):
+    with pytest.raises(UserError, match=message.replace("info_semantic", "map").replace("of info", "of map")):
         Replica(tmp_path, class_map="map.json", **CAMERA)[0]
 
 
@@ -197,9 +198,9 @@ def test_scenes_must_agree_on_their_classes(tmp_path: Path) -> None:
         folder = write_scene(tmp_path, scene, (0,))
         Image.fromarray(INSTANCES).save(folder / "semantic000000.png")
         (tmp_path / scene / "map.json").write_text(json.dumps(info))
-    with pytest.raises(ValueError, match=r"room2/map.json: got the classes .*; expected .*, as in .*room0/map.json; give all"):
+    with pytest.raises(UserError, match=r"room2/map.json: got the classes .*; expected .*, as in .*room0/map.json; give all"):
         Replica(tmp_path, class_map="{scene}/map.json")
-    with pytest.raises(ValueError, match=r"{nothing}.json: got no class map \(FileNotFoundError"):
+    with pytest.raises(UserError, match=r"{nothing}.json: got no class map \(FileNotFoundError"):
         Replica(tmp_path, class_map="{nothing}.json")
 
 
@@ -235,19 +236,19 @@ def test_omnidata_s_rendering_is_taskonomy_s_layout(rendered: Path) -> None:
     np.testing.assert_array_equal(sample["valid"]["depth_zbuffer"][0].numpy(), ~HOLES)
     np.testing.assert_allclose(sample["targets"]["depth_zbuffer"][0].numpy(), np.where(HOLES, 0, UNITS // 40 / 512), rtol=1e-6)
     assert (dataset.name(0), dataset.group(0)) == ("room_1/point_7_view_2", "room_1")
-    with pytest.raises(ValueError, match=r"got Omnidata's rendering; expected a sequence with traj.txt"):
+    with pytest.raises(UserError, match=r"got Omnidata's rendering; expected a sequence with traj.txt"):
         dataset.pose(0)
 
 
 @pytest.mark.filterwarnings("ignore:.*are not there")
 def test_omnidata_s_instances_need_a_class_map_too(rendered: Path) -> None:
-    with pytest.raises(ValueError, match="got task segment_semantic without a class map"):
+    with pytest.raises(UserError, match="got task segment_semantic without a class map"):
         Replica(rendered, "test", tasks=["segment_semantic"])
     (rendered / "map.json").write_text(json.dumps(INFO))
     dataset = Replica(rendered, "test", tasks=["segment_semantic"], class_map=str(rendered / "map.json"))
     assert dataset.tasks == ("segment_semantic",)
     np.testing.assert_array_equal(dataset[0]["targets"]["segment_semantic"].numpy(), CLASSES)
-    with pytest.raises(ValueError, match=r"data.options.depth_scale: got 6553.5 for Omnidata's rendering, .*; leave it out"):
+    with pytest.raises(UserError, match=r"data.options.depth_scale: got 6553.5 for Omnidata's rendering, .*; leave it out"):
         Replica(rendered, "test", depth_scale=6553.5)
 
 
@@ -275,14 +276,14 @@ def test_the_published_split_is_copied_right() -> None:
 )
 def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     write_scene(tmp_path, "room0", (0,))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         Replica(tmp_path, **options)
 
 
 def test_a_root_of_neither_form_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"got neither rgb/replica/<space>/.* nor <scene>/results/frame000000.jpg; ex"):
+    with pytest.raises(UserError, match=r"got neither rgb/replica/<space>/.* nor <scene>/results/frame000000.jpg; ex"):
         Replica(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"data.root: got '.*nowhere', which is no folder; expected Replica's; correct"):
+    with pytest.raises(UserError, match=r"data.root: got '.*nowhere', which is no folder; expected Replica's; correct"):
         Replica(tmp_path / "nowhere")
 
 
@@ -298,7 +299,7 @@ def test_an_implausible_scale_is_said(tmp_path: Path, scale: float) -> None:
 def test_frames_of_other_names_are_refused(tmp_path: Path) -> None:
     results = write_scene(tmp_path, "room0", (0,))
     (results / "frame000000.jpg").rename(results / "frame0000.jpg")
-    with pytest.raises(ValueError, match=r"room0/results: got no frame of six digits; expected frame000000.jpg and so on"):
+    with pytest.raises(UserError, match=r"room0/results: got no frame of six digits; expected frame000000.jpg and so on"):
         Replica(tmp_path)
 
 
@@ -327,11 +328,11 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     dataset = Replica(tmp_path, **CAMERA)
     depth = folder / "depth000000.png"
     depth.write_bytes(depth.read_bytes()[:-40])
-    with pytest.raises(ValueError, match=r"depth000000.png: got a file that cannot be read"):
+    with pytest.raises(UserError, match=r"depth000000.png: got a file that cannot be read"):
         dataset[0]
     Image.fromarray((UNITS >> 8).astype(np.uint8)).save(folder / "depth000001.png")
-    with pytest.raises(ValueError, match=r"depth000001.png: got an image of mode L; expected I;16"):
+    with pytest.raises(UserError, match=r"depth000001.png: got an image of mode L; expected I;16"):
         dataset[1]
     Image.fromarray(UNITS.T.copy()).save(folder / "depth000002.png")
-    with pytest.raises(ValueError, match=r"depth000002.png: got \(36, 24\) pixels .*; expected \(24, 36\)"):
+    with pytest.raises(UserError, match=r"depth000002.png: got \(36, 24\) pixels .*; expected \(24, 36\)"):
         dataset[2]

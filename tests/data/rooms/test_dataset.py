@@ -15,6 +15,7 @@ from PIL import Image
 from mult.data import Taskonomy
 from mult.data.rooms.dataset import Rooms, _generator, _scene, _splits, render_missing
 from mult.data.rooms.render import view
+from mult.errors import UserError
 from mult.labels import normals_from_depth
 
 SMALL = {"buildings": 3, "views": 4, "size": 48, "seed": 5}
@@ -145,7 +146,7 @@ def test_splits_are_disjoint_and_about_80_10_10(buildings: int, held_out: int) -
 def test_other_parameters_than_the_root_has_are_refused(root: Path, name: str) -> None:
     before = contents(root)
     other = SMALL[name] + 1
-    with pytest.raises(ValueError, match=rf"got {name} {other}; expected {name} {SMALL[name]}, with which it was rendered"):
+    with pytest.raises(UserError, match=rf"got {name} {other}; expected {name} {SMALL[name]}, with which it was rendered"):
         render_missing(root, **{name: other})
     assert contents(root) == before
 
@@ -154,16 +155,16 @@ def test_other_parameters_than_the_root_has_are_refused(root: Path, name: str) -
     ("name", "value"), [("buildings", 2), ("views", 0), ("size", 31), ("seed", -1), ("size", 64.0), ("views", True)]
 )
 def test_parameters_out_of_range_are_refused(tmp_path: Path, name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"rooms: got {name} {value}; expected a whole number from"):
+    with pytest.raises(UserError, match=rf"rooms: got {name} {value}; expected a whole number from"):
         Rooms(tmp_path / "new", **{name: value})  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="rooms: got workers 0; expected at least 1"):
+    with pytest.raises(UserError, match="rooms: got workers 0; expected at least 1"):
         Rooms(tmp_path / "new", workers=0)
     assert not (tmp_path / "new").exists()
 
 
 def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"got files but no rooms\.json; expected a new folder"):
+    with pytest.raises(UserError, match=r"got files but no rooms\.json; expected a new folder"):
         Rooms(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -171,7 +172,7 @@ def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "message"), [("{", "no JSON"), ('{"seed": 1}', "expected whole numbers for buildings")])
 def test_damaged_parameters_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "rooms.json").write_text(text)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         Rooms(tmp_path)
 
 

@@ -19,6 +19,7 @@ import torch
 from mult import TASKS
 from mult.data import Taskonomy
 from mult.data.disk.encodings import CLASSES
+from mult.errors import UserError
 
 HEIGHT, WIDTH = 6, 10
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
@@ -271,12 +272,12 @@ def test_camera(by_task: Any) -> None:
     assert (cx, cy, size) == (255.5, 255.5, (512, 512))
     assert fx == fy == pytest.approx(256 / math.tan(0.5))
     assert dataset.camera(2) == ((525, 520, 4.5, 2.25), (HEIGHT, WIDTH))
-    with pytest.raises(ValueError, match=r"view_1_.*got a field of view .* expected square"):
+    with pytest.raises(UserError, match=r"view_1_.*got a field of view .* expected square"):
         dataset.camera(0)
-    with pytest.raises(ValueError, match="expected one to know the camera"):
+    with pytest.raises(UserError, match="expected one to know the camera"):
         dataset.camera(3)
     by_task.write("point_info", "fixatedpose.json", {"fov": 1.0}, view=2)
-    with pytest.raises(ValueError, match="expected JSON with field_of_view_rads"):
+    with pytest.raises(UserError, match="expected JSON with field_of_view_rads"):
         dataset.camera(1)
 
 
@@ -296,7 +297,7 @@ def test_wrong_files_are_named(by_task: Any, task: str, pixels: Any, message: st
     fill(by_task)
     path = by_task.write(task, STORED[task][0], pixels)
     split_of(by_task)
-    with pytest.raises(ValueError, match=f"{path.name}: .*{message}"):
+    with pytest.raises(UserError, match=f"{path.name}: .*{message}"):
         Taskonomy(by_task.root)[0]
 
 
@@ -309,37 +310,37 @@ def test_truncated_files_are_named(by_task: Any, task: str, cut: str) -> None:
     keep = {"all": 0, "half": len(data) // 2, "end": len(data) - 30}[cut]  # a PNG's last 20 bytes hold no pixels
     path.write_bytes(data[:keep])
     split_of(by_task)
-    with pytest.raises(ValueError, match=f"{path.name}: got a file that cannot be read .*; expected a whole image"):
+    with pytest.raises(UserError, match=f"{path.name}: got a file that cannot be read .*; expected a whole image"):
         Taskonomy(by_task.root)[0]
 
 
 def test_wrong_arguments(by_task: Any) -> None:
     fill(by_task, "reshading")
-    with pytest.raises(ValueError, match=r"tasks: got 'normals'.* did you mean 'normal'"):
+    with pytest.raises(UserError, match=r"tasks: got 'normals'.* did you mean 'normal'"):
         Taskonomy(by_task.root, tasks=["normals"])
-    with pytest.raises(ValueError, match=r"split: got 'valid'; expected one of .*'val'.* did you mean 'val'"):
+    with pytest.raises(UserError, match=r"split: got 'valid'; expected one of .*'val'.* did you mean 'val'"):
         Taskonomy(by_task.root, "valid")
-    with pytest.raises(ValueError, match=r"data.subset: got 'fullpuls'.* did you mean 'fullplus'"):
+    with pytest.raises(UserError, match=r"data.subset: got 'fullpuls'.* did you mean 'fullplus'"):
         Taskonomy(by_task.root, subset="fullpuls")
-    with pytest.raises(ValueError, match="max_depth_m: got 0; expected metres above 0"):
+    with pytest.raises(UserError, match="max_depth_m: got 0; expected metres above 0"):
         Taskonomy(by_task.root, max_depth_m=0)
-    with pytest.raises(ValueError, match=r"got no view of split 'val'; .* the tree holds hanson; choose another"):
+    with pytest.raises(UserError, match=r"got no view of split 'val'; .* the tree holds hanson; choose another"):
         Taskonomy(by_task.root, "val")
     split_of(by_task)
-    with pytest.raises(ValueError, match=r"got task reshading, of which split 'train' has no file; expected some of .*edge_t"):
+    with pytest.raises(UserError, match=r"got task reshading, of which split 'train' has no file; expected some of .*edge_t"):
         Taskonomy(by_task.root)
     (by_task.root / "splits.csv").write_text("building,split\nhanson,train\n")
-    with pytest.raises(ValueError, match=r"splits.csv: got the columns .*; expected id,train,val,test"):
+    with pytest.raises(UserError, match=r"splits.csv: got the columns .*; expected id,train,val,test"):
         Taskonomy(by_task.root)
     (by_task.root / "splits.csv").write_text("id,train,val,test\nhanson,true,0,0\n")
-    with pytest.raises(ValueError, match=r"splits.csv: hanson: train: got 'true'; expected 0 or 1; correct the line"):
+    with pytest.raises(UserError, match=r"splits.csv: hanson: train: got 'true'; expected 0 or 1; correct the line"):
         Taskonomy(by_task.root)
     (by_task.root / "splits.csv").write_text("id,train,val,test\nhanson,1\n")
-    with pytest.raises(ValueError, match=r"splits.csv: hanson: val: got None; expected 0 or 1"):
+    with pytest.raises(UserError, match=r"splits.csv: hanson: val: got None; expected 0 or 1"):
         Taskonomy(by_task.root)
     (by_task.root / "splits.csv").write_text("id,train,val,test\nhanson,1,0,0\n", encoding="utf-16")
-    with pytest.raises(ValueError, match=r"splits.csv: got no CSV in UTF-8 .*; save it as that"):
+    with pytest.raises(UserError, match=r"splits.csv: got no CSV in UTF-8 .*; save it as that"):
         Taskonomy(by_task.root)
     (by_task.root / "splits.csv").write_text("id,train,val,test\nhanson,1,0,0\n", encoding="utf-8-sig")
-    with pytest.raises(ValueError, match="got task reshading"):  # as without the mark
+    with pytest.raises(UserError, match="got task reshading"):  # as without the mark
         Taskonomy(by_task.root)

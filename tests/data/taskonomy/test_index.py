@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mult.data.taskonomy.index import _TICK_NS, Index, _list
+from mult.errors import UserError
 
 
 def everything(index: Index, domain: str = "rgb") -> list[Any]:
@@ -183,14 +184,14 @@ def test_symlinked_buildings_are_followed(by_task: Any, tmp_path: Path) -> None:
 
 
 def test_refusals(by_task: Any, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="which is no folder; expected the root of a tree"):
+    with pytest.raises(UserError, match="which is no folder; expected the root of a tree"):
         Index(tmp_path / "nothing")
     by_task.touch("normal")
-    with pytest.raises(ValueError, match=r"got no file rgb/.*; expected a tree in one of Taskonomy's four layouts"):
+    with pytest.raises(UserError, match=r"got no file rgb/.*; expected a tree in one of Taskonomy's four layouts"):
         Index(by_task.root)
     by_task.touch("rgb")
     twice = by_task.root / "rgb" / "taskonomy" / "hanson"
     twice.mkdir(parents=True)
     (twice / "point_3_view_14_domain_rgb.png").touch()
-    with pytest.raises(ValueError, match="both rgb of hanson; expected one folder a building"):
+    with pytest.raises(UserError, match="both rgb of hanson; expected one folder a building"):
         Index(by_task.root)

@@ -13,6 +13,7 @@ from mult import TASKS
 from mult.data import Taskonomy
 from mult.data.disk.encodings import ENCODINGS, encode_prediction
 from mult.data.taskonomy.write import view_complete, write_view
+from mult.errors import UserError
 
 
 def view(**changes: Any) -> dict[str, Any]:
@@ -111,17 +112,17 @@ def test_values_that_files_cannot_hold_are_refused(by_task: Any, task: str, valu
     written = view(valid=np.ones((17, 23), bool), targets={})
     shape = (17, 23) if TASKS[task].categorical else (TASKS[task].channels, 17, 23)
     written["targets"] = {task: np.full(shape, value)}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         write_view(by_task.root, "hanson", 4, 0, **written)
     assert not by_task.root.exists()
 
 
 def test_shapes_and_tasks_are_checked(by_task: Any) -> None:
-    with pytest.raises(ValueError, match=r"got an image float64 \(17, 23, 3\); expected uint8"):
+    with pytest.raises(UserError, match=r"got an image float64 \(17, 23, 3\); expected uint8"):
         write_view(by_task.root, "hanson", 4, 0, **view(image=np.zeros((17, 23, 3))))
-    with pytest.raises(ValueError, match=r"got depth_zbuffer of shape \(17, 23\); expected \(1, 17, 23\)"):
+    with pytest.raises(UserError, match=r"got depth_zbuffer of shape \(17, 23\); expected \(1, 17, 23\)"):
         write_view(by_task.root, "hanson", 4, 0, **view(targets={"depth_zbuffer": np.ones((17, 23))}))
-    with pytest.raises(ValueError, match="got 'depth'; expected one of"):
+    with pytest.raises(UserError, match="got 'depth'; expected one of"):
         write_view(by_task.root, "hanson", 4, 0, **view(targets={"depth": np.ones((1, 17, 23))}))
 
 
@@ -152,5 +153,5 @@ def test_predicted_classes_and_normals_have_their_codes() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_prediction_that_is_not_finite_has_no_code(bad: float) -> None:
-    with pytest.raises(ValueError, match=r"^depth_zbuffer: got a prediction that is not finite; expected numbers; the checkp"):
+    with pytest.raises(UserError, match=r"^depth_zbuffer: got a prediction that is not finite; expected numbers; the checkp"):
         encode_prediction("depth_zbuffer", np.array([[[1, bad]]], np.float32))

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mult.errors import UserError
 from mult.models import MulT
 from mult.training.balance import (
     Aggregated,
@@ -485,7 +486,7 @@ def test_shared_is_what_two_losses_move(attention: Any, decoder: Any, scales_sta
     ],
 )
 def test_what_means_nothing_to_torchjd_is_refused(toy: Toy, method: str, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         Aggregated(ONES, toy.gradients, method, options)
 
 
@@ -505,5 +506,5 @@ def test_an_aggregator_with_a_memory_that_is_not_known_is_refused(toy: Toy, monk
 
 def test_without_torchjd_the_extra_is_named(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchjd", None)
-    with pytest.raises(ImportError, match=r'got the name of none of ours .*; expected .*; pip install -e "\.\[balance\]"'):
+    with pytest.raises(UserError, match=r'got the name of none of ours .*; expected .*; pip install -e "\.\[balance\]"'):
         aggregated(toy, "PCGrad")
