@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mult.draw import Scalar
 from mult.draw.chart import Line, chart, key
-from mult.report.html import Html, join, table, tag
+from mult.draw.html import Html, join, table, tag
 from mult.report.read import RunRecord
 from mult.tasks import TASKS
 

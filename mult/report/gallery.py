@@ -5,8 +5,8 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Sequence
 
+from mult.draw.html import Html, join, tag
 from mult.report.examples import Example, Shown, legend
-from mult.report.html import Html, join, tag
 from mult.report.read import RunRecord
 from mult.tasks import TASKS
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from mult import report
 from mult.build import build_dataset
 from mult.config import DataConfig, load_config
-from mult.data import EvalTransform
+from mult.data.batches.transforms import EvalTransform
 from mult.errors import UserError
 from mult.evaluation import evaluate
 from mult.evaluation.compare import Comparison, Row, compare

@@ -23,12 +23,12 @@ from PIL import Image
 from mult import TASKS, report
 from mult.data import Taskonomy
 from mult.draw import ERROR
+from mult.draw.html import VOID, tag
 from mult.errors import UserError
 from mult.evaluation.compare import Cell, Comparison, Gain
 from mult.files import read_arrays, write_arrays
 from mult.predict import Predictor
 from mult.report import Example, RunRecord, Shown, choose, image_values
-from mult.report.html import VOID, tag
 
 Script = Callable[..., Any]
 EVIL = "<script>alert('x')</script>\"&.png"
