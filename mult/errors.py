@@ -1,4 +1,9 @@
-"""The one exception for a user's mistake."""
+"""The exception for a user's mistake, and the remedy for a misspelt name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -7,3 +12,13 @@ class UserError(ValueError):
     The commands print it alone and end with exit status 2. Every other exception is a fault of ours, or of a library, and
     keeps its traceback.
     """
+
+
+def suggest(name: str, names: Iterable[str], otherwise: str) -> str:
+    """The remedy for a name that is none of `names`: "did you mean 'x'?" for the nearest one, or `otherwise` if none is near.
+
+    Upper and lower case count as equal.
+    """
+    by_lower = {each.lower(): each for each in names}
+    nearest = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f"did you mean {by_lower[nearest[0]]!r}?" if nearest else otherwise

@@ -10,18 +10,17 @@ Deviations from plain PyYAML: a float may lack its dot (`1e-4`, as in YAML 1.2),
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import yaml
 
-from mult.errors import UserError
+from mult.errors import UserError, suggest
 
 
 @dataclass(frozen=True)
@@ -63,10 +62,9 @@ def _read_section(cls: type, value: Any, source: str, key: str, partial: bool) -
     hints = typing.get_type_hints(cls, include_extras=True)
     for name in value:
         if name not in hints:
-            nearest = difflib.get_close_matches(str(name), hints, n=1, cutoff=0.5)
-            remedy = f"did you mean {nearest[0]!r}?" if nearest else "remove it"
-            known = f"one of {keys(cls)}" if hints else "none"
-            raise UserError(f"{where}: got unknown key {name!r}; expected {known}; {remedy}")
+            expected = f"one of {keys(cls)}" if hints else "none"
+            remedy = suggest(str(name), hints, "remove it")
+            raise UserError(f"{where}: got unknown key {name!r}; expected {expected}; {remedy}")
     prefix = f"{key}." if key else ""
     content = {name: _read_key(hints[name], item, source, prefix + name, partial) for name, item in value.items()}
     if partial:
@@ -213,9 +211,3 @@ def write_yaml(record: Any) -> str:
     """The YAML of a dataclass with every field, which `parse_yaml` and `read` turn back into an equal one."""
     tree = dataclasses.asdict(record)
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
-
-
-def _nearest(name: str, names: Iterable[str], remedy: str) -> str:
-    """What to do about a name that means nothing: take the one that is nearly it, or else the `remedy`."""
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f"did you mean {near[0]!r}?" if near else remedy
