@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mult.errors import UserError
 from mult.metrics.accumulator import Accumulator
@@ -12,6 +15,8 @@ from mult.metrics.depth import Depth
 from mult.metrics.normals import Normals
 from mult.metrics.regression import Regression
 from mult.metrics.segmentation import Segmentation
+
+Numbers = TypeVar("Numbers", float, NDArray[np.float64])
 
 
 def delta_m(results: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,9 +39,13 @@ def delta_m(results: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str
         theirs = _value(f"{task} of the baseline", baseline[task], kind.PRIMARY)
         if theirs == 0:
             raise UserError(f"delta_m: {task}: got a baseline of 0; expected another value; leave the task out")
-        sign = 1 if kind.METRICS[kind.PRIMARY][1] == "higher" else -1
-        terms[task] = 100 * sign * (ours - theirs) / theirs
+        terms[task] = relative_gain(ours, theirs, kind.METRICS[kind.PRIMARY][1])
     return {"delta_m": sum(terms.values()) / len(terms), "terms": terms}
+
+
+def relative_gain(ours: Numbers, theirs: Numbers, better: str) -> Numbers:
+    """How much better `ours` is than `theirs`, in percent of `theirs`, elementwise; better: "higher" or "lower"."""
+    return 100 * (1 if better == "higher" else -1) * (ours - theirs) / theirs
 
 
 def _kind(task: str, metrics: Mapping[str, Any]) -> type[Accumulator]:
