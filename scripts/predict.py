@@ -27,7 +27,7 @@ from mult.cli import exit_on_user_error
 from mult.data.disk.encodings import CLASSES, ENCODINGS, encode_prediction
 from mult.data.disk.images import UNREADABLE
 from mult.draw import Look, attention_page, picture
-from mult.draw.page import join
+from mult.draw.layout import join
 from mult.errors import UserError
 from mult.files import write_atomically
 from mult.predict import Averaging, Maps, Predictor, as_rgb

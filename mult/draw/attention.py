@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from mult.draw.colours import Array, Limits, Scalar, photo
-from mult.draw.page import FAINT, SMALL, blank, colour_bar, join, text_line
+from mult.draw.layout import FAINT, SMALL, blank, colour_bar, join, text_line
 
 WEIGHTS = Scalar("inferno")
 CELL, GAP, MARGIN = 176, 6, 16

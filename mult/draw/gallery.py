@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from mult.draw.colours import ERROR, Array, Drawable, Painted, hatched, overlay, photo, plane
-from mult.draw.page import FAINT, SMALL, amount, blank, colour_bar, font, join, legend, text_line
+from mult.draw.layout import FAINT, SMALL, amount, blank, colour_bar, font, join, legend, text_line
 from mult.errors import UserError
 
 CELL, GAP, MARGIN, STRIP = 192, 6, 16, SMALL * 3 // 2

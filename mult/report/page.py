@@ -15,7 +15,7 @@ from mult.draw.chart import Line, chart, key, thinned
 from mult.draw.html import Html, join, table, tag
 from mult.evaluation.compare import DELTA_M_LEGEND, LEGEND, MARKS, Comparison, Gain
 from mult.evaluation.results import primary
-from mult.report.errors import error_section, gradient_section
+from mult.report.diagnostics import error_section, gradient_section
 from mult.report.examples import Example
 from mult.report.gallery import gallery_section
 from mult.report.read import RunRecord, corruption
