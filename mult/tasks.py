@@ -37,9 +37,9 @@ class Task:
     metric: Callable[[Sequence[str] | None], metrics.Accumulator]
     primary: str
     colours: draw.Colours
-    errors: str | None = None
+    error_label: str | None = None
     """What the histogram of an evaluation is of; None: there is none."""
-    relative: Callable[[], metrics.Accumulator] | None = None
+    unitless_metric: Callable[[], metrics.Accumulator] | None = None
     """What measures it in place of `metric` where the unit of the dataset's labels is unknown; None: nothing changes."""
 
     @property
@@ -105,8 +105,8 @@ TASKS: dict[str, Task] = {
             metric=lambda classes: metrics.Depth(),
             primary="rmse",
             colours=draw.Scalar("viridis"),  # not a rainbow: lightness says near and far to every eye
-            errors="(prediction - truth) / truth; ends hold all beyond",
-            relative=lambda: metrics.Depth(metric=False),
+            error_label="(prediction - truth) / truth; ends hold all beyond",
+            unitless_metric=lambda: metrics.Depth(metric=False),
         ),
         Task(
             name="normal",
@@ -120,7 +120,7 @@ TASKS: dict[str, Task] = {
             metric=lambda classes: metrics.Normals(),
             primary="mean",
             colours=draw.Directions(),
-            errors="angle between prediction and truth, deg",
+            error_label="angle between prediction and truth, deg",
         ),
         Task(
             name="keypoints2d",

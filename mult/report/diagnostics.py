@@ -10,63 +10,67 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mult.draw import Scalar
-from mult.draw.chart import Line, chart, key
-from mult.draw.html import Html, join, table, tag
+from mult.draw.chart import Line, draw_key
+from mult.draw.grid import Cell, Grid, render_html
+from mult.draw.html import Html, join, tag
+from mult.report.curves import render_charts, render_figure
 from mult.report.read import RunRecord
 from mult.tasks import TASKS
 
-SHARES = Scalar("viridis", 0.0, 100.0)
+PERCENT = Scalar("viridis", 0.0, 100.0)
 BLUE, WHITE, ORANGE = np.array([0, 114, 178]), np.array([255, 255, 255]), np.array([213, 94, 0])
 
 
-def error_section(runs: Sequence[RunRecord], stem: str | None) -> Html:
-    """Of the evaluation `stem`: a histogram of errors a task, and a confusion matrix a run of what has classes."""
-    having = [(place, run) for place, run in enumerate(runs) if stem in run.columns]
-    charts, matrices = [], []
+def render_errors(runs: Sequence[RunRecord], stem: str | None) -> Html:
+    """Of the evaluation `stem`: a histogram of errors a task, and, of a categorical task, a confusion matrix a run."""
+    columns_of = {
+        place: run.evaluations[str(stem)].columns
+        for place, run in enumerate(runs)
+        if stem in run.evaluations and run.evaluations[stem].columns
+    }
+    figures, matrices = [], []
     for task in TASKS:
-        lines = [line for place, run in having if (line := _histogram(run, place, str(stem), task))]
+        lines = []
+        for place, columns in columns_of.items():
+            counts = columns.get(f"total/{task}/histogram")
+            if counts is not None and counts.sum():
+                edges = columns[f"total/{task}/edges"]
+                lines.append(Line(runs[place].name, edges, 100 * counts / counts.sum(), steps=True, place=place))
         if lines:
             what = TASKS[task].errors or "error"
-            title = f"{task}: {what}"
-            charts.append(tag("figure", Html(chart(title, what, "% of pixels a bin", lines)), tag("figcaption", title)))
-        for _, run in having:
-            confusion = run.columns[str(stem)].get(f"total/{task}/confusion")
+            figures.append(render_figure(f"{task}: {what}", what, "% of pixels a bin", lines))
+        for place, columns in columns_of.items():
+            confusion = columns.get(f"total/{task}/confusion")
             if confusion is not None:
-                names = run.columns[str(stem)][f"total/{task}/classes"].tolist()
-                matrices.append(_confusion(confusion, names, task if len(runs) == 1 else f"{task}, {run.name}"))
-    names = Html(key([run.name for run in runs])) if len(having) > 1 and charts else Html("")
-    return join(names, tag("div", *charts, class_="grid") if charts else "", *matrices)
+                title = task if len(runs) == 1 else f"{task}, {runs[place].name}"
+                matrices.append(_render_confusion(confusion, columns[f"total/{task}/classes"].tolist(), title))
+    key = Html(draw_key([run.name for run in runs])) if len(columns_of) > 1 and figures else Html("")
+    return join(key, render_charts(figures) if figures else "", *matrices)
 
 
-def _histogram(run: RunRecord, place: int, stem: str, task: str) -> Line | None:
-    columns = run.columns[stem]
-    counts = columns.get(f"total/{task}/histogram")
-    if counts is None or not counts.sum():
-        return None
-    return Line(run.name, columns[f"total/{task}/edges"], 100 * counts / counts.sum(), steps=True, place=place)
-
-
-def _confusion(confusion: NDArray[Any], names: Sequence[str], of: str) -> Html:
-    """Rows are the truth, in percent of its pixels; classes that are nowhere are left out, and named."""
+def _render_confusion(confusion: NDArray[Any], classes: Sequence[str], title: str) -> Html:
+    """Rows are the truth, in percent of its pixels; classes neither labelled nor predicted are named below the table."""
     present = np.flatnonzero(confusion.sum(0) + confusion.sum(1)).tolist()
-    totals = confusion.sum(1)
-    share = 100 * confusion / np.maximum(totals, 1)[:, None]
-    rows = [
-        [names[row], *(_cell(share[row, column], SHARES.paint(np.array([[share[row, column]]]))[0, 0]) for column in present)]
-        for row in present
-    ]
-    caption = f"{of}: of the pixels of each class (rows), the percent predicted as each (columns)"
-    absent = [name for index, name in enumerate(names) if index not in present]
+    percent = 100 * confusion / np.maximum(confusion.sum(1), 1)[:, None]
+    rows = [[classes[row], *(_percent_cell(percent[row, column]) for column in present)] for row in present]
+    heads = ["truth", *(classes[column] for column in present)]
+    caption = f"{title}: of the pixels of each class (rows), the percent predicted as each (columns)"
+    absent = [name for index, name in enumerate(classes) if index not in present]
     note = tag("p", f"Neither there nor predicted: {', '.join(absent)}.") if absent else Html("")
-    return join(table(["truth", *(names[column] for column in present)], rows, caption, class_="matrix"), note)
+    return join(render_html(Grid(heads, rows), caption, class_="matrix"), note)
 
 
-def gradient_section(runs: Sequence[RunRecord]) -> Html:
-    """The mean, over the steps that were logged, of the cosines between the tasks' gradients on what they share."""
-    return join(*(_cosines(run, several=len(runs) > 1) for run in runs))
+def _percent_cell(value: float) -> Cell:
+    text = "<1" if 0 < value < 0.5 else f"{value:.0f}"
+    return Cell(text, colour=_to_rgb(PERCENT.paint(np.array([[value]]))[0, 0]))
 
 
-def _cosines(run: RunRecord, several: bool) -> Html:
+def render_gradients(runs: Sequence[RunRecord]) -> Html:
+    """The mean, over the steps that were logged, of the cosines between the tasks' gradients on shared parameters."""
+    return join(*(_render_cosines(run, prefix=f"{run.name}: " if len(runs) > 1 else "") for run in runs))
+
+
+def _render_cosines(run: RunRecord, prefix: str) -> Html:
     means, steps = {}, 0
     for name in run.keys("train"):
         if name.startswith("cosine/"):
@@ -77,22 +81,18 @@ def _cosines(run: RunRecord, several: bool) -> Html:
     tasks = [task for task in TASKS if any(task in pair for pair in means)]
     if not tasks:
         return Html("")
-    cells = {pair: 1.0 if pair[0] == pair[1] else means.get(pair, np.nan) for pair in product(tasks, tasks)}
-    rows = [[one, *(_cosine(cells[one, other]) for other in tasks)] for one in tasks]
-    whose = f"{run.name}: " if several else ""
-    caption = f"{whose}cosine between the gradients of two tasks on shared parameters, mean over {steps} logged steps"
-    return table(["task", *tasks], rows, caption, class_="matrix")
+    cosines = {pair: 1.0 if pair[0] == pair[1] else means.get(pair, np.nan) for pair in product(tasks, tasks)}
+    rows = [[one, *(_cosine_cell(cosines[one, other]) for other in tasks)] for one in tasks]
+    caption = f"{prefix}cosine between the gradients of two tasks on shared parameters, mean over {steps} logged steps"
+    return render_html(Grid(["task", *tasks], rows), caption, class_="matrix")
 
 
-def _cosine(value: float) -> Html:
+def _cosine_cell(value: float) -> Cell:
     if not np.isfinite(value):
-        return tag("td", "-")
-    colour = WHITE + abs(value) * ((ORANGE if value > 0 else BLUE) - WHITE)
-    return _cell(value, np.rint(colour), digits=2)
+        return Cell("-")
+    return Cell(f"{value:.2f}", colour=_to_rgb(np.rint(WHITE + abs(value) * ((ORANGE if value > 0 else BLUE) - WHITE))))
 
 
-def _cell(value: float, colour: NDArray[Any], digits: int = 0) -> Html:
+def _to_rgb(colour: NDArray[Any]) -> tuple[int, int, int]:
     red, green, blue = (int(channel) for channel in colour)
-    ink = "#000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 110 else "#fff"
-    text = f"{value:.{digits}f}" if digits or not 0 < value < 0.5 else "<1"
-    return tag("td", text, style=f"background:rgb({red},{green},{blue});color:{ink}")
+    return red, green, blue
