@@ -2,10 +2,10 @@
 (combined.py, aggregators.py). The training loop knows `Balance` alone.
 """
 
-from mult.training.balance.aggregators import Aggregated, aggregators
-from mult.training.balance.combined import GradNorm
+from mult.training.balance.torchjd import Aggregated, aggregators
+from mult.training.balance.gradient_method import GradNorm
 from mult.training.balance.gradients import SharedGradients, reached_parameters
-from mult.training.balance.weighted import Balance, DynamicAverage, Uncertainty
+from mult.training.balance.weighted_sum import Balance, DynamicAverage, Uncertainty
 
 __all__ = [
     "Aggregated",

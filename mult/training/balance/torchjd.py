@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mult.errors import UserError
 from mult.runtime import distributed
-from mult.training.balance.combined import Combined
+from mult.training.balance.gradient_method import Combined
 from mult.training.balance.gradients import SharedGradients
 
 _NOT_OFFERED = {"Aggregator", "WeightedAggregator", "GramianWeightedAggregator", "Sum", "Mean", "Constant"}

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.amp import GradScaler
 
 from mult.training.balance.gradients import SharedGradients
-from mult.training.balance.weighted import Balance
+from mult.training.balance.weighted_sum import Balance
 
 
 class Combined(Balance):
