@@ -29,7 +29,7 @@ from mult.data.prepare.check import Report, check, spread
 from mult.data.sample import BadFileError, Sample
 from mult.draw import sheet
 from mult.errors import UserError
-from mult.files import write_atomically, write_json
+from mult.files import write_file, write_json
 from mult.tasks import TASKS
 
 SHOWN = 12  # problems and buildings on the terminal; the JSON has more
@@ -60,7 +60,7 @@ def main() -> None:
             write_json(out / "check.json", reports)
             print("\n".join(lines(data, report)))
             if (pictures := draw_sheet(data, split)) is not None:
-                write_atomically(out / f"{name}.png", partial(pictures.save, format="PNG"))
+                write_file(out / f"{name}.png", partial(pictures.save, format="PNG"))
                 print(f"  pictures: {out / name}.png\n")
         if arguments.config:  # what only shows with all parts together: tasks without labels, label spaces that differ
             config = load_config(arguments.config, arguments.overrides)

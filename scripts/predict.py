@@ -29,7 +29,7 @@ from mult.data.disk.images import UNREADABLE
 from mult.draw import Look, attention_page, picture
 from mult.draw.layout import join
 from mult.errors import UserError
-from mult.files import write_atomically
+from mult.files import write_file
 from mult.predict import Averaging, Maps, Predictor, as_rgb
 from mult.runtime import distributed
 
@@ -95,9 +95,9 @@ class Arrays:
         shown = np.asarray(as_rgb(image), np.float32).transpose(2, 0, 1) / 255
         for task, values in maps.items():
             drawn = picture(self.predictor.tasks[task], values, shown, self.predictor.classes.get(task))
-            write_atomically(stem.with_name(f"{stem.name}_{task}.png"), partial(drawn.save, format="PNG"))
+            write_file(stem.with_name(f"{stem.name}_{task}.png"), partial(drawn.save, format="PNG"))
         arrays: dict[str, Any] = dict(maps)
-        write_atomically(stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **arrays))
+        write_file(stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **arrays))
 
     def notes(self) -> list[str]:
         return []
@@ -128,8 +128,8 @@ class TaskonomyFiles:
         for task, (pixels, clipped) in coded.items():
             self.values[task] += maps[task].size
             self.clipped[task] += clipped
-            path = self.out / task / name.with_name(f"{name.name}_domain_{ENCODINGS[task].ending}.png")
-            write_atomically(path, partial(Image.fromarray(pixels).save, format="PNG"))
+            path = self.out / task / name.with_name(ENCODINGS[task].file_name(name.name))
+            write_file(path, partial(Image.fromarray(pixels).save, format="PNG"))
 
     def notes(self) -> list[str]:
         notes = [f"{task}: not written, {reason}" for task, reason in self.absent.items()]
@@ -218,7 +218,7 @@ def main() -> None:
             files.write(name, image, maps)
             for owner, page in draw_attention(predictor, image, points, heads).items() if arguments.attention else ():
                 path = (out / name).with_name(f"{name.name}_attention_{owner}.png")
-                write_atomically(path, partial(page.save, format="PNG"))
+                write_file(path, partial(page.save, format="PNG"))
         done = f"{len(images) - len(failed)} of {len(images)} images predicted; {form.CONTENT}: {out}/"
         print(done, *files.notes(), sep="\n")
         if failed:

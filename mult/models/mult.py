@@ -5,8 +5,6 @@ A single-task MulT, the paper's "1-task Swin", is this class with one task.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -14,10 +12,11 @@ from typing import Any, get_args
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mult.errors import UserError
+from mult.files import read_json, write_file, write_json
 from mult.models.decoder import Attention, Decoder, Wiring
 from mult.models.encoder import Encoder
 
@@ -153,7 +152,8 @@ class MulT(
 
     def _save_pretrained(self, save_directory: Path) -> None:
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        save_file(weights, save_directory / "model.safetensors", metadata={"format": "pt"})
+        content = save(weights, {"format": "pt"})
+        write_file(save_directory / "model.safetensors", lambda file: file.write(content))
         config = {
             "format_version": FORMAT_VERSION,
             **self.arguments,
@@ -161,9 +161,7 @@ class MulT(
             "std": self.encoder.std.flatten().tolist(),
             "classes": self.classes,
         }
-        (save_directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        # safetensors makes a file that only its owner may read.
-        shutil.copymode(save_directory / "config.json", save_directory / "model.safetensors")
+        write_json(save_directory / "config.json", config)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> MulT:
@@ -227,12 +225,8 @@ class MulT(
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    expected = "expected the config.json that save_pretrained writes"
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); {expected}; take another checkpoint") from error
-    version = config.get("format_version") if isinstance(config, dict) else None
+    config = read_json(path, "take another checkpoint")
+    version = config.get("format_version")
     if version != FORMAT_VERSION:
         raise UserError(
             f"{path}: got format_version {version}; expected {FORMAT_VERSION}; take the version of mult that wrote it, or "

@@ -1,11 +1,11 @@
-"""The checkpoints of a run: each written whole or not at all, checked before it is used, and pruned.
+"""The checkpoints of a run: each is whole or not there, is checked before it is used, and goes when newer ones replace it.
 
 checkpoints/<step>/  model.safetensors  config.json  config.yaml  trivial.json  state.pt  manifest.json
-checkpoints/last, best -> <step>      relative links, replaced atomically
+checkpoints/last, best -> <step>      relative links
 
-A numbered folder appears by one rename when all that is in it is on the disk, never changes after, and leaves by one rename:
-a process killed at any moment leaves whole checkpoints and, under a temporary name, what the next `save` removes.
-`manifest.json` has the checksum of every other file, for disks that lose what they said they had written.
+A numbered folder appears by one rename when all that is in it is on the disk, never changes after, and leaves by one rename.
+A process killed at any moment leaves whole checkpoints and, under a temporary name, what the next `save` removes.
+`manifest.json` has the SHA-256 of every other file, because a disk may lose what it reported as written.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError
 from tqdm import tqdm
 
 from mult.config import Config, load_config
 from mult.errors import UserError
-from mult.files import read_json, sync, write_json, write_text
+from mult.files import read_file, read_json, remove_folder, write_file, write_folder, write_json, write_link, write_text
 from mult.models import MulT
+from mult.runs.errors import explain_write_error
 from mult.tasks import TASKS
 
 FORMAT_VERSION = 1
-"""Changes when what `state.pt` holds does: training does not go on from a checkpoint of another version."""
+"""Changes when the content of `state.pt` does: training does not go on from a checkpoint of another version."""
 
-
-MODEL = ("model.safetensors", "config.json")
-"""The files that make a model again."""
+MODEL_FILES = ("model.safetensors", "config.json")
+"""The files from which a model is loaded."""
 
 
 class Saveable(Protocol):
@@ -43,7 +42,10 @@ class Saveable(Protocol):
 
 
 class Checkpoints:
-    """The checkpoints in `folder`: the `keep` newest and the best. Only the main process saves, recovers and marks."""
+    """The checkpoints in `folder`, a folder in that of the run: the `keep` newest and the best.
+
+    Only the process that has the run's lock saves, recovers and marks.
+    """
 
     def __init__(self, folder: Path, config_yaml: str, keep: int) -> None:
         self.folder, self.config_yaml, self.keep = folder, config_yaml, keep
@@ -56,42 +58,34 @@ class Checkpoints:
     def save(self, step: int, model: Saveable, state: Mapping[str, Any], constants: Mapping[str, Any]) -> None:
         """Write <step>/, point `last` at it, remove what need not be kept; <step>/ may be there if `last` is older.
 
-        state: tensors and plain values only, so that `weights_only=True` can read it. Raises OSError where the disk does not
-        take it; all checkpoints are then as they were. So they are where a loader's worker dies meanwhile, a RuntimeError.
+        state: tensors and plain values only, so that `weights_only=True` can read it. Raises UserError where the disk does
+        not take the checkpoint or the run's folder is gone. Whatever is raised, all older checkpoints stay as they were.
         """
         assert _is_plain(state), "weights_only=True could not read this state"
-        final, temporary = self.folder / str(step), self.folder / f".{step}.{os.getpid()}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
+
+        def fill(folder: Path) -> None:
+            model.save_pretrained(folder)
+            write_text(folder / "config.yaml", self.config_yaml)
+            write_json(folder / "trivial.json", constants)
+            write_file(folder / "state.pt", lambda file: torch.save(dict(state), file))
+            checksums = {file.name: _checksum(file) for file in sorted(folder.iterdir())}
+            write_json(folder / "manifest.json", {"format_version": FORMAT_VERSION, "step": step, "sha256": checksums})
+
+        path = self.folder / str(step)
         try:
-            temporary.mkdir(parents=True)
-            model.save_pretrained(temporary)
-            write_text(temporary / "config.yaml", self.config_yaml)
-            write_json(temporary / "trivial.json", constants)
-            torch.save(dict(state), temporary / "state.pt")
-            sums = {file.name: _checksum(file) for file in sorted(temporary.iterdir())}
-            write_json(temporary / "manifest.json", {"format_version": FORMAT_VERSION, "step": step, "sha256": sums})
-            for file in (*temporary.iterdir(), temporary):
-                sync(file)
-            _remove(final)
-            os.replace(temporary, final)
-        except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: what torch.save makes of a full disk
-            if str(error).startswith("DataLoader worker"):  # its death is raised in whatever this process is at
-                raise
+            self.folder.mkdir(exist_ok=True)
+            write_folder(path, fill)
+            write_link(self.folder / "last", str(step))
+        except OSError as error:
             last = self.folder / "last"
-            stands = f"checkpoint {os.readlink(last)} stands" if last.is_symlink() else "there is none yet"
-            raise UserError(
-                f"{final}: cannot be written ({str(error).splitlines()[0]}); expected room for {self.keep + 2} checkpoints; "
-                f"{stands}; make room and go on with --resume"
-            ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        sync(self.folder)
-        _link(self.folder / "last", step)
+            remaining = f"checkpoint {os.readlink(last)} stands" if last.is_symlink() else "there is none yet"
+            room = f"room for {self.keep + 2} checkpoints"
+            raise explain_write_error(error, path, self.folder.parent, room, remaining) from error
         self._prune(step)
 
     def mark_best(self, step: int) -> None:
-        """Point `best` at a checkpoint, and let the one before go."""
-        _link(self.folder / "best", step)
+        """Point `best` at a checkpoint; the one that was best before is kept no longer for that."""
+        write_link(self.folder / "best", str(step))
         self._prune(step)
 
     def recover(self) -> int | None:
@@ -102,11 +96,11 @@ class Checkpoints:
         """
         damaged: list[str] = []
         for step in reversed(self.steps()):
-            fault = _fault(self.folder / str(step))
+            fault = _find_fault(self.folder / str(step))
             if fault is None:
                 for other in damaged:
                     tqdm.write(f"{other}; using checkpoint {step} instead", file=sys.stderr)
-                _link(self.folder / "last", step)
+                write_link(self.folder / "last", str(step))
                 best = self.folder / "best"
                 if best.is_symlink() and (not best.is_dir() or int(os.readlink(best)) > step):
                     best.unlink()
@@ -117,35 +111,74 @@ class Checkpoints:
         return None
 
     def load(self, step: int) -> tuple[Path, dict[str, Any]]:
-        """The folder and the state of a checkpoint that `recover` found whole."""
+        """The folder and the state of a checkpoint that `recover` returned. Raises UserError where the state is damaged."""
         folder = self.folder / str(step)
-        return folder, torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+        state: dict[str, Any] = read_file(
+            folder / "state.pt",
+            lambda file: torch.load(file, map_location="cpu", weights_only=True),
+            "the state of a training",
+            f"delete {folder}: training goes on from the checkpoint before",
+        )
+        return folder, state
 
     def _prune(self, newest: int) -> None:
-        """Remove all but the `keep` newest up to `newest` and the best: a later one is damaged, and was passed over."""
+        """Remove all but the best and the `keep` newest up to `newest`: a later one is damaged, and was passed over."""
         best = self.folder / "best"
         kept = {step for step in self.steps() if step <= newest}
         kept = {*sorted(kept)[-self.keep :], *([int(os.readlink(best))] if best.is_symlink() else [])}
         for step in self.steps():
             if step not in kept:
-                _remove(self.folder / str(step))
-        for left in self.folder.glob(".*.tmp"):  # by a process that was killed
-            left.unlink() if left.is_symlink() else shutil.rmtree(left)
+                remove_folder(self.folder / str(step))
+        for path in self.folder.glob(".*.tmp"):  # left by a killed process, since this one has the run's lock
+            path.unlink() if path.is_symlink() else shutil.rmtree(path)
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """A checkpoint's folder: `path` itself, or the best checkpoint of the run at `path` (its last, if none is best).
+
+    Raises UserError where there is neither.
+    """
+    path = Path(path)
+    for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "last"):
+        if (folder / "model.safetensors").is_file():
+            return folder.resolve()
+    if path.is_dir():
+        reason = "no checkpoint was written there yet"
+    else:
+        reason = "it is a file" if path.exists() else "there is no such folder"
+    raise UserError(
+        f"checkpoint: got {path}; expected a run's folder or a checkpoint's (model.safetensors, config.json, config.yaml); "
+        f"{reason}"
+    )
+
+
+def load_checkpoint(path: str | Path) -> tuple[MulT, Config]:
+    """The model, in eval mode, and the config it was trained with, of a checkpoint or of a run's best one.
+
+    Raises UserError where there is none, or one that is damaged.
+    """
+    folder = find_checkpoint(path)
+    model = MulT.from_pretrained(folder)
+    check_model(folder)
+    for task in model.tasks:
+        if task not in TASKS:
+            raise UserError(f"{folder}: got a model of task {task!r}; expected tasks among {', '.join(TASKS)}")
+    return model, load_config(folder / "config.yaml")
 
 
 def check_model(folder: Path) -> None:
-    """Raise UserError where a checkpoint's model is not what it was written with; without a manifest nobody can tell."""
+    """Raise UserError where a checkpoint's model differs from what was written; without a manifest it cannot be told."""
     manifest = folder / "manifest.json"
     if not manifest.exists():
         return
     try:
-        sums = {name: read_json(manifest)["sha256"][name] for name in MODEL}
+        checksums = {name: read_json(manifest)["sha256"][name] for name in MODEL_FILES}
     except (TypeError, KeyError) as error:
         raise UserError(
-            f"{manifest}: got no checksums of {' and '.join(MODEL)}; expected what training wrote; the file is damaged: take "
+            f"{manifest}: got no checksums of {' and '.join(MODEL_FILES)}; expected what training wrote; it is damaged: take "
             "another checkpoint of the run"
         ) from error
-    for name, expected in sums.items():
+    for name, expected in checksums.items():
         if _checksum(folder / name) != expected:
             raise UserError(
                 f"{folder / name}: got another checksum than when it was written; expected the file that training saved; "
@@ -153,24 +186,24 @@ def check_model(folder: Path) -> None:
             )
 
 
-def _fault(folder: Path) -> str | None:
+def _find_fault(folder: Path) -> str | None:
     """What is wrong with the files of a checkpoint, in words, or None. Raises UserError for another format version."""
     try:
         manifest = read_json(folder / "manifest.json")
-        version, sums = manifest["format_version"], manifest["sha256"].items()
-    except (ValueError, TypeError, KeyError, AttributeError):
+        version, checksums = manifest["format_version"], manifest["sha256"].items()
+    except (UserError, KeyError, AttributeError):
         return "manifest.json cannot be read"
     if version != FORMAT_VERSION:
         raise UserError(
             f"{folder}: got a checkpoint of format version {version}; expected {FORMAT_VERSION}; go on with the version of "
             f"mult that wrote it, or start another run with run.init={folder}"
         )
-    for name, expected in sums:
+    for name, expected in checksums:
         try:
             if _checksum(folder / name) != expected:
                 return f"{name} has another checksum than when it was written"
-        except FileNotFoundError:
-            return f"{name} is missing"
+        except OSError as error:
+            return f"{name} is missing" if isinstance(error, FileNotFoundError) else f"{name}: {error.strerror}"
     return None
 
 
@@ -189,56 +222,3 @@ def _checksum(path: Path) -> str:
         while block := file.read(2**22):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _remove(folder: Path) -> None:
-    """Remove a numbered folder, so that it is there whole or not at all."""
-    if folder.is_dir():
-        gone = folder.with_name(f".{folder.name}.old.tmp")
-        shutil.rmtree(gone, ignore_errors=True)
-        os.replace(folder, gone)
-        shutil.rmtree(gone)
-
-
-def _link(link: Path, step: int) -> None:
-    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(str(step))
-    os.replace(temporary, link)
-    sync(link.parent)
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """A checkpoint's folder: `path` itself, or the best checkpoint of the run at `path` (its last, if none is best).
-
-    Raises UserError where there is neither.
-    """
-    path = Path(path)
-    for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "last"):
-        if (folder / "model.safetensors").is_file():
-            return folder.resolve()
-    found = (
-        "no checkpoint was written there yet"
-        if path.is_dir()
-        else "it is a file"
-        if path.exists()
-        else "there is no such folder"
-    )
-    raise UserError(
-        f"checkpoint: got {path}; expected a run's folder or a checkpoint's (model.safetensors, config.json, config.yaml); "
-        + found
-    )
-
-
-def load_checkpoint(path: str | Path) -> tuple[MulT, Config]:
-    """The model, in eval mode, and the config it was trained with, of a checkpoint or of a run's best one.
-
-    Raises UserError where there is none, or one that is damaged.
-    """
-    folder = find_checkpoint(path)
-    model = MulT.from_pretrained(folder)
-    check_model(folder)
-    for task in model.tasks:
-        if task not in TASKS:
-            raise UserError(f"{folder}: got a model of task {task!r}; expected tasks among {', '.join(TASKS)}")
-    return model, load_config(folder / "config.yaml")

@@ -1,4 +1,4 @@
-"""A run's folder: resolved config, provenance, metrics.jsonl, and a lock, each written so that a crash leaves no half.
+"""A run's folder: its config, its provenance, its log and a lock. A crash leaves no half of a file.
 
 <folder>/config.yaml  provenance.json  metrics.jsonl  trivial.json  gallery.png  eval/*.json  eval/*.npz  bad_files.txt
 <folder>/checkpoints/ (checkpoint.py)
@@ -11,7 +11,8 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from tqdm import tqdm
 from mult.config import Config, load_config, to_yaml
 from mult.errors import UserError
 from mult.files import read_json, sync, write_json, write_text
-from mult.runs.provenance import provenance
+from mult.runs.errors import explain_write_error
+from mult.runs.provenance import collect_provenance
 from mult.runtime.distributed import pick_device
 from mult.runtime.precision import chosen
 
-EARLY = {
+BEFORE_FIRST_CHECKPOINT = {
     "config.yaml",
     "provenance.json",
     "metrics.jsonl",
@@ -35,7 +37,7 @@ EARLY = {
     "tensorboard",
     ".lock",
 }
-"""What a run may leave that ended before its first checkpoint, and so before its first evaluation: nothing worth keeping."""
+"""What a run's folder holds before the first checkpoint, and so before the first evaluation: nothing worth keeping."""
 
 MAY_CHANGE = (
     "run.name",
@@ -53,11 +55,11 @@ MAY_CHANGE = (
     "optim.max_skipped",
     "eval",
 )
-"""What may differ when a run goes on: places, what is saved and looked at, what is done about faults, how long it is."""
+"""Keys of the config that may change at --resume: places, what is saved and evaluated, what is done about faults, length."""
 
 
 class Run:
-    """One training run on disk. `Run.open` makes the folder or goes on with it; only the main process opens."""
+    """One training run on the disk. `Run.open` makes the folder or resumes the run in it; only the main process opens."""
 
     def __init__(self, config: Config) -> None:
         self.config, self.config_yaml = config, to_yaml(config)
@@ -65,48 +67,48 @@ class Run:
 
     @classmethod
     def open(cls, config: Config, resume: bool) -> Run:
-        """Start a run or, with `resume`, go on with the one there; raises what `check` raises.
+        """Start a run or, with `resume`, go on with the one in the folder; raises what `check` raises.
 
-        The folder is this process's until it ends. A run that ended before its first checkpoint starts over.
+        The process has the folder's lock until it ends. A run that ended before its first checkpoint starts over.
         """
         run = cls(config)
         run.check(resume)
         run.folder.mkdir(parents=True, exist_ok=True)
         _lock(run.folder / ".lock")
         run._check_content(resume)  # another process may have been faster
-        made = run.folder / "provenance.json"
-        now = provenance(config.run.seed, chosen(config.run.precision, pick_device(config.run.device)))
+        path = run.folder / "provenance.json"
+        provenance = collect_provenance(config.run.seed, chosen(config.run.precision, pick_device(config.run.device)))
         if run._is_early():
             if any(path.name != ".lock" for path in run.folder.iterdir()):
-                _say(f"{run.folder}: the run in it ended before its first checkpoint; starting it over")
+                _print(f"{run.folder}: the run in it ended before its first checkpoint; starting it over")
             for name in ("metrics.jsonl", "trivial.json", "bad_files.txt"):
                 (run.folder / name).unlink(missing_ok=True)
-            write_json(made, now)
+            write_json(path, provenance)
         else:
             for key, change in run._changes().items():
-                _say(f"--resume: {key} changes, {change}")
-            first = read_json(made)
-            write_json(made, first | {"resumed": [*first.get("resumed", []), now]})
+                _print(f"--resume: {key} changes, {change}")
+            first = read_json(path, "delete it, and what made the first part of the run is not known")
+            write_json(path, first | {"resumed": [*first.get("resumed", []), provenance]})
         write_text(run.folder / "config.yaml", run.config_yaml)
         return run
 
     def check(self, resume: bool) -> None:
-        """Raise UserError, before any work, where `open` would overwrite a run, find none or one in use, or mix two."""
+        """Raise UserError, before any work, where `open` would overwrite a run, or finds none, one in use or another."""
         if (self.folder / ".lock").exists():
             os.close(_lock(self.folder / ".lock"))
         self._check_content(resume)
 
     def _check_content(self, resume: bool) -> None:
-        folder, written = self.folder, self.folder / "config.yaml"
+        folder, config_file = self.folder, self.folder / "config.yaml"
         if folder.exists() and not folder.is_dir():
             raise UserError(f"run folder: got {folder}, a file; expected a new folder; choose another run.name")
-        if resume and not written.exists():
+        if resume and not config_file.exists():
             raise UserError(f"run folder: got {folder} with --resume; expected a run to go on with; start it without --resume")
         if self._is_early():
             return
         if not resume:
             raise UserError(
-                f"run folder: {folder} holds {'a run' if written.exists() else 'files'} already; expected a new folder; "
+                f"run folder: {folder} holds {'a run' if config_file.exists() else 'files'} already; expected a new folder; "
                 "go on with --resume, choose another run.name or delete it"
             )
         refused = {
@@ -117,18 +119,19 @@ class Run:
         if refused:
             differences = "; ".join(f"{key}: {change}" for key, change in refused.items())
             raise UserError(
-                f"--resume: the config differs from {written} in {differences}; expected the same but for "
+                f"--resume: the config differs from {config_file} in {differences}; expected the same but for "
                 f"{', '.join(MAY_CHANGE)}; undo it or start another run.name"
             )
 
     def has_checkpoint(self) -> bool:
-        """Whether training goes on from one, whole or not: `Checkpoints.recover` finds out."""
+        """Whether there is a checkpoint, whole or damaged: `Checkpoints.recover` looks closer."""
         return any(path.name.isdigit() for path in self.folder.glob("checkpoints/*"))
 
     def _is_early(self) -> bool:
         """Whether the folder is missing, empty, or of a run that ended before its first checkpoint."""
         names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
-        return not self.has_checkpoint() and not {name for name in names if not name.endswith(".tmp")} - EARLY
+        results = {name for name in names if not name.endswith(".tmp")} - BEFORE_FIRST_CHECKPOINT
+        return not self.has_checkpoint() and not results
 
     def _changes(self) -> dict[str, str]:
         return _differences(load_config(self.folder / "config.yaml"), self.config)
@@ -136,61 +139,88 @@ class Run:
     # --- metrics.jsonl ---
 
     def log(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        """Append one line; it is on its way to the disk when this returns. Raises OSError where the disk is full."""
-        path = self.folder / "metrics.jsonl"
-        try:
-            with open(path, "a") as file:
-                file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
-        except OSError as error:
-            raise UserError(
-                f"{path}: cannot be written ({error.strerror}); expected room; the last checkpoint stands; make room and go on "
-                "with --resume"
-            ) from error
+        """Append one line. Raises UserError where the disk does not take it or the folder is gone."""
+        with self._writing_log() as path, open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
 
     def sync_log(self) -> None:
-        """Bring all lines to the disk."""
-        sync(self.folder / "metrics.jsonl")
+        """Bring all lines to the disk. Raises as `log` does."""
+        with self._writing_log() as path:
+            sync(path)
+
+    @contextmanager
+    def _writing_log(self) -> Iterator[Path]:
+        path = self.folder / "metrics.jsonl"
+        try:
+            yield path
+        except OSError as error:
+            raise explain_write_error(error, path, self.folder, "room", "the last checkpoint stands") from error
 
     def cut_log(self, step: int) -> dict[int, float | None]:
-        """Drop the lines after `step`, and a last line that a crash cut short: what is resumed writes them again.
+        """Drop the lines after `step`, and a last line that a crash cut short: the resumed run writes them again.
 
-        Returns the evaluations that are left, {step: "improvement"}, of the config's split. Raises UserError, with the line,
-        for a log that no crash explains.
+        Returns {step: "improvement"} of the evaluations that are left, of the config's split. Raises as `read_log` does.
         """
         path = self.folder / "metrics.jsonl"
         scores: dict[int, float | None] = {}
         if not path.exists():
             return scores
-        end, last = 0, 0
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    entry = json.loads(line)
-                    at, split = int(entry["step"]), entry["split"]
-                except (ValueError, TypeError, KeyError) as error:
-                    raise UserError(
-                        f"{path}, line {number}: got {line[:40]!r}; expected an object with step and split; remove the line"
-                    ) from error
-                if at > step:
-                    break
-                end, last = end + len(line), at
-                if "improvement" in entry and split == self.config.eval.split:
-                    scores[at] = entry["improvement"]
+        end = last = 0
+        for entry, end_of_line in _read_lines(path):
+            if entry["step"] > step:
+                break
+            last, end = entry["step"], end_of_line
+            if "improvement" in entry and entry["split"] == self.config.eval.split:
+                scores[last] = entry["improvement"]
         os.truncate(path, end)
         if last < step:
-            _say(f"{path}: ends at step {last}, the checkpoint is of step {step}; the lines between are lost")
+            _print(f"{path}: ends at step {last}, the checkpoint is of step {step}; the lines between are lost")
         return scores
 
     def list_bad_files(self, messages: Iterable[str]) -> None:
-        """Append to bad_files.txt what it does not hold yet: a line a file, which says what is wrong with it."""
+        """Append to bad_files.txt the messages that it does not hold yet, one line each."""
         path = self.folder / "bad_files.txt"
-        listed = path.read_text().splitlines() if path.exists() else []
+        listed = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         lines = [" ".join(message.splitlines()) for message in messages]
         new = [line for line in dict.fromkeys(lines) if line not in listed]
         if new:
             write_text(path, "".join(f"{line}\n" for line in [*listed, *new]))
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The entries of a metrics.jsonl, each with "step" and "split"; without a last line that a crash cut short.
+
+    Raises UserError, naming the line, for one that no crash explains.
+    """
+    return [entry for entry, _ in _read_lines(path)]
+
+
+def _read_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """Each entry of a log and the number of bytes up to the end of its line."""
+    end = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                entry = json.loads(line.decode())
+            except (ValueError, RecursionError):
+                entry = None
+            if not _is_entry(entry):
+                raise UserError(
+                    f"{path}, line {number}: got {line[:40]!r}; expected an object with step and split; remove the line"
+                )
+            end += len(line)
+            yield entry, end
+
+
+def _is_entry(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("step"), int)
+        and isinstance(value.get("split"), str)
+        and isinstance(value.get("improvement"), int | float | None)
+    )
 
 
 def _differences(old: Config, new: Config) -> dict[str, str]:
@@ -211,12 +241,13 @@ def _differences(old: Config, new: Config) -> dict[str, str]:
 
 
 def _lock(path: Path) -> int:
-    """Take the lock of a run's folder, which ends with this process; the file's descriptor, not to be closed before.
+    """Take the lock of a run's folder, which this process has until it ends or closes the descriptor that is returned.
 
-    A record lock: unlike one of `flock`, the workers of a data loader, which may outlive a killed process for seconds, do not
-    inherit it. Raises UserError where a live process has it. A file system without locks is said to be one.
+    It is a record lock, because the workers of a data loader, which may outlive a killed process for seconds, do not inherit
+    one, as they would a lock of `flock`. Raises UserError where a live process has it. On a file system without locks there
+    is a message and no lock.
     """
-    import fcntl  # not on Windows, where prediction shall work
+    import fcntl  # Windows, where only prediction works, has none
 
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -229,12 +260,13 @@ def _lock(path: Path) -> int:
                 f"run folder: {path.parent} is in use by {owner or 'another process'}; expected one process at a time; "
                 "wait for its end or choose another run.name"
             ) from None
-        _say(f"{path}: cannot be locked ({error.strerror}); make sure that no other process uses the folder")
+        _print(f"{path}: cannot be locked ({error.strerror}); make sure that no other process uses the folder")
         return os.open(path, os.O_RDONLY)
     os.truncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
     return descriptor
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
+    """To stderr, above the progress bars."""
     tqdm.write(text, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What it takes to explain a result later: which code, on which machine, by which command."""
+"""The facts that explain a result later: which code, on which machine, by which command."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 
-def provenance(seed: int, precision: str) -> dict[str, Any]:
-    """What it takes to explain a result: commit, versions, hardware, threads, precision, seed, command, time."""
+def collect_provenance(seed: int, precision: str) -> dict[str, Any]:
+    """Commit, versions, hardware, threads, precision, processes, seed, command and time of a run that starts."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
@@ -57,7 +57,7 @@ def _version(package: str) -> str | None:
 
 def _cpu() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mult.errors import UserError
-from mult.files import write_atomically
+from mult.files import write_file
 from mult.runs.folder import Run
 
 
@@ -55,7 +55,7 @@ class Watch:
 
     def picture(self, step: int, name: str, image: Image.Image) -> None:
         """<run>/<name>.png, of which the newest is kept, and for TensorBoard all."""
-        write_atomically(self.run.folder / f"{name}.png", lambda file: image.save(file, format="png"))
+        write_file(self.run.folder / f"{name}.png", lambda file: image.save(file, format="png"))
         if self.board is not None:
             self.board.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 

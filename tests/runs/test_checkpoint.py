@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -13,10 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors
 
 from mult.errors import UserError
-from mult.files import read_json
+from mult.files import read_json, write_file, write_text
 from mult.runs.checkpoint import Checkpoints, find_checkpoint
 
 YAML = "run: {name: a}\n"
@@ -29,7 +31,8 @@ class Weights:
         self.value, self.size = value, size
 
     def save_pretrained(self, save_directory: Path) -> None:
-        save_file({"w": torch.full((self.size,), float(self.value))}, save_directory / "model.safetensors")
+        content = safetensors({"w": torch.full((self.size,), float(self.value))})
+        write_file(save_directory / "model.safetensors", lambda file: file.write(content))
 
 
 @pytest.fixture
@@ -106,7 +109,7 @@ class LargeConfig(Weights):
 
     def save_pretrained(self, save_directory: Path) -> None:
         super().save_pretrained(save_directory)
-        (save_directory / "config.json").write_text("x" * 10_000)
+        write_text(save_directory / "config.json", "x" * 10_000)
 
 
 @pytest.mark.parametrize(
@@ -132,17 +135,51 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(checkpoints: Checkpoints, m
     assert checkpoints.recover() == 6
 
 
-def test_a_worker_that_dies_meanwhile_is_not_taken_for_a_full_disk(checkpoints: Checkpoints) -> None:
-    class Interrupted(Weights):
-        def save_pretrained(self, save_directory: Path) -> None:
-            super().save_pretrained(save_directory)
-            raise RuntimeError("DataLoader worker (pid 691) is killed by signal: Killed. ")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        RuntimeError("DataLoader worker (pid 691) is killed by signal: Killed. "),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        ValueError("cannot reshape array of size 3 into shape (2, 2)"),
+    ],
+)
+@pytest.mark.parametrize("where", ["model", "state"])
+def test_another_fault_is_not_taken_for_a_full_disk(
+    checkpoints: Checkpoints, fault: Exception, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise fault
 
     save(checkpoints, 2)
     before = snapshot(checkpoints.folder)
-    with pytest.raises(RuntimeError, match=r"^DataLoader worker"):
-        checkpoints.save(4, Interrupted(4), {"step": 4}, {})
+    model = Weights(4)
+    monkeypatch.setattr(*((model, "save_pretrained", fail) if where == "model" else (torch, "save", fail)))
+    with pytest.raises(type(fault)) as raised:
+        checkpoints.save(4, model, {"step": 4}, {})
+    assert raised.value is fault
     assert snapshot(checkpoints.folder) == before
+
+
+def test_a_disk_that_refuses_for_another_reason_is_not_called_full(checkpoints: Checkpoints) -> None:
+    class Unreadable(Weights):
+        def save_pretrained(self, save_directory: Path) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(save_directory))
+
+    save(checkpoints, 2)
+    message = r"/4: cannot be written \(Input/output error\); expected a disk that can be written to; checkpoint 2 stands; see"
+    with pytest.raises(UserError, match=message):
+        checkpoints.save(4, Unreadable(4), {"step": 4}, {})
+
+
+def test_a_run_folder_that_was_removed_is_said_to_be_removed(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    checkpoints = Checkpoints(run / "checkpoints", YAML, keep=2)
+    save(checkpoints, 2)
+    shutil.rmtree(run)
+    with pytest.raises(UserError, match=r"run: got no folder, since it was removed or moved while the run trained; .*; put it"):
+        save(checkpoints, 4)
+    assert not run.exists()
 
 
 def test_a_full_disk_at_the_first_checkpoint(checkpoints: Checkpoints) -> None:

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as safetensors
 
 from mult.config import Config, load_config
 from mult.errors import UserError
-from mult.files import read_json, write_json, write_text
+from mult.files import read_json, write_file
 from mult.runs.checkpoint import Checkpoints, find_checkpoint
-from mult.runs.folder import Run
-from mult.runs.provenance import provenance
+from mult.runs.folder import Run, read_log
+from mult.runs.provenance import collect_provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG: dict[str, dict[str, Any]] = {
@@ -37,7 +37,7 @@ class Weights:
     """The least that can be saved as a model: one tensor."""
 
     def save_pretrained(self, save_directory: Path) -> None:
-        save_file({"w": torch.tensor([2.5])}, save_directory / "model.safetensors")
+        write_file(save_directory / "model.safetensors", lambda file: file.write(safetensors({"w": torch.tensor([2.5])})))
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_new_run_says_what_made_it(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert (made["processes"], made["precision"]) == (1, "fp32")
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setattr("sys.argv", ["scripts/train.py", "--config", "x.yaml"])
-    later = provenance(7, "bf16")
+    later = collect_provenance(7, "bf16")
     assert (later["seed"], later["processes"], later["command"]) == (7, 4, ["scripts/train.py", "--config", "x.yaml"])
 
 
@@ -122,7 +122,19 @@ def test_the_log_is_cut_after_a_step_and_a_torn_line_is_dropped(run: Run, capsys
     assert log.read_text() == ""
 
 
-@pytest.mark.parametrize("line", ["}{", "[1, 2]", '{"step": "x", "split": "train"}', '{"step": 3}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "}{",
+        "[1, 2]",
+        "[" * 100_000,
+        '{"step": "x", "split": "train"}',
+        '{"step": 3}',
+        '{"step": 3, "split": null}',
+        '{"step": 3, "split": "val", "improvement": "much"}',
+    ],
+    ids=lambda line: line[:20],
+)
 def test_a_log_that_no_crash_explains_is_named(run: Run, line: str) -> None:
     run.log(1, "train", {})
     before = (run.folder / "metrics.jsonl").read_text() + line + "\n"
@@ -147,6 +159,24 @@ def test_a_full_disk_is_named_where_the_log_finds_no_room(run: Run) -> None:
     run.log(2, "train", {"loss": 0.25})
     read = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in read] == [1, 2]
+
+
+def test_a_folder_that_was_removed_is_said_to_be_removed(run: Run) -> None:
+    run.log(1, "train", {})
+    shutil.rmtree(run.folder)
+    for write in (lambda: run.log(2, "train", {}), run.sync_log):
+        with pytest.raises(UserError, match=r"out/a: got no folder, since it was removed or moved while the run trained;"):
+            write()
+    assert not run.folder.exists()
+
+
+def test_a_log_is_read_up_to_a_torn_line(run: Run) -> None:
+    run.log(1, "train", {"loss": 0.5})
+    run.log(1, "val", {"improvement": None})
+    with open(run.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"step": 2, "sp')
+    expected = [{"step": 1, "split": "train", "loss": 0.5}, {"step": 1, "split": "val", "improvement": None}]
+    assert read_log(run.folder / "metrics.jsonl") == expected
 
 
 def test_a_folder_that_holds_something_is_refused(saved: Run, config: Configs, tmp_path: Path) -> None:
@@ -265,20 +295,3 @@ def test_checkpoints_are_found_from_the_run_or_their_own_folder(run: Run, tmp_pa
     assert find_checkpoint(run.folder).name == "4"
     assert find_checkpoint(run.folder / "checkpoints" / "last").name == "6"
     assert find_checkpoint(run.folder / "checkpoints" / "6").name == "6"
-
-
-def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "file.json"
-    write_json(path, {"a": 1})
-    assert read_json(path) == {"a": 1}
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    with pytest.raises(UnicodeEncodeError):
-        write_text(path, "\ud800")
-    assert read_json(path) == {"a": 1}
-    assert [file.name for file in path.parent.iterdir()] == ["file.json"]
-    path.write_text('{"a": ')
-    with pytest.raises(UserError, match=r"file\.json: cannot be read as JSON .*; expected a file that mult wrote"):
-        read_json(path)
-    with pytest.raises(UserError, match=r"none\.json: cannot be read as JSON"):
-        read_json(tmp_path / "none.json")

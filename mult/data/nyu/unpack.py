@@ -19,7 +19,7 @@ from tqdm import tqdm
 from mult.data.disk.derived import warn_of_median
 from mult.data.disk.images import Array, write_png
 from mult.errors import UserError
-from mult.files import write_atomically
+from mult.files import write_text
 
 VIEWS = 1449
 LABELS = 894
@@ -62,7 +62,7 @@ def prepare(mat: str | Path, root: str | Path) -> Prepared:
             if (depth_m > 0).any():
                 medians.append(float(np.median(depth_m[depth_m > 0])))
     try:
-        write_atomically(root / META, lambda file: file.write(json.dumps(meta).encode()))
+        write_text(root / META, json.dumps(meta))
     except OSError as error:
         raise _unwritable(root / META, error) from error
     warn_of_median(float(np.median(medians)) if medians else None, f"is the depth of {mat} in metres?")

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mult.errors import UserError
-from mult.files import cache_folder, write_atomically
+from mult.files import cache_folder, map_array, read_json, write_file, write_text
 
 
 class Domain(NamedTuple):
@@ -122,17 +122,17 @@ class Index:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self._views is None:
-            self._views = np.load(self._folder / self._tables["views"], mmap_mode="r")
+            self._views = map_array(self._folder / self._tables["views"])
 
     def _load(self) -> bool:
         """Map the cached index, if there is one for this state of the tree."""
         try:
-            tables = json.loads((self._folder / "tables.json").read_text())
+            tables = read_json(self._folder / "tables.json")
             if tables["version"] != _VERSION or tables["root"] != str(self.root.resolve()):
                 return False
             if any(os.stat(self.root / folder).st_mtime_ns != stamp for folder, stamp in tables["stamps"].items()):
                 return False
-            self._views = np.load(self._folder / tables["views"], mmap_mode="r")
+            self._views = map_array(self._folder / tables["views"])
         except (OSError, EOFError, ValueError, KeyError, TypeError):
             return False  # absent, damaged, or a folder is gone: the scan that follows says what is wrong, if anything
         self._tables = tables
@@ -144,9 +144,9 @@ class Index:
         try:
             for old in set(self._folder.glob("views-*.npy")) - {path}:  # another process may be mapping that one
                 old.unlink(missing_ok=True)
-            write_atomically(path, lambda file: np.save(file, self._views))
-            write_atomically(self._folder / "tables.json", lambda file: file.write(json.dumps(self._tables).encode()))
-            self._views = np.load(path, mmap_mode="r")
+            write_file(path, lambda file: np.save(file, self._views))
+            write_text(self._folder / "tables.json", json.dumps(self._tables))
+            self._views = map_array(path)
         except OSError as error:
             warnings.warn(
                 f"the index of {self.root} cannot be kept in {self._folder} ({error}): the tree is scanned again "

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mult.data.disk.encodings import ENCODINGS, require
 from mult.data.disk.images import Array, Mask, write_png
 from mult.data.taskonomy.dataset import _known
-from mult.files import write_atomically
+from mult.files import write_text
 from mult.tasks import TASKS
 
 
@@ -56,7 +56,7 @@ def write_view(
     info: dict[str, object] = {"intrinsics": [fx, fy, cx, cy], "size": [height, width]}
     if height == width and math.isclose(fx, fy):
         info["field_of_view_rads"] = 2 * math.atan(width / 2 / fx)
-    write_atomically(_info_path(root, building, point, view), lambda file: file.write(json.dumps(info).encode()))
+    write_text(_info_path(root, building, point, view), json.dumps(info))
 
 
 def view_complete(root: str | Path, building: str, point: int, view: int) -> bool:
