@@ -22,7 +22,7 @@ def main() -> None:
         config = load_config(arguments.config, arguments.overrides)
         device = distributed.pick_device(config.run.device)
         run = Run(config)
-        with distributed.group(device):
+        with distributed.process_group(device):
             with distributed.main_first():
                 if distributed.is_main():
                     run.check(arguments.resume)

@@ -25,7 +25,7 @@ from mult.files import read_json, sync, write_json, write_text
 from mult.runs.errors import explain_write_error
 from mult.runs.provenance import collect_provenance
 from mult.runtime.distributed import pick_device
-from mult.runtime.precision import chosen
+from mult.runtime.precision import resolve_precision
 
 BEFORE_FIRST_CHECKPOINT = {
     "config.yaml",
@@ -77,7 +77,8 @@ class Run:
         _lock(run.folder / ".lock")
         run._check_content(resume)  # another process may have been faster
         path = run.folder / "provenance.json"
-        provenance = collect_provenance(config.run.seed, chosen(config.run.precision, pick_device(config.run.device)))
+        precision = resolve_precision(config.run.precision, pick_device(config.run.device))
+        provenance = collect_provenance(config.run.seed, precision)
         if run._is_early():
             if any(path.name != ".lock" for path in run.folder.iterdir()):
                 _print(f"{run.folder}: the run in it ended before its first checkpoint; starting it over")

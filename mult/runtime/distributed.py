@@ -1,4 +1,7 @@
-"""Processes under torchrun: who am I, add over all, wait for all. On one process these do nothing."""
+"""The processes of a training or an evaluation under torchrun: which one this is, and sums and messages over all of them.
+
+Without a process group, which means one process, every function returns what it was given.
+"""
 
 from __future__ import annotations
 
@@ -32,95 +35,102 @@ def pick_device(name: str) -> torch.device:
 
 
 def start(device: torch.device) -> None:
-    """Join the process group that torchrun, or a scheduler, announces in the environment, if it does."""
+    """Join the process group that torchrun, or a scheduler, describes in the environment; without one, do nothing."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        # Gradients are on the GPU and metrics on the CPU, where nccl does not reach.
+        # Gradients are on the GPU and metrics on the CPU, which nccl does not support.
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
 
 
 def stop() -> None:
+    """Leave the process group."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 @contextmanager
-def group(device: torch.device) -> Iterator[None]:
-    """The body between `start` and `stop`. A process whose peer is gone ends with status 1 and a word: the peer said why."""
+def process_group(device: torch.device) -> Iterator[None]:
+    """The body between `start` and `stop`.
+
+    Where another process ended, this one exits with status 1 and a message, since the other has reported the cause. (gloo may
+    end this process by SIGABRT before Python gets the error.)
+    """
     start(device)
     try:
         yield
     except RuntimeError as error:
-        if world() == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+        if world_size() == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
         sys.exit("stopped: another process ended, and should have said why")
     stop()
 
 
 def rank() -> int:
+    """The number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def world() -> int:
+def world_size() -> int:
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_main() -> bool:
-    """Whether this process writes files and speaks."""
+    """Whether this is the process that writes files and prints, the one of rank 0."""
     return rank() == 0
 
 
-def add(tensor: Tensor) -> Tensor:
-    """Sum over all processes, in place; the device must be one the process group can reach."""
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Sum over all processes, in place; the device must be one the process group supports."""
     if dist.is_initialized():
         dist.all_reduce(tensor)
     return tensor
 
 
-def gather(rows: Tensor) -> list[Tensor]:
+def all_gather_rows(rows: Tensor) -> list[Tensor]:
     """The CPU tensors of all processes in the order of their ranks; first axes may differ, the others must not."""
     if not dist.is_initialized():
         return [rows]
-    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world())]
+    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size())]
     dist.all_gather(lengths, torch.tensor([len(rows)]))
-    longest = max(int(length) for length in lengths)
-    padded = rows.new_zeros(longest, *rows.shape[1:])
+    max_length = max(int(length) for length in lengths)
+    padded = rows.new_zeros(max_length, *rows.shape[1:])
     padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in lengths]
     dist.all_gather(parts, padded)
     return [part[: int(length)] for part, length in zip(parts, lengths, strict=True)]
 
 
-def any_of(flag: bool) -> bool:
-    """Whether the flag of any process is set; the same on all."""
-    return bool(add(torch.tensor(int(flag))))
-
-
-def gather_texts(texts: list[str]) -> list[str]:
-    """The texts of all processes, in the order of their ranks; cheap where there are none."""
-    if not dist.is_initialized() or not int(add(torch.tensor(len(texts)))):
+def all_gather_texts(texts: list[str]) -> list[str]:
+    """The texts of all processes, in the order of their ranks; one small sum where no process has any."""
+    if not dist.is_initialized() or not int(all_reduce_sum(torch.tensor(len(texts)))):
         return texts
-    parts: list[list[str]] = [[] for _ in range(world())]
+    parts: list[list[str]] = [[] for _ in range(world_size())]
     dist.all_gather_object(parts, texts)
     return [text for part in parts for text in part]
 
 
-def share(tensor: Tensor) -> Tensor:
-    """The main process's values to all, in place."""
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set on any process; all processes get the same answer."""
+    return bool(all_reduce_sum(torch.tensor(int(flag))))
+
+
+def broadcast(tensor: Tensor) -> Tensor:
+    """Overwrite the tensor, in place, with that of the main process."""
     if dist.is_initialized():
         dist.broadcast(tensor, src=0)
     return tensor
 
 
-def from_main(values: list[float]) -> list[float]:
-    """The main process's numbers, on all processes; as many are given on each."""
-    return share(torch.tensor(values, dtype=torch.float64)).tolist()
+def broadcast_numbers(numbers: list[float]) -> list[float]:
+    """The main process's numbers, on all processes; every process gives a list of the same length."""
+    return broadcast(torch.tensor(numbers, dtype=torch.float64)).tolist()
 
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """The body, on the main process and then on the others: what it leaves on the disk is made once."""
+    """The body on the main process and then on the others, which find the files that it wrote."""
     if not is_main():
         barrier()
     yield
@@ -129,5 +139,5 @@ def main_first() -> Iterator[None]:
 
 
 def barrier() -> None:
-    """Wait for all, on the CPU: a GPU's barrier gives up on a process that has minutes of work."""
-    any_of(False)
+    """Wait for all processes, on the CPU: nccl's barrier fails when a process works for minutes before it."""
+    any_process(False)

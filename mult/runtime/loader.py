@@ -1,5 +1,4 @@
-"""torch's DataLoader for long runs on shared machines: its workers leave signals to the process they load for, their death is
-said to be one, and memory that a sample needed serves the next."""
+"""torch's DataLoader with workers that ignore signals, report their own death, and reuse the memory that a sample freed."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from mult.runtime.malloc import keep_freed
+from mult.runtime.malloc import reuse_freed_memory
 from mult.runtime.signals import HANDLED
 
 
@@ -18,8 +17,8 @@ class Loader(DataLoader[Any]):
     """A DataLoader whose workers finish what they load when a signal asks for an end."""
 
     def __init__(self, dataset: Any, **arguments: Any) -> None:
-        keep_freed()  # for a loader without workers, and for workers that are forks of this process
-        # A generator of its own: torch's iterator draws a seed for its workers, which must not be the global generator's next.
+        reuse_freed_memory()  # for a loader without workers, and for workers that are forks of this process
+        # torch draws a seed for the workers; a generator of its own leaves the numbers of the global generator as they are.
         super().__init__(dataset, worker_init_fn=_start_worker, generator=torch.Generator(), **arguments)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
@@ -27,7 +26,7 @@ class Loader(DataLoader[Any]):
         batches = super().__iter__()
         try:
             yield from batches
-        except (EOFError, ConnectionError, FileNotFoundError) as error:  # a dead worker's end of a socket
+        except (EOFError, ConnectionError, FileNotFoundError) as error:  # the socket of a dead worker
             for worker in getattr(batches, "_workers", ()):
                 worker.join(1)
                 if worker.exitcode is not None:
@@ -36,6 +35,7 @@ class Loader(DataLoader[Any]):
 
 
 def _start_worker(worker: int) -> None:
-    for number in HANDLED:  # schedulers and terminals signal workers too, whose batches the last step needs
+    # Schedulers and terminals send signals to the workers too, but the last step still needs their batches.
+    for number in HANDLED:
         signal.signal(number, signal.SIG_IGN)
-    keep_freed()
+    reuse_freed_memory()

@@ -1,6 +1,6 @@
-"""Signals that ask a training to end: the step is finished, a checkpoint written, and the process ends with status 0.
+"""Signals that ask a training to end: it finishes its step, writes a checkpoint and exits with status 0.
 
-SIGTERM and SIGUSR1 are what schedulers send before they take a machine away. SIGINT is Ctrl-C; pressed twice it ends at once.
+Schedulers send SIGTERM or SIGUSR1 before they stop a job. SIGINT is Ctrl-C; a second one ends the process at once.
 """
 
 from __future__ import annotations
@@ -17,39 +17,42 @@ HANDLED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StoppedError(Exception):
-    """Work that can be done again was left because a signal asked for an end."""
+    """Batches ended early because a signal asked for an end; a resumed run reads them again."""
 
 
 class Signals:
-    """Notes, while entered, which signal came first. (Only a main thread can: in others nothing changes.)"""
+    """While entered, records the newest signal instead of ending the process.
+
+    Only the main thread can set signal handlers; in another thread entering has no effect.
+    """
 
     def __init__(self) -> None:
         self.received: str | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._previous_handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in HANDLED}
+            self._previous_handlers = {number: signal.signal(number, self._record) for number in HANDLED}
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         if self.received == "SIGINT" and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = signal.Signals(number).name
 
-    def any(self) -> bool:
-        """Whether a signal came to any process; all processes must ask, and all get the same answer."""
-        return distributed.any_of(self.received is not None)
+    def any_process(self) -> bool:
+        """Whether any process received a signal. All processes must call it, and all get the same answer."""
+        return distributed.any_process(self.received is not None)
 
 
-class Interruptible:
-    """Batches that end with `StoppedError`, on all processes at once, when a signal came to one.
+class InterruptibleBatches:
+    """Batches that end with `StoppedError` on all processes at once when one of them received a signal.
 
-    length: the batches of the process that has most of them.
+    length: the largest number of batches that any process has; every process asks for signals that often.
     """
 
     def __init__(self, batches: Iterable[Any], length: int, signals: Signals) -> None:
@@ -61,7 +64,7 @@ class Interruptible:
     def __iter__(self) -> Iterator[Any]:
         batches = iter(self.batches)
         for _ in range(self.length):
-            if self.signals.any():
+            if self.signals.any_process():
                 raise StoppedError
             if (batch := next(batches, None)) is not None:
                 yield batch

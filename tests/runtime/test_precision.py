@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mult.runtime.precision import chosen, multiplies_bf16
+from mult.runtime.precision import multiplies_bf16, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -24,14 +24,14 @@ CPU = torch.device("cpu")
 )
 def test_a_cpu_is_asked(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, Any], expected: str) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert chosen("auto", CPU) == expected
-    assert [chosen(precision, CPU) for precision in ("fp32", "bf16", "fp16")] == ["fp32", "bf16", "fp16"]
+    assert resolve_precision("auto", CPU) == expected
+    assert [resolve_precision(precision, CPU) for precision in ("fp32", "bf16", "fp16")] == ["fp32", "bf16", "fp16"]
 
 
 def test_a_torch_that_knows_no_cpu_and_other_devices_take_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert chosen("auto", CPU) == "fp32"
-    assert chosen("auto", torch.device("meta")) == "fp32"
+    assert resolve_precision("auto", CPU) == "fp32"
+    assert resolve_precision("auto", torch.device("meta")) == "fp32"
 
 
 @pytest.mark.parametrize("native", [True, False])

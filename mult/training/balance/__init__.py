@@ -2,9 +2,9 @@
 (combined.py, aggregators.py). The training loop knows `Balance` alone.
 """
 
-from mult.training.balance.torchjd import Aggregated, aggregators
 from mult.training.balance.gradient_method import GradNorm
 from mult.training.balance.gradients import SharedGradients, reached_parameters
+from mult.training.balance.torchjd import Aggregated, aggregators
 from mult.training.balance.weighted_sum import Balance, DynamicAverage, Uncertainty
 
 __all__ = [

@@ -78,13 +78,14 @@ class SharedGradients:
 
     def reduce(self, scaler: GradScaler) -> None:
         """Sum the rows over processes and take the loss scale out."""
-        distributed.add(self.matrix).div_(scaler.get_scale() * distributed.world())
+        distributed.all_reduce_sum(self.matrix).div_(scaler.get_scale() * distributed.world_size())
 
     def reduce_own(self) -> None:
         """Average the tasks' own gradients over processes, in one message."""
-        if distributed.world() > 1:
+        if distributed.world_size() > 1:
             gradients = [p.grad for parameters in self.own.values() for p in parameters if p.grad is not None]
-            flat = distributed.add(torch.cat([gradient.flatten() for gradient in gradients])).div_(distributed.world())
+            flat = distributed.all_reduce_sum(torch.cat([gradient.flatten() for gradient in gradients]))
+            flat.div_(distributed.world_size())
             parts = flat.split([gradient.numel() for gradient in gradients])
             torch._foreach_copy_(gradients, [p.view_as(g) for p, g in zip(parts, gradients, strict=True)])
 

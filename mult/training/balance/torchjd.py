@@ -118,7 +118,7 @@ class Aggregated(Combined):
             if any(labelled):
                 vector, weights = _direction(self._kept[0] if self._kept else self._make(tasks, matrix.device), matrix[rows])
                 factors = dict(zip(tasks, weights, strict=True)) if weights else {}
-        return distributed.share(vector), factors
+        return distributed.broadcast(vector), factors
 
     def get_extra_state(self) -> Any:
         """What the aggregator remembers, as tensors and plain values."""
