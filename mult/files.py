@@ -24,7 +24,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from types import SimpleNamespace
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +75,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an .npy."""
+    # NumPy writes into a file by the C library, which loses the number of the system's error; into anything else by `write`.
+    write_file(path, lambda file: np.save(cast(Any, SimpleNamespace(write=file.write)), array))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -227,7 +234,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 def map_array(path: Path) -> NDArray[Any]:
     """The array in an .npy, read-only, whose values stay on the disk until they are used. Raises as `read_arrays` does."""
-    return read_file(path, lambda _: np.load(path, mmap_mode="r"), "an array", "delete it: it is made anew")
+    return read_file(path, lambda _: np.lib.format.open_memmap(path, mode="r"), "an array", "delete it: it is made anew")
 
 
 # --- The cache ---

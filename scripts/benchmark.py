@@ -29,10 +29,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from mult.data.batches.transforms import Augmented, TrainTransform
+from mult.data.batches.transforms import AugmentedDataset, TrainTransform
 from mult.data.rooms.dataset import Rooms
 from mult.data.taskonomy.dataset import Taskonomy
-from mult.evaluation.task_score import Score
+from mult.evaluation.task_score import TaskScore
+from mult.files import write_text
 from mult.models import MulT
 from mult.runtime.loader import Loader
 from mult.tasks import TASKS
@@ -211,7 +212,7 @@ def metrics(pairs: int) -> None:
             target = target.argmax(1) if task.categorical else target / target.norm(dim=1, keepdim=True).clamp(min=1)
             names = [str(label) for label in range(CLASSES)] if task.categorical else None
             pixels = np.zeros(100, np.int64) if task.categorical else np.random.default_rng(0).random((100, channels))
-            score = Score(task, names, task.metric(names).constants(pixels))
+            score = TaskScore(task, names, task.metric(names).fit_constants(pixels))
             work.append((name, score, output, list(target), list(torch.ones(batch, 1, size, size, dtype=torch.bool))))
 
         @torch.inference_mode()
@@ -227,7 +228,7 @@ def data(pairs: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         views = Rooms(folder, "train", tuple(TASKS), buildings=4, views=8, size=512)
         keys = [(0, index) for index in range(len(views))]
-        samples = Loader(Augmented(views, TrainTransform((256, 256)), seed=0), batch_size=None, sampler=keys)
+        samples = Loader(AugmentedDataset(views, TrainTransform((256, 256)), seed=0), batch_size=None, sampler=keys)
         files = [file for building in views.buildings for file in Path(folder).glob(f"*/{building}/*.png")]
 
         def load() -> None:
@@ -256,7 +257,7 @@ def index(pairs: int) -> None:
                 (root / domain / f"b{building:03d}").mkdir(parents=True)
                 for view in range(INDEXED // 500):
                     os.mknod(root / domain / f"b{building:03d}" / f"point_{view}_view_0_domain_{domain}.png")
-        (root / "splits.csv").write_text("id,train,val,test\n" + "".join(f"b{building:03d},1,0,0\n" for building in range(500)))
+        write_text(root / "splits.csv", "id,train,val,test\n" + "".join(f"b{number:03d},1,0,0\n" for number in range(500)))
 
         def walk() -> None:
             folders = [os.fspath(root)]
