@@ -1,8 +1,8 @@
-"""The one place that says what a task is: a record a task, in one table.
+"""The table of tasks: one record says what a task is, from its unit to its loss, metric and colours.
 
 Names, encodings and their order are Taskonomy's. A network regresses `encode(target)`; `decode(output)` brings a raw output
-back to physical units. The constants are those published with Task Grouping (Standley et al., ICML 2020), written for our
-units: there depth is in 1/512 m and keypoints and edges are 16-bit values.
+back to physical units. The constants are those published with Task Grouping (Standley et al., ICML 2020), converted to our
+units: there depth is in 1/512 m, and keypoints and edges are 16-bit values.
 """
 
 from __future__ import annotations
@@ -17,30 +17,37 @@ from torch import Tensor
 
 from mult import draw, losses, metrics
 
+IGNORE = losses.IGNORE
+"""The class id of a pixel that no loss or metric counts."""
+
 
 @dataclass(frozen=True)
 class Task:
-    """What the library knows of a task; whatever another file needs to know becomes a field here.
+    """All that the library knows of a task; what another file needs to know of it becomes a field here.
 
     `channels` None means categorical: as many outputs as the dataset has classes, and targets int64 (H, W) with 255 = ignore.
-    All other targets are float32 (channels, H, W) in `unit`.
+    All other targets are float32 (channels, H, W) in `unit`. `encode` and `decode` take (B, C, H, W).
     """
 
     name: str
     channels: int | None
     unit: str
     resize: Literal["nearest", "normals", "area"]
+    """How targets are resized: normals are interpolated over valid pixels and normalised again."""
     flip: Literal["mirror", "mirror_negate_x"]
+    """What a mirrored image does to the target; normals also change the sign of x."""
     encode: Callable[[Tensor], Tensor]
     decode: Callable[[Tensor], Tensor]
     loss: losses.Loss
     metric: Callable[[Sequence[str] | None], metrics.Accumulator]
+    """Makes an empty accumulator; the argument is the names of the classes, None for a task that is not categorical."""
     primary: str
+    """The metric that stands for the task in comparisons."""
     colours: draw.Colours
     error_label: str | None = None
-    """What the histogram of an evaluation is of; None: there is none."""
+    """What an evaluation's histogram of errors shows; None: the metric has no histogram."""
     unitless_metric: Callable[[], metrics.Accumulator] | None = None
-    """What measures it in place of `metric` where the unit of the dataset's labels is unknown; None: nothing changes."""
+    """Takes the place of `metric` where the unit of the dataset's labels is unknown; None: `metric` needs no unit."""
 
     @property
     def categorical(self) -> bool:
@@ -52,7 +59,7 @@ class Task:
         float32 (B, channels, H, W) in `unit`, or int64 (B, H, W) for a categorical task.
         """
         output = output.float()
-        if self.categorical:  # a pixel's classes side by side: argmax over planes takes several times as long
+        if self.categorical:  # puts the logits of a pixel side by side: argmax over planes takes several times as long
             output = output.contiguous(memory_format=torch.channels_last)
         if output.shape[-2:] != size:
             output = F.interpolate(output, size=size, mode="bilinear", align_corners=False)
@@ -63,8 +70,8 @@ def _identity(values: Tensor) -> Tensor:
     return values
 
 
-def _normalised(vectors: Tensor) -> Tensor:
-    """As F.normalize(vectors, dim=1), whose norm over planes takes 20 times as long on a CPU."""
+def _normalise(vectors: Tensor) -> Tensor:
+    """Unit vectors, as F.normalize(vectors, dim=1), whose norm over planes takes 20 times as long on a CPU."""
     return vectors / vectors.square().sum(dim=1, keepdim=True).sqrt().clamp(min=1e-12)
 
 
@@ -92,7 +99,7 @@ TASKS: dict[str, Task] = {
             loss=losses.cross_entropy,
             metric=lambda classes: metrics.Segmentation(list(classes or ())),
             primary="miou",
-            colours=draw.Classes(),
+            colours=draw.Classes(ignore=IGNORE),
         ),
         Task(
             name="depth_zbuffer",
@@ -115,7 +122,7 @@ TASKS: dict[str, Task] = {
             resize="normals",
             flip="mirror_negate_x",
             encode=_identity,
-            decode=_normalised,
+            decode=_normalise,
             loss=losses.l1,
             metric=lambda classes: metrics.Normals(),
             primary="mean",

@@ -1,10 +1,10 @@
 """Metrics of dense predictions, pooled over a dataset in bounded memory, and delta_m, which compares two sets of them."""
 
-from mult.metrics.accumulator import Accumulator, Constant, Kind
+from mult.metrics.accumulator import Accumulator, Constant
 from mult.metrics.delta import delta_m, relative_gain
 from mult.metrics.depth import Depth
 from mult.metrics.normals import Normals
 from mult.metrics.regression import Regression
 from mult.metrics.segmentation import Segmentation
 
-__all__ = ["Accumulator", "Constant", "Depth", "Kind", "Normals", "Regression", "Segmentation", "delta_m", "relative_gain"]
+__all__ = ["Accumulator", "Constant", "Depth", "Normals", "Regression", "Segmentation", "delta_m", "relative_gain"]

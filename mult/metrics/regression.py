@@ -1,4 +1,4 @@
-"""Maps of numbers in a task's own unit."""
+"""Errors of maps of numbers, in the task's own unit."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mult.metrics.accumulator import Accumulator, Constant, Kind, per_image, zeros
+from mult.metrics.accumulator import Accumulator, Constant, UnitAndDirection, sum_per_image, zeros
 
 
 class Regression(Accumulator):
-    """Mean absolute and root mean squared difference, the mean over channels, then over valid pixels.
+    """Mean absolute and root mean squared difference: the mean over channels, then over valid pixels.
 
-    An image keeps 20 bytes.
+    An image takes 20 bytes.
     """
 
-    METRICS: Mapping[str, Kind] = {"l1": (None, "lower"), "rmse": (None, "lower")}
+    METRICS: Mapping[str, UnitAndDirection] = {"l1": (None, "lower"), "rmse": (None, "lower")}
     NEEDS: Mapping[str, tuple[str, ...]] = {"l1": ("absolute", "pixels"), "rmse": ("squared", "pixels")}
     PRIMARY = "l1"
 
@@ -26,14 +26,15 @@ class Regression(Accumulator):
         self.sums = zeros(("pixels",), ("absolute", "squared"))
 
     @staticmethod
-    def constants(values: NDArray[Any]) -> dict[str, Constant]:
+    def fit_constants(values: NDArray[Any]) -> dict[str, Constant]:
+        """The median of each channel for l1, its mean for rmse."""
         return {"l1": np.median(values, axis=0), "rmse": values.mean(0, dtype=np.float64)}
 
     def _measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> dict[str, Callable[[], Tensor]]:
         error = (prediction - target).where(valid, 0.0)
         channels = error.shape[1]
         return {
-            "pixels": lambda: per_image(valid),
-            "absolute": lambda: per_image(error.abs()) / channels,
-            "squared": lambda: per_image(error.square()) / channels,
+            "pixels": lambda: sum_per_image(valid),
+            "absolute": lambda: sum_per_image(error.abs()) / channels,
+            "squared": lambda: sum_per_image(error.square()) / channels,
         }
