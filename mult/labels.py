@@ -1,8 +1,8 @@
-"""RGB-D -> normals, reshading, edges, keypoints, as Taskonomy's files of these labels were made.
+"""RGB-D -> normals, reshading, edges, keypoints, by the formulas with which Taskonomy made its files of these labels.
 
-The formulas were verified on real files of Taskonomy; only the normals differ in origin (from depth here, from the mesh
-there). Camera frame: x right, y down, z forward; intrinsics are (fx, fy, cx, cy) in pixel indices, the first pixel's
-centre being 0. Edges and keypoints need scikit-image (the extra `labels`); the rest is NumPy alone.
+The formulas were verified on real files of Taskonomy. Only the normals have another source: depth here, the mesh there. Camera
+frame: x right, y down, z forward; intrinsics are (fx, fy, cx, cy) in pixel indices, 0 being the centre of the first pixel.
+Edges and keypoints need scikit-image (the extra `labels`); the others need NumPy alone.
 """
 
 from typing import Any
@@ -17,40 +17,39 @@ Intrinsics = tuple[float, float, float, float]
 Bool = NDArray[np.bool_]
 Real = NDArray[np.floating[Any]]
 
-_DEPTH_STEP_M = 1 / 512  # of Taskonomy's depth files
-
+_DEPTH_STEP_M = 1 / 512  # in Taskonomy's depth files
 _EDGE_SIGMA = 3.0
 _KEYPOINT_SIGMAS = np.linspace(1, 30, 10)
-_WINDOWS = (3, 5, 7)
+_WINDOW_SIZES = (3, 5, 7)
 _NO_SKIMAGE = '{} needs scikit-image; install it with: pip install -e ".[labels]"'
 
 
 def edge_texture(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Texture edges: Canny's gradient magnitude before its suppression.
+    """Texture edges: the gradient magnitude of Canny's detector before non-maximum suppression.
 
     `rgb` is uint8 (H, W, 3). Returns float32 (1, H, W), the files' 16-bit value / 65535; the outermost rows and columns
     are 0. Raises UserError for another shape or dtype, and without scikit-image.
     """
-    gray = _gray("labels.edge_texture", rgb)
+    gray = _to_gray("labels.edge_texture", rgb)
     try:
         from skimage.filters import gaussian, sobel
     except ImportError as error:
         raise UserError(_NO_SKIMAGE.format("labels.edge_texture")) from error
-    inside = gaussian(np.ones_like(gray), _EDGE_SIGMA, mode="constant")
-    edges = sobel(gaussian(gray, _EDGE_SIGMA, mode="constant") / inside)
+    weight = gaussian(np.ones_like(gray), _EDGE_SIGMA, mode="constant")  # below 1 near the border, where the filter sees less
+    edges = sobel(gaussian(gray, _EDGE_SIGMA, mode="constant") / weight)
     edges[[0, -1], :] = 0
     edges[:, [0, -1]] = 0
     return np.asarray(edges[None], np.float32)
 
 
 def keypoints2d(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Keypoint strength: SURF's response before its suppression, the largest over ten scales.
+    """Keypoint strength: the response of SURF's detector before non-maximum suppression, the largest over ten scales.
 
-    `rgb` is uint8 (H, W, 3). Returns float32 (1, H, W) >= 0, the files' 16-bit value / 65535; a flat image is not
-    quite 0, as the box filters of some scales do not cancel. Raises UserError for another shape or dtype, and
-    without scikit-image.
+    `rgb` is uint8 (H, W, 3). Returns float32 (1, H, W) >= 0, the files' 16-bit value / 65535. A flat image gives slightly more
+    than 0, because the weights of the box filters do not sum to 0 at every scale. Raises UserError for another shape or dtype,
+    and without scikit-image.
     """
-    gray = _gray("labels.keypoints2d", rgb)
+    gray = _to_gray("labels.keypoints2d", rgb)
     try:
         from skimage.feature import hessian_matrix_det
     except ImportError as error:
@@ -64,8 +63,8 @@ def keypoints2d(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
 def reshading(depth_m: Real, normal: Real, intrinsics: Intrinsics, valid: Bool) -> NDArray[np.float32]:
     """Shading by a lamp at the camera: 1.6 * 8 / (8 + r^2) * max(0, n.l), r metres from the camera, l towards it.
 
-    `depth_m` (H, W) is along z, `normal` (3, H, W) unit vectors, `valid` bool (H, W). Returns float32 (1, H, W) in
-    [0, 1] (cut at 1), 0 where invalid. Raises UserError for shapes or dtypes that do not fit together.
+    `depth_m` (H, W) is along z, `normal` (3, H, W) unit vectors, `valid` bool (H, W). Returns float32 (1, H, W), clipped to
+    [0, 1], 0 where invalid. Raises UserError for shapes or dtypes that do not fit together.
     """
     _check_geometry("labels.reshading", depth_m, intrinsics, valid)
     if normal.shape != (3, *depth_m.shape):
@@ -85,50 +84,47 @@ def reshading(depth_m: Real, normal: Real, intrinsics: Intrinsics, valid: Bool) 
 def normals_from_depth(depth_m: Real, intrinsics: Intrinsics, valid: Bool) -> tuple[NDArray[np.float32], Bool]:
     """Surface normals, pointing towards the camera, from least-squares planes of inverse depth in small windows.
 
-    On a plane, inverse depth is affine in the pixel's place. Windows of three sizes are fitted around every pixel; a
-    pixel takes the mean normal of all windows that contain it, each weighted by how well it is known (`_fit_planes`).
-    So a pixel beside an edge follows the windows on its own side, and one on a wall the large ones.
+    On a plane, inverse depth is an affine function of the pixel's position. A plane is fitted to windows of three sizes around
+    every pixel, and a pixel's normal is the mean over all windows that contain it, weighted by the certainty of each fit
+    (`_fit_planes`). Beside an edge the windows on the pixel's own side have the largest weight, on a wall the large windows.
 
-    `depth_m` (H, W) is along z, `valid` bool (H, W). Returns float32 (3, H, W) unit vectors and bool (H, W); where the
-    latter is False (invalid, not finite or not positive depth, or no window with three pixels off a line) the normal is
-    0. Raises UserError for shapes or dtypes that do not fit together.
+    `depth_m` (H, W) is along z, `valid` bool (H, W). Returns float32 (3, H, W) unit vectors and their mask, bool (H, W). The
+    mask is False and the normal 0 where `valid` is False, where depth is not finite or not positive, and where no window has
+    three valid pixels that are not on one line. Raises UserError for shapes or dtypes that do not fit together.
     """
     _check_geometry("labels.normals_from_depth", depth_m, intrinsics, valid)
     valid = valid & np.isfinite(depth_m) & (depth_m > 0)
     inverse = np.divide(1.0, depth_m, out=np.zeros(depth_m.shape), where=valid)
     total = np.zeros((3, *depth_m.shape))
-    for size in _WINDOWS:
+    for size in _WINDOW_SIZES:
         normal, weight = _fit_planes(inverse, valid, size, intrinsics)
-        nearness = 1 - np.abs(_offsets(size)) / (size // 2 + 1)  # a curved surface's plane is best at the window's centre
-        total += [_window_sum(channel * weight, nearness, nearness) for channel in normal]
+        nearness = 1 - np.abs(_offsets(size)) / (size // 2 + 1)  # on a curved surface the plane fits best at the centre
+        total += [_sum_windows(channel * weight, nearness, nearness) for channel in normal]
     length = np.sqrt((total**2).sum(0))
-    found = valid & (length > 0)
-    return np.divide(total, length, out=np.zeros_like(total), where=found).astype(np.float32), found
+    mask = valid & (length > 0)
+    return np.divide(total, length, out=np.zeros_like(total), where=mask).astype(np.float32), mask
 
 
 def _fit_planes(inverse: Real, valid: Bool, size: int, intrinsics: Intrinsics) -> tuple[Real, Real]:
     """Unit normal (3, H, W) and weight (H, W) of the plane through the size x size window around every pixel.
 
-    The weight is 0 without a plane, else the inverse variance of the plane's slopes, squared so that a window over an
-    edge all but vanishes beside one that ends there. A misfit that the rounding of depth explains counts as none.
+    The weight is 0 where there is no plane, else the inverse variance of the plane's slopes, squared so that a window across
+    an edge counts almost nothing beside a window that ends at it. Residuals no larger than the rounding of depth count as 0.
     """
     ones, d = np.ones(size), _offsets(size)
     mask = valid.astype(np.float64)
-    n = np.maximum(_window_sum(mask, ones, ones), 1)
-    # Means over the window's valid pixels, places counted from its centre; then sums of products about these means.
-    x, y, w = (
-        _window_sum(mask, d, ones) / n,
-        _window_sum(mask, ones, d) / n,
-        _window_sum(inverse, ones, ones) / n,
-    )
-    xx = _window_sum(mask, d**2, ones) - n * x**2
-    yy = _window_sum(mask, ones, d**2) - n * y**2
-    xy = _window_sum(mask, d, d) - n * x * y
-    wx = _window_sum(inverse, d, ones) - n * w * x
-    wy = _window_sum(inverse, ones, d) - n * w * y
-    ww = _window_sum(inverse**2, ones, ones) - n * w**2
+    n = np.maximum(_sum_windows(mask, ones, ones), 1)
+    # Means over the window's valid pixels of x, y (from the window's centre) and inverse depth w; then sums of products of
+    # deviations from these means.
+    x, y, w = _sum_windows(mask, d, ones) / n, _sum_windows(mask, ones, d) / n, _sum_windows(inverse, ones, ones) / n
+    xx = _sum_windows(mask, d**2, ones) - n * x**2
+    yy = _sum_windows(mask, ones, d**2) - n * y**2
+    xy = _sum_windows(mask, d, d) - n * x * y
+    wx = _sum_windows(inverse, d, ones) - n * w * x
+    wy = _sum_windows(inverse, ones, d) - n * w * y
+    ww = _sum_windows(inverse**2, ones, ones) - n * w**2
     determinant = xx * yy - xy**2
-    solvable = n * determinant > 0.5  # n times it is an integer: 0 where all pixels are on a line
+    solvable = n * determinant > 0.5  # n * determinant is an integer, and 0 where all pixels are on one line
     determinant = np.where(solvable, determinant, 1)
     slope_x, slope_y = (wx * yy - wy * xy) / determinant, (wy * xx - wx * xy) / determinant
     at_centre = w - slope_x * x - slope_y * y
@@ -140,26 +136,28 @@ def _fit_planes(inverse: Real, valid: Bool, size: int, intrinsics: Intrinsics) -
     normal = -np.stack([slope_x * fx, slope_y * fy, on_axis])
     normal /= np.where(usable, np.sqrt((normal**2).sum(0)), 1)
 
-    rounding = _DEPTH_STEP_M**2 / 12 * w**4  # its variance, in inverse depth
+    rounding = _DEPTH_STEP_M**2 / 12 * w**4  # variance of the rounding error, in inverse depth
     excess = np.maximum((ww - slope_x * wx - slope_y * wy) / np.maximum(n - 3, 1) - rounding, 0)
-    # Rounding averages out over the pixels; a misfit is one error that they share.
+    # Rounding errors of pixels are independent and average out; the residuals of a wrong plane are not, hence the factor n.
     variance = (rounding + n * excess) * (xx + yy) / determinant
     weight = np.divide(1.0, variance**2, out=np.zeros_like(variance), where=usable)
-    weight[n < 4] *= 1e-6  # three pixels fit any plane: count only where there is nothing else
+    weight[n < 4] *= 1e-6  # a plane fits any three pixels exactly: such a window counts only where there is no other
     return normal, weight
 
 
 def _offsets(size: int) -> Real:
+    """Positions along a window, from its centre."""
     return np.arange(size) - (size - 1) / 2
 
 
 def _pixel_grid(shape: tuple[int, ...]) -> tuple[Real, Real]:
+    """Column indices (W,) and row indices (H, 1)."""
     height, width = shape
     return np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)[:, None]
 
 
-def _window_sum(values: Real, across: Real, down: Real) -> Real:
-    """Sum of values * across[x] * down[y] over the window around every pixel; outside the image is 0."""
+def _sum_windows(values: Real, across: Real, down: Real) -> Real:
+    """The sum of values * across[x] * down[y] over the window around every pixel; values outside the image are 0."""
     height, width = values.shape
     radius = len(across) // 2
     padded = np.pad(values, radius)
@@ -167,12 +165,12 @@ def _window_sum(values: Real, across: Real, down: Real) -> Real:
     return np.asarray(sum(factor * summed[k : k + height] for k, factor in enumerate(down) if factor))
 
 
-def _gray(where: str, rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _to_gray(where: str, rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise UserError(
             f"{where}: got {rgb.dtype} {rgb.shape}; expected uint8 (H, W, 3); pass np.asarray(image.convert('RGB'))"
         )
-    # Pillow's own weights and rounding: another gray misses Taskonomy's files.
+    # Taskonomy's files were made from Pillow's gray; other weights or another rounding give other labels.
     return np.asarray(Image.fromarray(rgb).convert("L")) / 255
 
 

@@ -73,11 +73,11 @@ def test_plane_with_holes_and_scattered_pixels() -> None:
     rng = np.random.default_rng(0)
     valid = rng.random(SHAPE) > 0.6
     depth = np.where(valid, plane_depth(normal, 2.3), np.nan)
-    prediction, found = normals_from_depth(depth, INTRINSICS, valid)
-    assert (found <= valid).all()
-    assert found.sum() > 0.99 * valid.sum()
-    assert angle_deg(prediction, normal)[found].max() < 0.05
-    assert (prediction[:, ~found] == 0).all()
+    prediction, mask = normals_from_depth(depth, INTRINSICS, valid)
+    assert (mask <= valid).all()
+    assert mask.sum() > 0.99 * valid.sum()
+    assert angle_deg(prediction, normal)[mask].max() < 0.05
+    assert (prediction[:, ~mask] == 0).all()
 
 
 def test_support_on_a_line_is_invalid() -> None:
@@ -86,10 +86,10 @@ def test_support_on_a_line_is_invalid() -> None:
     valid[np.arange(30, 50), np.arange(40, 60)] = True  # a diagonal
     valid[20, 65] = valid[20, 66] = valid[21, 65] = True  # three pixels off a line: just enough
     normal = unit(0.1, -0.3, -1)
-    prediction, found = normals_from_depth(plane_depth(normal, 2.0), INTRINSICS, valid)
-    assert np.argwhere(found).tolist() == [[20, 65], [20, 66], [21, 65]]
-    assert angle_deg(prediction, normal)[found].max() < 0.01
-    assert (prediction[:, ~found] == 0).all()
+    prediction, mask = normals_from_depth(plane_depth(normal, 2.0), INTRINSICS, valid)
+    assert np.argwhere(mask).tolist() == [[20, 65], [20, 66], [21, 65]]
+    assert angle_deg(prediction, normal)[mask].max() < 0.01
+    assert (prediction[:, ~mask] == 0).all()
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
@@ -97,10 +97,10 @@ def test_impossible_depth_is_invalid(bad: float) -> None:
     normal = unit(0.2, 0.1, -1)
     depth = plane_depth(normal, 2.0)
     depth[12:15, 40:42] = bad
-    prediction, found = normals_from_depth(depth, INTRINSICS, np.ones(SHAPE, bool))
-    assert (~found).sum() == 6
-    assert not found[12:15, 40:42].any()
-    assert angle_deg(prediction, normal)[found].max() < 0.01
+    prediction, mask = normals_from_depth(depth, INTRINSICS, np.ones(SHAPE, bool))
+    assert (~mask).sum() == 6
+    assert not mask[12:15, 40:42].any()
+    assert angle_deg(prediction, normal)[mask].max() < 0.01
 
 
 def test_edge_of_two_planes_stays_sharp() -> None:
@@ -109,9 +109,9 @@ def test_edge_of_two_planes_stays_sharp() -> None:
     depth = np.minimum(*depths)
     on_left = depths[0] < depths[1]
     target = np.where(on_left, left[:, None, None], right[:, None, None])
-    prediction, found = normals_from_depth(depth, INTRINSICS, np.ones(SHAPE, bool))
+    prediction, mask = normals_from_depth(depth, INTRINSICS, np.ones(SHAPE, bool))
     error = angle_deg(prediction, target)
-    assert found.all()
+    assert mask.all()
     assert np.percentile(error, 99) < 0.1
     assert error.max() < 2
 
@@ -137,8 +137,8 @@ def test_three_pixels_do_not_bridge_a_step() -> None:
     errors = []
     for seed in range(20):
         valid = np.random.default_rng(seed).random(SHAPE) < 0.2
-        prediction, found = normals_from_depth(depth, INTRINSICS, valid)
-        errors.append(angle_deg(prediction, target)[found])
+        prediction, mask = normals_from_depth(depth, INTRINSICS, valid)
+        errors.append(angle_deg(prediction, target)[mask])
     assert (np.concatenate(errors) > 1).mean() < 0.004
 
 
@@ -172,9 +172,9 @@ def test_normals_do_not_change_under_transposition() -> None:
     depth = ndimage.gaussian_filter(rng.normal(0, 1, SHAPE), 3) + 2
     valid = rng.random(SHAPE) > 0.1
     fx, fy, cx, cy = INTRINSICS
-    prediction, found = normals_from_depth(depth, INTRINSICS, valid)
-    swapped, found_swapped = normals_from_depth(depth.T, (fy, fx, cy, cx), valid.T)
-    assert (found == found_swapped.T).all()
+    prediction, mask = normals_from_depth(depth, INTRINSICS, valid)
+    swapped, swapped_mask = normals_from_depth(depth.T, (fy, fx, cy, cx), valid.T)
+    assert (mask == swapped_mask.T).all()
     np.testing.assert_allclose(swapped[[1, 0, 2]].transpose(0, 2, 1), prediction, atol=1e-5)
 
 

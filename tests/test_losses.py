@@ -11,8 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mult import losses
+from mult.draw import Classes
 from mult.errors import UserError
-from mult.losses import LOSSES, cross_entropy, l1, rotate_l1, valid_images, valid_pixels
+from mult.losses import LOSSES, count_images, count_pixels, cross_entropy, l1, rotate_l1
+from mult.metrics import segmentation
+from mult.tasks import IGNORE, TASKS
 
 BATCH, CLASSES, HEIGHT, WIDTH = 3, 4, 5, 7
 SHIFTS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
@@ -187,8 +191,8 @@ def test_counts() -> None:
     valid[0, 0, 0] = True  # border alone
     valid[1, 0, 1, 2] = True
     valid[3] = True
-    assert valid_pixels(valid).item() == 4 + 1 + 12
-    assert valid_images(valid).item() == 2
+    assert count_pixels(valid).item() == 4 + 1 + 12
+    assert count_images(valid).item() == 2
 
 
 def naive_rotate_l1(output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -278,6 +282,11 @@ def test_shapes_that_would_broadcast_are_refused(name: str) -> None:
     for bad in ((output, target[..., :1], valid), (output, target, valid[:, 0]), (output, target, valid.float())):
         with pytest.raises(UserError, match=message):
             loss(*bad)
+
+
+def test_losses_metrics_and_pictures_ignore_the_same_class_id() -> None:
+    assert IGNORE == losses.IGNORE == segmentation.IGNORE == 255
+    assert {task.colours.ignore for task in TASKS.values() if isinstance(task.colours, Classes)} == {IGNORE}
 
 
 def test_names() -> None:
