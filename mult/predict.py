@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mult.data import EvalTransform
-from mult.data.batches.transforms import mirror
+from mult.data.batches.transforms import EvalTransform, mirror
+from mult.data.disk.images import to_rgb
 from mult.data.sample import Sample
 from mult.models import MulT
 from mult.models.attention_maps import AttentionMap, record_attention
@@ -26,9 +26,9 @@ Maps = dict[str, NDArray[Any]]
 
 
 class Predictor:
-    """A trained model and the size it looks at images: images are resized to it, maps back to the image's own size.
+    """A trained model and the size of its images: images are resized to it, maps back to the image's own size.
 
-    tta "flip" averages the raw outputs (of classes the logits) for the image and, mirrored back, for its mirror image.
+    tta "flip": the raw outputs (of classes the logits) are averaged with those of the mirror image, mirrored back.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class Predictor:
     def batch(self, images: Sequence[Image.Image]) -> Iterator[Maps]:
         """The maps of each image, of any mode and size, from one pass through the network.
 
-        Images become maps at their own size one at a time, as they are asked for: a batch of photographs does not fill the
-        memory with maps.
+        Outputs become maps at an image's own size when its turn comes, so that the maps of a batch of photographs are not in
+        memory at once.
         """
         outputs = self._outputs(torch.stack([self._resized(image) for image in images]).to(self.device))
         for index, image in enumerate(images):
@@ -74,8 +74,8 @@ class Predictor:
         return maps
 
     def _resized(self, image: Image.Image) -> Tensor:
-        """An image as the network takes it, (3, *image_size) in [0, 1]."""
-        pixels = np.array(as_rgb(image), np.float32) / 255
+        """An image at the network's size, (3, *image_size) in [0, 1]."""
+        pixels = np.array(to_rgb(image), np.float32) / 255
         view = torch.from_numpy(pixels).permute(2, 0, 1)
         sample: Sample = {"image": view, "targets": {}, "valid": {}, "id": "", "derived": ()}
         return self.transform(sample)["image"]
@@ -87,10 +87,3 @@ class Predictor:
             mirrored = self.model(images.flip(-1))
             outputs = {task: (output + mirror(task, mirrored[task])) / 2 for task, output in outputs.items()}
         return outputs
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode in RGB; 16-bit gray is scaled, where Pillow's `convert` alone would cut it at 255."""
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-    return image.convert("RGB")

@@ -2,15 +2,16 @@
 
     base: ../rooms6.yaml            # relative to the suite's file
     seeds: [0, 1, 2]
-    members: {shared: [], independent: [model.attention=independent]}       # name -> overrides; the first is compared with
-    evaluate: {test: {split: test}, blurred: {split: test, blur: "1,2,4"}}  # name -> what eval.py is told
+    members: {shared: [], independent: [model.attention=independent]}       # name -> overrides; the first is the reference
+    evaluate: {test: {split: test}, blurred: {split: test, blur: "1,2,4"}}  # name -> options of eval.py
 
-Optional: `baselines`, the members that are single-task runs, which gives the others delta_m against those of the same seed;
-an evaluation's `config` (a YAML of a data section, relative to the suite's file), `corrupt`, and `members`, the only ones it
-is for. `{name}` in an override is the folder of that member's run of the same seed, for run.init.
+Optional: `baselines`, the members that are single-task runs: the others get delta_m against those of the same seed; an
+evaluation's `config` (a YAML of a data section, relative to the suite's file), `corrupt`, and `members`, the only ones it is
+for. `{name}` in an override is the folder of that member's run of the same seed, for run.init.
 
-Each step is a process of its own, so a member that fails leaves the others standing; the tables say which is missing and
-why. What is done is not done again: a run of the same config at its last step, an evaluation of it that was told the same.
+Each step is a process of its own, so that a member that fails does not stop the others; the tables say which is missing and
+why. A second call repeats neither a run of the same config that reached its last step, nor an evaluation of that step with
+the same options.
 """
 
 from __future__ import annotations
@@ -24,20 +25,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mult.config import load_config, schema
-from mult.data.batches.corruptions import parse
+from mult.data.batches.corruptions import parse_corruptions
 from mult.errors import UserError
 from mult.evaluation import compare
-from mult.evaluation.results import Evaluated, load
-from mult.evaluation.tables import as_csv, as_markdown, as_text, overview
+from mult.evaluation.results import SavedEvaluation, read_evaluation
+from mult.evaluation.tables import (
+    format_comparison,
+    format_comparison_as_csv,
+    format_comparison_as_markdown,
+    format_overview,
+)
 from mult.files import read_json, write_json, write_text
 
-TAIL = 4096
-"""Bytes of what a script said that are kept, for the last line of one that failed."""
+TAIL_BYTES = 4096
+"""The end of a script's stderr that is kept, for the last line of one that failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """What eval.py is told."""
+class EvaluationPlan:
+    """The options of eval.py for one evaluation, and the members it is for, None being all."""
 
     split: str = "test"
     config: str | None = None
@@ -46,8 +52,8 @@ class Evaluate:
     members: list[str] | None = None
 
     def stems(self, name: str) -> list[str]:
-        """The names of the evaluations, one a corruption."""
-        return [name + corruption.suffix for corruption in parse(self.blur, self.corrupt)]
+        """The names of the files, one a corruption."""
+        return [name + corruption.suffix for corruption in parse_corruptions(self.blur, self.corrupt)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,24 +64,28 @@ class Suite:
     seeds: list[int] = field(default_factory=lambda: [0])
     members: dict[str, list[str]]
     baselines: list[str] = field(default_factory=list)
-    evaluate: dict[str, Evaluate] = field(default_factory=lambda: {"test": Evaluate()})
+    evaluate: dict[str, EvaluationPlan] = field(default_factory=lambda: {"test": EvaluationPlan()})
+
+
+Missing = dict[tuple[str, str, int], str]
+"""{(evaluation, member, seed): why it is missing}."""
 
 
 def read_suite(path: Path) -> Suite:
     """Raises UserError where there is no such file and for what is wrong in it."""
     if not path.is_file():
         raise UserError(f"suite: got {path}; expected a YAML file; see configs/suites/")
-    suite = schema.read(Suite, schema.parse_yaml(path.read_text(encoding="utf-8"), str(path)), str(path))
+    suite = schema.read(Suite, schema.read_yaml(path), str(path))
     assert isinstance(suite, Suite)
     if not suite.members or not suite.seeds or len(set(suite.seeds)) < len(suite.seeds):
         raise UserError(
             f"{path}: got {len(suite.members)} members and the seeds {suite.seeds}; expected at least one of each, none twice"
         )
-    named = {"baselines": suite.baselines}
-    for name, asked in suite.evaluate.items():
-        parse(asked.blur, asked.corrupt)
-        named[f"evaluate.{name}.members"] = asked.members or []
-    for key, members in named.items():
+    mentions = {"baselines": suite.baselines}
+    for name, plan in suite.evaluate.items():
+        parse_corruptions(plan.blur, plan.corrupt)
+        mentions[f"evaluate.{name}.members"] = plan.members or []
+    for key, members in mentions.items():
         for member in members:
             if member not in suite.members:
                 raise UserError(
@@ -83,7 +93,8 @@ def read_suite(path: Path) -> Suite:
                 )
     folders = {name: Path(name) for name in suite.members}
     configs = {
-        name: load_config(path.parent / suite.base, _told(overrides, folders)) for name, overrides in suite.members.items()
+        name: load_config(path.parent / suite.base, _fill_in_folders(overrides, folders))
+        for name, overrides in suite.members.items()
     }
     singles = {task for name in suite.baselines for task in configs[name].tasks}
     for member, config in configs.items():
@@ -99,124 +110,142 @@ def read_suite(path: Path) -> Suite:
 
 
 def run_suite(path: Path, scripts: Path, output: Path, extra: Sequence[str] = ()) -> tuple[str, int]:
-    """Train and evaluate what is not done; returns the tables, which are in `output`/<suite's name>/ as well, and how many of
-    the evaluations (each of a member and a seed) are missing.
+    """Train and evaluate what is not done yet and write the tables to `output`/<suite's name>/.
 
-    scripts: where train.py, eval.py and report.py are. extra: overrides of every member. Raises KeyboardInterrupt on Ctrl-C
-    and on SIGTERM, once the script that runs has ended as it does.
+    Returns the tables as text, and how many of the evaluations (each of a member and a seed) are missing. scripts: the folder
+    of train.py, eval.py and report.py. extra: overrides of every member. Raises KeyboardInterrupt on Ctrl-C and on SIGTERM,
+    once the script that runs has ended.
     """
     suite, folder = read_suite(path), output / path.stem
-    missing: dict[tuple[str, str, int], str] = {}  # (evaluation, member, seed): why
+    missing: Missing = {}
     for seed in suite.seeds:
         runs = {member: folder / f"{member}-{seed}" for member in suite.members}
         for member, overrides in suite.members.items():
-            told = [*_told(overrides, runs), *extra, f"run.name={member}-{seed}", f"run.output={folder}", f"run.seed={seed}"]
-            untrained = _train(path.parent / suite.base, told, runs[member], scripts)
-            for name, asked in suite.evaluate.items():
-                if member in (asked.members or suite.members):
-                    why = untrained or _evaluate(asked, name, path.parent, runs[member], scripts)
+            own = [f"run.name={member}-{seed}", f"run.output={folder}", f"run.seed={seed}"]
+            all_overrides = [*_fill_in_folders(overrides, runs), *extra, *own]
+            untrained = _train(path.parent / suite.base, all_overrides, runs[member], scripts)
+            for name, plan in suite.evaluate.items():
+                if member in (plan.members or suite.members):
+                    why = untrained or _evaluate(plan, name, path.parent, runs[member], scripts)
                     missing |= {(name, member, seed): why} if why else {}
-    texts, tables, comparisons = [], [], {}
-    for name, asked in suite.evaluate.items():
-        for stem in asked.stems(name):
-            rows = [_row(suite, folder, name, stem, member, missing) for member in asked.members or suite.members]
-            if any(row.evaluations for row in rows):
-                comparison = comparisons[stem] = compare.compare(rows)
-                texts.append(f"{stem}: {as_text(comparison)}")
-                tables.append(f"## {stem}\n\n{as_markdown(comparison)}")
-                write_text(folder / f"{stem}.csv", as_csv(comparison))
-            else:
-                said = "; ".join(f"{row.name}: {row.missing}" for row in rows)
-                texts.append(f"{stem}: missing: {said}")
-                tables.append(f"## {stem}\n\nMissing: {said}\n")
     title = " with ".join(filter(None, [path.stem, " ".join(extra)]))
-    of_all = [overview(comparisons)] if len(comparisons) > 1 else []
-    write_text(folder / "results.md", "\n".join([f"# {title}\n", *of_all, *tables]))
-    trained = [folder / f"{member}-{suite.seeds[0]}" for member in suite.members]
-    if shown := [str(run) for run in trained if (run / "eval").is_dir()]:
-        stems = [stem for name, asked in suite.evaluate.items() for stem in asked.stems(name)]
-        singles = [str(one.path) for stem in stems for ones in _baselines(suite, folder, stem, suite.seeds[:1]) for one in ones]
-        more = ["--baseline", *singles] if singles else []
-        if missing:
-            reasons = dict.fromkeys(f"{member}, seed {seed}: {why}" for (_, member, seed), why in missing.items())
-            more += ["--note", f"Missing: {'; '.join(reasons)}"]
-        _call(scripts / "report.py", *shown, "--images", "0", "--out", str(folder / "report.html"), *more)
+    texts = _write_tables(suite, folder, title, missing)
+    _write_report(suite, folder, scripts, missing)
     texts.append(f"tables: {folder}/results.md; curves of the first seed: {folder}/report.html")
     return "\n\n".join(texts), len(missing)
 
 
-def _row(
-    suite: Suite, folder: Path, name: str, stem: str, member: str, missing: Mapping[tuple[str, str, int], str]
-) -> compare.Row:
+def _write_tables(suite: Suite, folder: Path, title: str, missing: Missing) -> list[str]:
+    """Write results.md and a CSV an evaluation; returns the tables for a terminal."""
+    texts, tables, comparisons = [], [], {}
+    for name, plan in suite.evaluate.items():
+        for stem in plan.stems(name):
+            rows = [_build_row(suite, folder, name, stem, member, missing) for member in plan.members or suite.members]
+            if any(row.evaluations for row in rows):
+                comparison = comparisons[stem] = compare.compare(rows)
+                texts.append(f"{stem}: {format_comparison(comparison)}")
+                tables.append(f"## {stem}\n\n{format_comparison_as_markdown(comparison)}")
+                write_text(folder / f"{stem}.csv", format_comparison_as_csv(comparison))
+            else:
+                reasons = "; ".join(f"{row.name}: {row.missing}" for row in rows)
+                texts.append(f"{stem}: missing: {reasons}")
+                tables.append(f"## {stem}\n\nMissing: {reasons}\n")
+    overview = [format_overview(comparisons)] if len(comparisons) > 1 else []
+    write_text(folder / "results.md", "\n".join([f"# {title}\n", *overview, *tables]))
+    return texts
+
+
+def _write_report(suite: Suite, folder: Path, scripts: Path, missing: Missing) -> None:
+    """Write the page of the first seed's runs, if any was evaluated."""
+    first_runs = [folder / f"{member}-{suite.seeds[0]}" for member in suite.members]
+    runs = [str(run) for run in first_runs if (run / "eval").is_dir()]
+    if not runs:
+        return
+    stems = [stem for name, plan in suite.evaluate.items() for stem in plan.stems(name)]
+    of_stems = [_read_baselines(suite, folder, stem, suite.seeds[:1]) for stem in stems]
+    singles = [str(single.path) for of_seeds in of_stems for of_seed in of_seeds for single in of_seed]
+    options = ["--baseline", *singles] if singles else []
+    if missing:
+        reasons = dict.fromkeys(f"{member}, seed {seed}: {why}" for (_, member, seed), why in missing.items())
+        options += ["--note", f"Missing: {'; '.join(reasons)}"]
+    _call(scripts / "report.py", *runs, "--images", "0", "--out", str(folder / "report.html"), *options)
+
+
+def _build_row(suite: Suite, folder: Path, name: str, stem: str, member: str, missing: Missing) -> compare.Row:
     reasons = {seed: missing.get((name, member, seed)) for seed in suite.seeds}
-    whole = [seed for seed, why in reasons.items() if why is None]
+    seeds = [seed for seed, why in reasons.items() if why is None]
     return compare.Row(
         member,
-        [load(folder / f"{member}-{seed}", stem) for seed in whole],
+        [read_evaluation(_path(folder, member, seed, stem)) for seed in seeds],
         "; ".join(f"seed {seed}: {why}" for seed, why in reasons.items() if why),
-        () if member in suite.baselines else _baselines(suite, folder, stem, whole),
+        () if member in suite.baselines else _read_baselines(suite, folder, stem, seeds),
     )
 
 
-def _told(overrides: Sequence[str], runs: Mapping[str, Path]) -> list[str]:
-    """Overrides with the members' folders in place of their names; YAML has braces as well, which stay."""
-    told = list(overrides)
+def _path(folder: Path, member: str, seed: int, stem: str) -> Path:
+    return folder / f"{member}-{seed}" / "eval" / f"{stem}.json"
+
+
+def _fill_in_folders(overrides: Sequence[str], runs: Mapping[str, Path]) -> list[str]:
+    """Overrides with the members' folders in place of {name}; YAML's own braces stay."""
+    filled = list(overrides)
     for member, run in runs.items():
-        told = [override.replace(f"{{{member}}}", str(run)) for override in told]
-    return told
+        filled = [override.replace(f"{{{member}}}", str(run)) for override in filled]
+    return filled
 
 
-def _baselines(suite: Suite, folder: Path, stem: str, seeds: Sequence[int]) -> Sequence[Sequence[Evaluated]]:
-    """For each seed the single-task evaluations; nothing where one is missing, for the rows say which."""
-    of_seeds = [[folder / f"{member}-{seed}" / "eval" / f"{stem}.json" for member in suite.baselines] for seed in seeds]
+def _read_baselines(suite: Suite, folder: Path, stem: str, seeds: Sequence[int]) -> Sequence[Sequence[SavedEvaluation]]:
+    """For each seed the single-task evaluations; none at all where one is missing, which the rows report."""
+    of_seeds = [[_path(folder, member, seed, stem) for member in suite.baselines] for seed in seeds]
     if not suite.baselines or not all(path.exists() for paths in of_seeds for path in paths):
         return ()
-    return [[load(path) for path in paths] for paths in of_seeds]
+    return [[read_evaluation(path) for path in paths] for paths in of_seeds]
 
 
 def _train(base: Path, overrides: Sequence[str], run: Path, scripts: Path) -> str | None:
-    """Why there is no finished run; None if there is."""
+    """Train a run to its last step, or go on with it; returns why it is not finished, None if it is."""
     try:
         config = load_config(base, overrides)
         is_begun = (run / "config.yaml").exists()
-        if is_begun and load_config(run / "config.yaml") == config and _step(run) == config.optim.steps:
+        if is_begun and load_config(run / "config.yaml") == config and _last_step(run) == config.optim.steps:
             return None
     except UserError as error:
         return str(error)
     why = _call(scripts / "train.py", "--config", str(base), *overrides, *(["--resume"] if is_begun else []))
-    if why is None and _step(run) != config.optim.steps:
-        return f"train.py stopped at step {_step(run)} of {config.optim.steps}"
+    if why is None and _last_step(run) != config.optim.steps:
+        return f"train.py stopped at step {_last_step(run)} of {config.optim.steps}"
     return why
 
 
-def _step(run: Path) -> int:
+def _last_step(run: Path) -> int:
+    """The step of a run's newest checkpoint, 0 without one."""
     last = run / "checkpoints" / "last"
     return int(os.readlink(last)) if last.is_symlink() else 0
 
 
-def _evaluate(asked: Evaluate, name: str, beside: Path, run: Path, scripts: Path) -> str | None:
-    """Why there is no evaluation of the run as it is; None if there is."""
+def _evaluate(plan: EvaluationPlan, name: str, folder: Path, run: Path, scripts: Path) -> str | None:
+    """Evaluate a run as it is now; returns why there is no such evaluation, None if there is. folder: of the suite's file."""
     out, record = run / "eval" / f"{name}.json", run / "evaluated" / f"{name}.json"
     options: dict[str, str | None] = {
-        "--split": asked.split,
-        "--config": None if asked.config is None else str(beside / asked.config),
-        "--blur": asked.blur,
-        "--corrupt": asked.corrupt,
+        "--split": plan.split,
+        "--config": None if plan.config is None else str(folder / plan.config),
+        "--blur": plan.blur,
+        "--corrupt": plan.corrupt,
     }
-    told = [part for option, value in options.items() if value is not None for part in (option, value)]
-    data = None if asked.config is None else (beside / asked.config).read_text()
-    done = {"step": _step(run), "told": told, "data": data}
-    files = [out.with_name(f"{stem}.json") for stem in asked.stems(name)]
+    arguments = [part for option, value in options.items() if value is not None for part in (option, value)]
+    data = None if plan.config is None else (folder / plan.config).read_text()
+    done = {"step": _last_step(run), "told": arguments, "data": data}  # the keys are those of existing suites
+    files = [out.with_name(f"{stem}.json") for stem in plan.stems(name)]
     if record.exists() and read_json(record) == done and all(file.exists() for file in files):
         return None
-    why = _call(scripts / "eval.py", "--ckpt", str(run), "--out", str(out), *told)
+    why = _call(scripts / "eval.py", "--ckpt", str(run), "--out", str(out), *arguments)
     if why is None:
         write_json(record, done)
     return why
 
 
 def _call(script: Path, *arguments: str) -> str | None:
-    """Run a script, what it says being seen; the last line of that if it fails."""
+    """Run a script and pass its stderr on; returns the last line of it if the script fails, else None."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -226,12 +255,12 @@ def _call(script: Path, *arguments: str) -> str | None:
         with subprocess.Popen([sys.executable, str(script), *arguments], stderr=subprocess.PIPE) as child:
             assert child.stderr is not None
             try:
-                while said := os.read(child.stderr.fileno(), TAIL):
-                    sys.stderr.buffer.write(said)
+                while part := os.read(child.stderr.fileno(), TAIL_BYTES):
+                    sys.stderr.buffer.write(part)
                     sys.stderr.flush()
-                    tail = (tail + said)[-TAIL:]
+                    tail = (tail + part)[-TAIL_BYTES:]
             except KeyboardInterrupt:
-                child.send_signal(signal.SIGTERM)  # a terminal's Ctrl-C has reached it already, a scheduler's signal has not
+                child.send_signal(signal.SIGTERM)  # Ctrl-C in a terminal reaches the child too, a scheduler's signal does not
                 child.communicate()
                 raise
     finally:

@@ -4,8 +4,8 @@ Writes, for every image, at the image's own size:
   --format npz        <relative path>.npz with all maps in physical units, and <relative path>_<task>.png, a picture of each;
   --format taskonomy  <task>/<relative path>_domain_<task>.png, the map in Taskonomy's encoding; a `_domain_rgb` at the end of
                       the image's name is dropped first, so that the rgb folder of a tree gives a tree of the same layout.
-With --attention also <relative path>_attention_<task>.png: what chosen points of the image look at, at each decoder stage,
-through the task's query and key; with shared attention there is one, the reference's, which serves all tasks.
+With --attention also <relative path>_attention_<task>.png: what the points of --at attend to, at each decoder stage, through
+the task's query and key; with shared attention there is one such file, of the reference, whose maps all tasks share.
 """
 
 from __future__ import annotations
@@ -20,53 +20,54 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from mult.cli import exit_on_user_error
 from mult.data.disk.encodings import CLASSES, ENCODINGS, encode_prediction
-from mult.data.disk.images import UNREADABLE
-from mult.draw import Look, attention_page, picture
-from mult.draw.layout import join
+from mult.data.disk.images import read_photograph
+from mult.data.sample import BadFileError
+from mult.draw import TokenAttention, draw_attention_page, draw_map
+from mult.draw.layout import join_pictures
 from mult.errors import UserError
 from mult.files import write_file
-from mult.predict import Averaging, Maps, Predictor, as_rgb
+from mult.predict import Averaging, Maps, Predictor
 from mult.runtime import distributed
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 
 
 def find_images(inputs: list[str], rename: Callable[[Path], Path]) -> dict[Path, Path]:
-    """{name of the results: file} of every image given, or found under a folder given."""
-    found = []
+    """{name of the results: file} of every image given, or in a folder given."""
+    pairs = []
     for name in inputs:
         path = Path(name)
         if path.is_dir():
             files = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS)
-            found += [(rename(file.relative_to(path).with_suffix("")), file) for file in files]
+            pairs += [(rename(file.relative_to(path).with_suffix("")), file) for file in files]
         elif path.exists():
-            found.append((rename(Path(path.stem)), path))
+            pairs.append((rename(Path(path.stem)), path))
         else:
             raise UserError(f"image: got {name}; expected an image or a folder of images; no such file")
-    twice = sorted(str(name) for name, times in Counter(name for name, _ in found).items() if times > 1)
-    if twice:
-        raise UserError(f"images: got {twice[0]} more than once; expected names that differ; predict them in separate calls")
-    if not found:
-        known = ", ".join(sorted(ENDINGS))
-        raise UserError(f"images: got none in {', '.join(inputs)}; expected files ending in {known}; check the folder")
-    return dict(found)
+    repeated = sorted(str(name) for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+    if repeated:
+        raise UserError(f"images: got {repeated[0]} more than once; expected names that differ; predict them in separate calls")
+    if not pairs:
+        endings = ", ".join(sorted(ENDINGS))
+        raise UserError(f"images: got none in {', '.join(inputs)}; expected files ending in {endings}; check the folder")
+    return dict(pairs)
 
 
-def read(images: Mapping[Path, Path], failed: list[str]) -> Iterator[tuple[Path, Image.Image]]:
-    """(name, image turned as viewers show it) of those that can be read; adds the others, with the reason, to `failed`."""
+def read_images(images: Mapping[Path, Path], failures: list[str]) -> Iterator[tuple[Path, Image.Image]]:
+    """(name, image in RGB, upright) of those that can be read; adds why not to `failures` for the others."""
     for name, file in images.items():
         try:
-            with Image.open(file) as image:
-                upright = ImageOps.exif_transpose(image)  # loads it
-        except UNREADABLE as error:
-            failed.append(f"{file} ({error})")
+            image = read_photograph(file)
+        except BadFileError as error:
+            failures.append(str(error))
             continue
-        yield name, upright
+        yield name, image
 
 
 def predict(
@@ -79,7 +80,7 @@ def predict(
 
 
 class Arrays:
-    """<name>_<task>.png and then <name>.npz: an .npz says that the pictures are there too."""
+    """Writes <name>_<task>.png and then <name>.npz, so that the pictures are complete where there is an .npz."""
 
     CONTENT = "maps and pictures"
 
@@ -91,10 +92,9 @@ class Arrays:
         return name
 
     def write(self, name: Path, image: Image.Image, maps: Maps) -> None:
-        stem = self.out / name
-        shown = np.asarray(as_rgb(image), np.float32).transpose(2, 0, 1) / 255
+        stem, photo = self.out / name, to_array(image)
         for task, values in maps.items():
-            drawn = picture(self.predictor.tasks[task], values, shown, self.predictor.classes.get(task))
+            drawn = draw_map(self.predictor.tasks[task], values, photo, self.predictor.classes.get(task))
             write_file(stem.with_name(f"{stem.name}_{task}.png"), partial(drawn.save, format="PNG"))
         arrays: dict[str, Any] = dict(maps)
         write_file(stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **arrays))
@@ -104,7 +104,7 @@ class Arrays:
 
 
 class TaskonomyFiles:
-    """<task>/<name>_domain_<task>.png in Taskonomy's encodings; counts the values that these cannot hold."""
+    """Writes <task>/<name>_domain_<task>.png in Taskonomy's encodings; counts the values that these cannot hold."""
 
     CONTENT = "maps in Taskonomy's encodings"
 
@@ -124,8 +124,8 @@ class TaskonomyFiles:
         return name.with_name(name.name.removesuffix("_domain_rgb") or name.name)
 
     def write(self, name: Path, image: Image.Image, maps: Maps) -> None:
-        coded = {task: encode_prediction(task, maps[task]) for task in self.tasks}
-        for task, (pixels, clipped) in coded.items():
+        encoded = {task: encode_prediction(task, maps[task]) for task in self.tasks}
+        for task, (pixels, clipped) in encoded.items():
             self.values[task] += maps[task].size
             self.clipped[task] += clipped
             path = self.out / task / name.with_name(ENCODINGS[task].file_name(name.name))
@@ -134,8 +134,8 @@ class TaskonomyFiles:
     def notes(self) -> list[str]:
         notes = [f"{task}: not written, {reason}" for task, reason in self.absent.items()]
         for task, clipped in (+self.clipped).items():
-            held = "{:.4g} to {:.6g}".format(*ENCODINGS[task].limits or ())
-            notes.append(f"{task}: {clipped} of {self.values[task]} values clipped to what the files hold, {held}")
+            limits = "{:.4g} to {:.6g}".format(*ENCODINGS[task].limits or ())
+            notes.append(f"{task}: {clipped} of {self.values[task]} values clipped to what the files hold, {limits}")
         return notes
 
 
@@ -160,13 +160,18 @@ def parse_points(text: str) -> list[tuple[float, float]]:
 
 def parse_heads(text: str, predictor: Predictor) -> list[int]:
     """I[,I...] -> heads, each of which some stage has."""
-    most = max(stage.blocks[1].heads for stage in predictor.model.decoder.stages)
+    number = max(stage.blocks[1].heads for stage in predictor.model.decoder.stages)
     heads = text.split(",")
-    if not all(head.isdecimal() and int(head) < most for head in heads):
+    if not all(head.isdecimal() and int(head) < number for head in heads):
         raise UserError(
-            f"--heads: got {text!r}; expected numbers from 0 to {most - 1}, as the widest stage has; write e.g. 0,1"
+            f"--heads: got {text!r}; expected numbers from 0 to {number - 1}, as the widest stage has; write e.g. 0,1"
         )
     return [int(head) for head in heads]
+
+
+def to_array(image: Image.Image) -> NDArray[np.float32]:
+    """An RGB image -> (3, H, W) in [0, 1]."""
+    return np.asarray(image, np.float32).transpose(2, 0, 1) / 255
 
 
 def draw_attention(
@@ -174,21 +179,24 @@ def draw_attention(
 ) -> dict[str, Image.Image]:
     """{task whose query and key made the maps: page with every point}."""
     height, width = predictor.transform.size
-    looks: dict[str, list[list[Look]]] = {}
-    for one in predictor.attention(image):
-        covered = (height / one.stride, width / one.stride)
-        of_points = looks.setdefault(one.owner, [[] for _ in points])
+    stages_of: dict[str, list[list[TokenAttention]]] = {}
+    for attention in predictor.attention(image):
+        stride = attention.stride
+        covered = (height / stride, width / stride)
+        of_points = stages_of.setdefault(attention.owner, [[] for _ in points])
         for (x, y), stages in zip(points, of_points, strict=True):
-            place = [min(int(at * n), last - 1) for at, n, last in zip((y, x), covered, one.windows.size, strict=True)]
-            weights, seen = one.of(place[0], place[1])
-            stages.append(Look(one.stride, weights.cpu().numpy(), seen.cpu().numpy(), (place[0], place[1]), covered))
-    shown = np.asarray(as_rgb(image), np.float32).transpose(2, 0, 1) / 255
-    pages = {}
-    for owner, of_points in looks.items():
-        serves = f"{owner.replace('_', ' ')}'s query and key" + (", for all tasks" if len(looks) == 1 else "")
-        titles = [f"What the point at {x:g}, {y:g} attends to: {serves}" for x, y in points]
-        drawn = [attention_page(shown, title, stages, heads) for title, stages in zip(titles, of_points, strict=True)]
-        pages[owner] = join(drawn, 1)
+            row, column = (
+                min(int(at * tokens), size - 1)
+                for at, tokens, size in zip((y, x), covered, attention.windows.size, strict=True)
+            )
+            weights, visible = attention.of(row, column)
+            stages.append(TokenAttention(stride, weights.cpu().numpy(), visible.cpu().numpy(), (row, column), covered))
+    photo, pages = to_array(image), {}
+    for owner, of_points in stages_of.items():
+        source = f"{owner.replace('_', ' ')}'s query and key" + (", for all tasks" if len(stages_of) == 1 else "")
+        titles = [f"What the point at {x:g}, {y:g} attends to: {source}" for x, y in points]
+        drawn = [draw_attention_page(photo, title, stages, heads) for title, stages in zip(titles, of_points, strict=True)]
+        pages[owner] = join_pictures(drawn, 1)
     return pages
 
 
@@ -212,17 +220,17 @@ def main() -> None:
         images = find_images(arguments.images, form.rename)
         predictor = Predictor.from_checkpoint(arguments.ckpt, distributed.pick_device("auto"), arguments.tta)
         heads = parse_heads(arguments.heads, predictor) if arguments.heads else None
-        files, failed = form(predictor, out), list[str]()
-        predicted = predict(predictor, read(images, failed), arguments.batch_size)
+        files, failures = form(predictor, out), list[str]()
+        predicted = predict(predictor, read_images(images, failures), arguments.batch_size)
         for name, image, maps in tqdm(predicted, total=len(images), desc="predict", unit="image"):
             files.write(name, image, maps)
             for owner, page in draw_attention(predictor, image, points, heads).items() if arguments.attention else ():
                 path = (out / name).with_name(f"{name.name}_attention_{owner}.png")
                 write_file(path, partial(page.save, format="PNG"))
-        done = f"{len(images) - len(failed)} of {len(images)} images predicted; {form.CONTENT}: {out}/"
+        done = f"{len(images) - len(failures)} of {len(images)} images predicted; {form.CONTENT}: {out}/"
         print(done, *files.notes(), sep="\n")
-        if failed:
-            print("error: not readable as images:", *failed, sep="\n  ", file=sys.stderr)
+        if failures:
+            print("error: not readable as images:", *failures, sep="\n  ", file=sys.stderr)
             sys.exit(2)
 
 

@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 from mult import TASKS, Predictor
-from mult.data import EvalTransform, Taskonomy
-from mult.draw import Look, attention_page
-from mult.evaluation import evaluate
+from mult.data import Taskonomy
+from mult.data.batches.transforms import EvalTransform
+from mult.draw import TokenAttention, draw_attention_page
+from mult.evaluation.evaluate import predict_samples
 from mult.models import MulT
 from mult.runs.checkpoint import load_checkpoint
 
@@ -64,7 +65,7 @@ def test_sixteen_bit_gray_is_not_cut_at_255(predictor: Predictor) -> None:
 
 
 def test_values_are_the_decoded_outputs_at_the_image_s_size(predictor: Predictor) -> None:
-    """data.md's and Task Grouping's numbers, written out again."""
+    """The constants of Task Grouping's code, written out again."""
     image = picture()
     pixels = torch.from_numpy(np.asarray(image).astype(np.float32) / 255).permute(2, 0, 1)[None]
     with torch.no_grad():
@@ -118,10 +119,10 @@ def test_flip_averaging_cannot_tell_left_from_right(predictor: Predictor) -> Non
 
 def test_predictions_are_the_evaluation_s(predictor: Predictor, tree_root: Path) -> None:
     view = Taskonomy(tree_root, split="val")[1]
-    (shown,) = evaluate.predictions(predictor.model, [view], EvalTransform((48, 40)), torch.device("cpu"))
+    (sample,) = predict_samples(predictor.model, [view], EvalTransform((48, 40)), torch.device("cpu"))
     image = Image.fromarray((view["image"].permute(1, 2, 0) * 255).round().byte().numpy())
     for task, values in predictor(image).items():
-        np.testing.assert_allclose(values, shown["predictions"][task], atol=1e-6)
+        np.testing.assert_allclose(values, sample["predictions"][task], atol=1e-6)
 
 
 def test_a_checkpoint_brings_its_config_and_classes(trained: Path) -> None:
@@ -200,7 +201,7 @@ def test_images_of_one_name_are_refused(script: Script, trained: Path, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_to_predict_is_said(script: Script, trained: Path, tmp_path: Path) -> None:
+def test_nothing_to_predict_is_an_error(script: Script, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     ended = script("predict", "--ckpt", trained, tmp_path / "empty", "--out", tmp_path / "out")
     assert (ended.status, ended.err.count("error:")) == (2, 1)
@@ -235,19 +236,19 @@ def test_taskonomy_s_files_are_read_back_as_the_maps(
             assert (stored["segment_semantic"] != maps["segment_semantic"]).mean() < 1e-3
             assert (1 - (stored["normal"] * maps["normal"]).sum(0)).max() < 1e-4
             for task, step in steps.items():
-                held = maps[task].clip(*ranges.get(task, (0, 1)))
-                np.testing.assert_allclose(stored[task], held, atol=0.51 * step, err_msg=task)
-                clipped[task] += int((held != maps[task]).sum())
-                total[task] += held.size
+                expected = maps[task].clip(*ranges.get(task, (0, 1)))
+                np.testing.assert_allclose(stored[task], expected, atol=0.51 * step, err_msg=task)
+                clipped[task] += int((expected != maps[task]).sum())
+                total[task] += expected.size
     assert sum(clipped.values()) > 0
     for task, count in clipped.items():
-        said = re.search(rf"{task}: (\d+) of (\d+) values clipped to what the files hold, ", ended.out)
-        assert (said is not None) == (count > 0)
-        assert said is None or (abs(int(said[1]) - count) <= 2 and int(said[2]) == total[task])
+        note = re.search(rf"{task}: (\d+) of (\d+) values clipped to what the files hold, ", ended.out)
+        assert (note is not None) == (count > 0)
+        assert note is None or (abs(int(note[1]) - count) <= 2 and int(note[2]) == total[task])
     assert not list(out.rglob("*.npz"))
 
 
-def test_classes_that_are_not_taskonomy_s_are_left_out_and_said(script: Script, trained: Path, tmp_path: Path) -> None:
+def test_classes_that_are_not_taskonomy_s_are_left_out_with_a_note(script: Script, trained: Path, tmp_path: Path) -> None:
     checkpoint, photo = tmp_path / "checkpoint", tmp_path / "photo.png"
     shutil.copytree(trained / "checkpoints" / "best", checkpoint)
     arguments = json.loads((checkpoint / "config.json").read_text())
@@ -272,7 +273,7 @@ def test_classes_that_are_not_taskonomy_s_are_left_out_and_said(script: Script, 
     assert not (tmp_path / "none").exists()
 
 
-def test_attention_is_drawn_for_the_points_and_heads_asked_for(
+def test_attention_is_drawn_for_the_points_and_heads_of_the_options(
     script: Script, trained: Path, predictor: Predictor, tmp_path: Path
 ) -> None:
     (tmp_path / "in" / "deep").mkdir(parents=True)
@@ -283,16 +284,16 @@ def test_attention_is_drawn_for_the_points_and_heads_asked_for(
     assert [path.name for path in (tmp_path / "out" / "deep").glob("*attention*")] == ["x_attention_normal.png"]
     pages = []
     for x, y in ((0.2, 1.0), (0.9, 0.4)):
-        looks = []
-        for one in predictor.attention(picture()):
-            (height, width), stride = one.windows.size, one.stride
+        stages = []
+        for attention in predictor.attention(picture()):
+            (height, width), stride = attention.windows.size, attention.stride
             place = min(int(y * 48 / stride), height - 1), min(int(x * 40 / stride), width - 1)
-            weights, seen = one.of(*place)
+            weights, visible = attention.of(*place)
             np.testing.assert_allclose(weights.sum((1, 2)).numpy(), 1, atol=1e-5)
-            looks.append(Look(stride, weights.numpy(), seen.numpy(), place, (48 / stride, 40 / stride)))
+            stages.append(TokenAttention(stride, weights.numpy(), visible.numpy(), place, (48 / stride, 40 / stride)))
         title = f"What the point at {x:g}, {y:g} attends to: normal's query and key, for all tasks"
-        shown = np.asarray(picture(), np.float32).transpose(2, 0, 1) / 255
-        pages.append(np.asarray(attention_page(shown, title, looks, [1, 0])))
+        photo = np.asarray(picture(), np.float32).transpose(2, 0, 1) / 255
+        pages.append(np.asarray(draw_attention_page(photo, title, stages, [1, 0])))
     with Image.open(tmp_path / "out" / "deep" / "x_attention_normal.png") as drawn:
         assert np.array_equal(np.asarray(drawn), np.concatenate(pages))
 

@@ -37,25 +37,25 @@ def write(tmp_path: Path, config_file: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, script: Callable[..., Any]) -> list[str]:
-    """What scripts the suite ran, and of which run; in this process, which has torch already."""
-    made: list[str] = []
+    """The scripts that the suite ran, and of which run; they run in this process, which has torch already."""
+    calls: list[str] = []
 
     def run(path: Path, *arguments: str) -> str | None:
         name = next((word.removeprefix("run.name=") for word in arguments if word.startswith("run.name=")), "")
-        made.append(f"{path.stem} {name or Path(arguments[1]).name}")
+        calls.append(f"{path.stem} {name or Path(arguments[1]).name}")
         ended = script(path.stem, *arguments)
         return f"{path.name} ended with status {ended.status}: {ended.err.splitlines()[-1]}" if ended.status else None
 
     monkeypatch.setattr(suite, "_call", run)
-    return made
+    return calls
 
 
 def test_a_suite_trains_evaluates_compares_and_goes_on(write: Callable[..., Path], calls: list[str], tmp_path: Path) -> None:
     members = {"both": ["tasks={normal: 1, depth_zbuffer: 1}"], "alone": SINGLE, "tuned": ["run.init={alone}", *SINGLE]}
-    asked = {"seen": {"split": "val", "blur": "0,2"}, "held": {"split": "val", "members": ["both", "alone"]}}
-    path = write({**members, "broken": ["data.root=nowhere"]}, seeds=[3], evaluate=asked)
+    plans = {"seen": {"split": "val", "blur": "0,2"}, "held": {"split": "val", "members": ["both", "alone"]}}
+    path = write({**members, "broken": ["data.root=nowhere"]}, seeds=[3], evaluate=plans)
     text, missing = run_suite(path, SCRIPTS, tmp_path / "runs", ["eval.images=0"])
-    assert missing == 1  # of the broken one, what is seen
+    assert missing == 1  # the broken member's, of "seen"
     runs = tmp_path / "runs" / "few"
     trained = ["both-3", "eval both-3", "eval both-3", "alone-3", "eval alone-3", "eval alone-3"]
     assert [call.removeprefix("train ") for call in calls[:6]] == trained
@@ -87,14 +87,14 @@ def test_a_suite_trains_evaluates_compares_and_goes_on(write: Callable[..., Path
     assert calls[:-1] == ["train broken-3"]
 
     calls.clear()  # a config that changed is not taken for the run that is there
-    changed = write({**members, "alone": [*SINGLE, "optim.lr=1e-2"]}, seeds=[3], evaluate=asked)
+    changed = write({**members, "alone": [*SINGLE, "optim.lr=1e-2"]}, seeds=[3], evaluate=plans)
     again, missing = run_suite(changed, SCRIPTS, tmp_path / "runs", ["eval.images=0"])
     assert calls[:-1] == ["train alone-3"]
-    assert missing == 2  # what is seen of it and what is held
+    assert missing == 2  # its evaluations "seen" and "held"
     assert "alone  missing: seed 3: train.py ended with status 2: error: --resume: the config differs from" in again
     assert "optim.lr: 0.001 -> 0.01" in again
 
-    calls.clear()  # neither is an evaluation that was told other things
+    calls.clear()  # neither is an evaluation with other options
     run_suite(write(members, seeds=[3], evaluate={"seen": {"split": "test", "blur": "0,2"}}), SCRIPTS, tmp_path / "runs")
     assert [call for call in calls if call.startswith("eval")] == ["eval both-3", "eval alone-3", "eval tuned-3"]
 
@@ -139,7 +139,7 @@ def test_delta_m_is_against_the_runs_of_the_same_seed(write: Callable[..., Path]
 def test_a_training_that_stopped_early_is_not_taken_for_a_finished_one(
     write: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A signal may end it, with status 0; what scripts say is seen, and of one that fails the last line is the reason."""
+    """A signal may end it, with status 0; stderr is passed on, and the last line of a script that fails is the reason."""
     train = tmp_path / "train.py"
     train.write_text("import sys\nprint('half', file=sys.stderr)\n")
     assert "one: seed 0: train.py stopped at step 0 of 4" in run_suite(write({"one": []}), tmp_path, tmp_path / "runs")[0]
@@ -165,9 +165,9 @@ def test_ctrl_c_and_sigterm_end_the_suite_after_the_script(write: Callable[..., 
         while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=60)[1]
+        stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert b"stopped: interrupted" in said
+    assert b"stopped: interrupted" in stderr
     assert (tmp_path / "saved").exists()
 
 
@@ -190,7 +190,7 @@ def test_ctrl_c_and_sigterm_end_the_suite_after_the_script(write: Callable[..., 
         ({"a": []}, {"sedes": [1]}, "sedes"),
     ],
 )
-def test_what_is_wrong_in_a_suite_is_said_before_any_work(
+def test_a_mistake_in_a_suite_is_reported_before_any_work(
     write: Callable[..., Path], members: dict[str, list[str]], more: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):

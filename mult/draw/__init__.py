@@ -1,9 +1,9 @@
-"""Predictions -> pictures, with NumPy and Pillow alone: a task's colours, the gallery, one picture a map,
-attention over the input."""
+"""Everything that is looked at, out of arrays and texts, with NumPy and Pillow alone: a task's colours, the gallery, one
+picture a map, attention over the input, charts, tables and HTML."""
 
-from mult.draw.attention import Look, attention_page
+from mult.draw.attention import TokenAttention, draw_attention_page
 from mult.draw.colours import COLORMAPS, ERROR, PALETTE, Classes, Colours, Directions, Drawable, Scalar, overlay
-from mult.draw.gallery import gallery, picture, sheet
+from mult.draw.gallery import draw_gallery, draw_label_sheet, draw_map
 
 __all__ = [
     "COLORMAPS",
@@ -13,11 +13,11 @@ __all__ = [
     "Colours",
     "Directions",
     "Drawable",
-    "Look",
     "Scalar",
-    "attention_page",
-    "gallery",
+    "TokenAttention",
+    "draw_attention_page",
+    "draw_gallery",
+    "draw_label_sheet",
+    "draw_map",
     "overlay",
-    "picture",
-    "sheet",
 ]

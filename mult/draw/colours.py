@@ -1,4 +1,4 @@
-"""Maps -> colours, with NumPy alone: how each kind of task looks, and how far a prediction is off at each pixel.
+"""Maps -> colours, with NumPy alone: the look of each kind of task, and the error of a prediction at each pixel.
 
 The anchors of the colour maps are those of matplotlib (viridis, inferno: CC0; turbo: Google, Apache 2.0; reds:
 ColorBrewer), interpolated linearly. The class colours keep the largest distances in CIELAB that a greedy search found
@@ -39,12 +39,11 @@ PALETTE = _colours(
     "96D2A5 962D00 B4FF78 4B693C 874B78 4BA5FF 5A2D2D 5AE1FF 3C5AC3 96FFD2 F05A78 963C5A 3CB4C3 1E3C69 4BFFFF D2693C "
     "C3D24B 5AD278 A52D96 A52D2D A569D2 78FFB4 8787C3 4BC3A5"
 ).astype(np.uint8)
-IGNORE = 255
-HATCH = (150, 190)
+HATCH_GRAYS = (150, 190)
 
 
 class Drawable(Protocol):
-    """What a picture needs to know of a task: a `mult.tasks.Task` is one."""
+    """The fields of a task (`mult.tasks.Task`) that pictures need."""
 
     @property
     def name(self) -> str: ...
@@ -57,13 +56,13 @@ class Drawable(Protocol):
 
 
 class Colours(Protocol):
-    """How a task's maps look. Values are (C, H, W) or (H, W), valid is bool (H, W), (1, H, W) or None = everywhere."""
+    """The look of a task's maps. Values are (C, H, W) or (H, W), valid is bool (H, W), (1, H, W) or None = everywhere."""
 
     error_unit: ClassVar[str | None] = None
     """The unit of `error`; None is the task's own."""
     error_high: ClassVar[float | None] = None
-    """The upper end of the error's colour bar; None is a quarter of the truth's range: not of the errors' own, so that
-    a colour means the same for every model."""
+    """The upper end of the error's colour bar; None is a quarter of the truth's range. It is not the errors' own range, so
+    that a colour means the same for every model."""
 
     def limits(self, values: Array, valid: Array | None) -> Limits | None:
         """The values at the two ends of the colour bar; None where there is no bar."""
@@ -73,30 +72,32 @@ class Colours(Protocol):
         """Colour a map: uint8 (H, W, 3), hatched where invalid or not finite; limits None = those of the map itself."""
 
     def error(self, prediction: Array, target: Array, valid: Array | None = None) -> Error:
-        """How far a prediction is off at each pixel: float32 (H, W) >= 0 in `error_unit`, 0 where invalid."""
+        """The error of a prediction at each pixel: float32 (H, W) >= 0 in `error_unit`, 0 where invalid."""
 
     def keys(self, maps: Sequence[Array], classes: Sequence[str] | None) -> list[tuple[Painted, str]]:
-        """Swatches (16 pixels high stand as high as the text) and texts for the legend of these maps."""
+        """Swatches (one of 16 pixels is drawn as high as the text) and texts for the legend of these maps."""
         return []
 
 
+@dataclass(frozen=True)
 class Classes(Colours):
-    """A fixed colour a class, ignored pixels (255) hatched; beyond the palette's 40 the colours repeat."""
+    """A fixed colour a class, pixels of the class id `ignore` hatched; beyond the palette's 40 the colours repeat."""
 
+    ignore: int
     error_unit: ClassVar[str | None] = "of pixels"
     error_high: ClassVar[float | None] = 1.0
 
     def paint(self, values: Array, valid: Array | None = None, limits: Limits | None = None) -> Painted:
-        labels = plane(values)
-        return hatched(PALETTE[labels % len(PALETTE)], _mask(labels, valid) & (labels != IGNORE))
+        labels = to_plane(values)
+        return hatch(PALETTE[labels % len(PALETTE)], _find_visible(labels, valid) & (labels != self.ignore))
 
     def error(self, prediction: Array, target: Array, valid: Array | None = None) -> Error:
-        return ((plane(prediction) != plane(target)) & _mask(target, valid)).astype(np.float32)
+        return ((to_plane(prediction) != to_plane(target)) & _find_visible(target, valid)).astype(np.float32)
 
     def keys(self, maps: Sequence[Array], classes: Sequence[str] | None) -> list[tuple[Painted, str]]:
-        found = sorted(set().union(*(np.unique(labels).tolist() for labels in maps)) - {IGNORE})
+        present = sorted(set().union(*(np.unique(labels).tolist() for labels in maps)) - {self.ignore})
         names = dict(enumerate(classes or ()))
-        return [(np.full((16, 16, 3), PALETTE[k % len(PALETTE)]), names.get(k, f"class {k}")) for k in found]
+        return [(np.full((16, 16, 3), PALETTE[k % len(PALETTE)]), names.get(k, f"class {k}")) for k in present]
 
 
 @dataclass(frozen=True)
@@ -109,25 +110,25 @@ class Scalar(Colours):
 
     def __post_init__(self) -> None:
         if self.colormap not in COLORMAPS:
-            known = ", ".join(COLORMAPS)
-            raise UserError(f"Scalar: got colormap {self.colormap!r}; expected one of {known}; or add it to COLORMAPS")
+            names = ", ".join(COLORMAPS)
+            raise UserError(f"Scalar: got colormap {self.colormap!r}; expected one of {names}; or add it to COLORMAPS")
 
     def limits(self, values: Array, valid: Array | None) -> Limits:
-        shown = plane(values)[_mask(values, valid)]
-        low, high = np.percentile(shown, (2, 98)).tolist() if shown.size else (0.0, 1.0)
+        visible = to_plane(values)[_find_visible(values, valid)]
+        low, high = np.percentile(visible, (2, 98)).tolist() if visible.size else (0.0, 1.0)
         low, high = low if self.low is None else self.low, high if self.high is None else self.high
         return low, high if high > low else low + (abs(low) or 1.0)
 
     def paint(self, values: Array, valid: Array | None = None, limits: Limits | None = None) -> Painted:
         low, high = limits or self.limits(values, valid)
         anchors = COLORMAPS[self.colormap]
-        place, places = (plane(values) - low) / (high - low), np.linspace(0, 1, len(anchors))
+        place, places = (to_plane(values) - low) / (high - low), np.linspace(0, 1, len(anchors))
         colours = np.stack([np.interp(np.nan_to_num(place), places, channel) for channel in anchors.T], -1)
-        return hatched(np.rint(colours), _mask(values, valid))
+        return hatch(np.rint(colours), _find_visible(values, valid))
 
     def error(self, prediction: Array, target: Array, valid: Array | None = None) -> Error:
-        off = np.abs(plane(prediction) - plane(target))
-        return np.where(_mask(target, valid), off, 0).astype(np.float32)
+        distance = np.abs(to_plane(prediction) - to_plane(target))
+        return np.where(_find_visible(target, valid), distance, 0).astype(np.float32)
 
 
 class Directions(Colours):
@@ -138,13 +139,13 @@ class Directions(Colours):
 
     def paint(self, values: Array, valid: Array | None = None, limits: Limits | None = None) -> Painted:
         colours = np.rint((np.clip(np.nan_to_num(values), -1, 1) + 1) / 2 * 255)
-        return hatched(colours.transpose(1, 2, 0), _mask(values, valid))
+        return hatch(colours.transpose(1, 2, 0), _find_visible(values, valid))
 
     def error(self, prediction: Array, target: Array, valid: Array | None = None) -> Error:
         # arctan2 of sine and cosine: arccos loses small angles in float32 and needs exact unit length.
         sine = np.linalg.norm(np.cross(prediction, target, axis=0), axis=0)
         degrees = np.degrees(np.arctan2(sine, (prediction * target).sum(0)))
-        return np.where(_mask(target, valid), degrees, 0).astype(np.float32)
+        return np.where(_find_visible(target, valid), degrees, 0).astype(np.float32)
 
     def keys(self, maps: Sequence[Array], classes: Sequence[str] | None) -> list[tuple[Painted, str]]:
         y, x = np.mgrid[-1:1:28j, -1:1:28j]
@@ -157,6 +158,11 @@ class Directions(Colours):
 ERROR = Scalar("reds")
 
 
+def find_max_error(colours: Colours, limits: Limits | None) -> float:
+    """The upper end of the error's colour bar, given the limits of the truth's."""
+    return colours.error_high or ((limits[1] - limits[0]) / 4 if limits else 1.0)
+
+
 def overlay(image: Array, painted: Painted, valid: Array | None = None, alpha: float = 0.7) -> Painted:
     """Blend colours over an image, `alpha` of them; invalid pixels keep their hatch.
 
@@ -164,29 +170,31 @@ def overlay(image: Array, painted: Painted, valid: Array | None = None, alpha: f
     images at the network's size and maps at the target's. Returns uint8 (H, W, 3).
     """
     height, width = painted.shape[:2]
-    ground = np.asarray(photo(image).resize((width, height), Image.Resampling.BILINEAR))
-    blend = np.rint(alpha * painted + (1 - alpha) * ground)
-    return np.where(_mask(painted[..., 0], valid)[..., None], blend, painted).astype(np.uint8)
+    resized = np.asarray(to_photo(image).resize((width, height), Image.Resampling.BILINEAR))
+    blend = np.rint(alpha * painted + (1 - alpha) * resized)
+    return np.where(_find_visible(painted[..., 0], valid)[..., None], blend, painted).astype(np.uint8)
 
 
-def plane(values: Array) -> Array:
+def to_plane(values: Array) -> Array:
+    """(1, H, W) or (H, W) -> (H, W)."""
     return values[0] if values.ndim == 3 else values
 
 
-def _mask(values: Array, valid: Array | None) -> npt.NDArray[np.bool_]:
-    """(H, W): where the values may be shown."""
-    shown = np.isfinite(values).reshape(-1, *values.shape[-2:]).all(axis=0)
-    return np.asarray(shown if valid is None else shown & plane(valid), bool)
+def to_photo(image: Array) -> Image.Image:
+    """An image (3, H, W) in [0, 1] -> 8 bits."""
+    return Image.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0))
 
 
-def hatched(colours: Array, shown: Array) -> Painted:
-    """Diagonal stripes where nothing is shown, as wide as the image demands: they outlive scaling to a cell."""
-    height, width = shown.shape
+def hatch(colours: Array, visible: Array) -> Painted:
+    """Gray stripes in place of colours where nothing is visible, wide enough to survive scaling to a cell of the gallery."""
+    height, width = visible.shape
     y, x = np.mgrid[:height, :width]
     period = max(2, max(height, width) // 24)
-    stripes = np.where((x + y) % period < period / 2, *HATCH)
-    return np.where(shown[..., None], colours, stripes[..., None]).astype(np.uint8)
+    stripes = np.where((x + y) % period < period / 2, *HATCH_GRAYS)
+    return np.where(visible[..., None], colours, stripes[..., None]).astype(np.uint8)
 
 
-def photo(image: Array) -> Image.Image:
-    return Image.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0))
+def _find_visible(values: Array, valid: Array | None) -> npt.NDArray[np.bool_]:
+    """(H, W): where the values are valid and finite."""
+    finite = np.isfinite(values).reshape(-1, *values.shape[-2:]).all(axis=0)
+    return np.asarray(finite if valid is None else finite & to_plane(valid), bool)

@@ -1,4 +1,4 @@
-"""The gallery of an evaluation, and one picture a map.
+"""The gallery of an evaluation, a sheet of labels, and one picture a map.
 
 The gallery follows the paper's main figure (input, segmentation over the input, then a column a task), but with truth,
 prediction and error in three rows an image; the paper shows no errors.
@@ -12,62 +12,31 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from mult.draw.colours import ERROR, Array, Drawable, Painted, hatched, overlay, photo, plane
-from mult.draw.layout import FAINT, SMALL, amount, blank, colour_bar, font, join, legend, text_line
+from mult.draw.colours import ERROR, Array, Drawable, Painted, find_max_error, hatch, overlay, to_photo, to_plane
+from mult.draw.layout import (
+    FAINT,
+    SMALL,
+    draw_colour_bar,
+    draw_legend,
+    draw_text_line,
+    format_amount,
+    join_pictures,
+    load_font,
+    make_blank,
+)
 from mult.errors import UserError
 
-CELL, GAP, MARGIN, STRIP = 192, 6, 16, SMALL * 3 // 2
+CELL, GAP, MARGIN = 192, 6, 16
+"""The side of a cell, the gap between cells and the margin of the page, in pixels."""
+BAR = SMALL * 3 // 2
+"""The height of a colour bar."""
+PLATE = 244
+"""The gray of a cell that stands for a missing label."""
 
 
-def _fitted(width: int, height: int) -> tuple[int, int]:
-    scale = CELL / max(width, height)
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _cell(painted: Painted, height: int, text: str = "") -> Image.Image:
-    """A picture fitted into CELL x height and outlined, with a text in its middle."""
-    cell = blank(CELL + 2, height + 2)
-    draw = ImageDraw.Draw(cell)
-    width, height = _fitted(painted.shape[1], painted.shape[0])
-    how = Image.Resampling.BOX if width < painted.shape[1] else Image.Resampling.NEAREST
-    x, y = (cell.width - width) // 2, (cell.height - height) // 2
-    draw.rectangle((x - 1, y - 1, x + width, y + height), outline=FAINT)
-    cell.paste(Image.fromarray(painted).resize((width, height), how), (x, y))
-    draw.text((cell.width / 2, cell.height / 2), text, FAINT, font(14), anchor="mm")
-    return cell
-
-
-def _column(task: Drawable, sample: Mapping[str, Any], height: int) -> Image.Image:
-    """Truth, prediction, error of one task for one sample."""
-    colours, image = task.colours, np.asarray(sample["image"])
-    prediction, target, valid = (np.asarray(sample[kind][task.name]) for kind in ("predictions", "targets", "valid"))
-    limits = colours.limits(target, valid) if valid.any() else colours.limits(prediction, None)
-    truth, guess = colours.paint(target, valid, limits), colours.paint(prediction, None, limits)
-    if task.categorical:
-        truth, guess = overlay(image, truth, valid), overlay(image, guess)
-    scale = colour_bar(colours, limits, task.unit, CELL + 2, SMALL) if limits else blank(CELL, STRIP)
-    if not valid.any():
-        missing = _cell(np.full_like(guess, 244), height, "no label")
-        return join([missing, _cell(guess, height), scale, missing], 1, GAP)
-    error, unit = colours.error(prediction, target, valid), colours.error_unit or task.unit
-    high = colours.error_high or ((limits[1] - limits[0]) / 4 if limits else 1.0)
-    wrong = _cell(ERROR.paint(error, valid, (0.0, high)), height)
-    bars = [] if task.categorical else [colour_bar(ERROR, (0.0, high), unit, CELL + 2, SMALL)]
-    mean = text_line(amount("mean error ", error[plane(valid)].mean(), unit, CELL, SMALL), CELL + 2, SMALL)
-    return join([_cell(truth, height), _cell(guess, height), scale, wrong, *bars, mean], 1, GAP)
-
-
-def _rows(sample: Mapping[str, Any], tasks: Mapping[str, Drawable], height: int) -> Image.Image:
-    """One sample: the names of the rows, the input with its id, a column a task."""
-    names = [text_line(name, height + 2, 14, FAINT).rotate(90, expand=True) for name in ("truth", "prediction", "error")]
-    names.insert(2, blank(1, STRIP))
-    given = [_cell(np.asarray(photo(np.asarray(sample["image"]))), height)]
-    given += [text_line(part, CELL + 2, SMALL, FAINT) for part in sample["id"].split("/")]
-    columns = [_column(task, sample, height) for task in tasks.values()]
-    return join([join(names, 1, GAP), join(given, 1), *columns], 0, GAP)
-
-
-def gallery(samples: Sequence[Mapping[str, Any]], tasks: Mapping[str, Drawable], classes: Sequence[str] | None) -> Image.Image:
+def draw_gallery(
+    samples: Sequence[Mapping[str, Any]], tasks: Mapping[str, Drawable], classes: Sequence[str] | None
+) -> Image.Image:
     """Ground truth, prediction and error of a few samples, a column a task.
 
     A sample is {"id", "image" (3, H, W) float in [0, 1], "targets", "valid", "predictions"}, the last three by task
@@ -76,20 +45,48 @@ def gallery(samples: Sequence[Mapping[str, Any]], tasks: Mapping[str, Drawable],
     """
     if not samples:
         raise UserError("gallery: got no samples; expected at least one; give it some images of an evaluation")
-    height = max(_fitted(*np.shape(sample["image"])[:0:-1])[1] for sample in samples)
+    height = max(_fit(*np.shape(sample["image"])[:0:-1])[1] for sample in samples)
     titles = [("input", "")] + [(task.name.replace("_", " "), task.unit) for task in tasks.values()]
-    head = [join([text_line(name, CELL + 2, 16), text_line(unit, CELL + 2, SMALL, FAINT)], 1) for name, unit in titles]
-    header = join([blank(14 * 3 // 2, 1), *head], 0, GAP)
-    body = [_rows(sample, tasks, height) for sample in samples]
-    keys = [(hatched(np.zeros(3), np.zeros((CELL, CELL), bool))[:16, :16], "no label here")]
+    heads = [
+        join_pictures([draw_text_line(name, CELL + 2, 16), draw_text_line(unit, CELL + 2, SMALL, FAINT)], 1)
+        for name, unit in titles
+    ]
+    header = join_pictures([make_blank(14 * 3 // 2, 1), *heads], 0, GAP)
+    body = [_draw_rows(sample, tasks, height) for sample in samples]
+    keys = [(hatch(np.zeros(3), np.zeros((CELL, CELL), bool))[:16, :16], "no label here")]
     for task in tasks.values():
-        shown = [np.asarray(sample[kind][task.name]) for sample in samples for kind in ("targets", "predictions")]
-        keys += task.colours.keys(shown, classes)
-    page = join([header, join(body, 1, 3 * GAP), legend(keys, header.width, 14)], 1, 2 * GAP)
+        maps = [np.asarray(sample[kind][task.name]) for sample in samples for kind in ("targets", "predictions")]
+        keys += task.colours.keys(maps, classes)
+    page = join_pictures([header, join_pictures(body, 1, 3 * GAP), draw_legend(keys, header.width, 14)], 1, 2 * GAP)
     return ImageOps.expand(page, MARGIN, "white")
 
 
-def picture(task: Drawable, prediction: Array, image: Array | None = None, classes: Sequence[str] | None = None) -> Image.Image:
+def draw_label_sheet(samples: Sequence[Mapping[str, Any]], tasks: Mapping[str, Drawable]) -> Image.Image:
+    """The labels of a few samples, a row each and a column a task, with the limits of their colours; hatched where invalid.
+
+    A sample is {"id", "image", "targets", "valid"} as in `draw_gallery`. Raises UserError without samples.
+    """
+    if not samples:
+        raise UserError("sheet: got no samples; expected at least one; give it some views of a dataset")
+    rows = []
+    for sample in samples:
+        height = _fit(*np.shape(sample["image"])[:0:-1])[1]
+        columns = [join_pictures(_draw_input(sample, height), 1, GAP)]
+        for task in tasks.values():
+            target, valid = (np.asarray(sample[kind][task.name]) for kind in ("targets", "valid"))
+            cell, bars = _draw_missing(target, height), []
+            if valid.any():
+                limits = task.colours.limits(target, valid)
+                cell, bars = _draw_cell(task.colours.paint(target, valid, limits), height), _draw_bars(task, limits)
+            name = draw_text_line(task.name.replace("_", " "), CELL + 2, SMALL, FAINT)
+            columns.append(join_pictures([cell, name, *bars], 1, GAP))
+        rows.append(join_pictures(columns, 0, GAP))
+    return ImageOps.expand(join_pictures(rows, 1, 2 * GAP), MARGIN, "white")
+
+
+def draw_map(
+    task: Drawable, prediction: Array, image: Array | None = None, classes: Sequence[str] | None = None
+) -> Image.Image:
     """One prediction at its own size, top left; below it the task's name, and the colour bar or the legend.
 
     The prediction is (C, H, W) or (H, W); classes are laid over the image, (3, H, W) in [0, 1], where one is given. The
@@ -102,38 +99,72 @@ def picture(task: Drawable, prediction: Array, image: Array | None = None, class
         painted = overlay(image, painted)
     width = max(160, painted.shape[1])
     size = max(SMALL, width // 45)
-    title = text_line(f"{task.name.replace('_', ' ')} ({task.unit})", width, size)
+    title = draw_text_line(f"{task.name.replace('_', ' ')} ({task.unit})", width, size)
     room = width - size
-    key = colour_bar(colours, limits, task.unit, room, size) if limits else None
-    key = key or legend(colours.keys([prediction], classes), room, size)
-    return join([Image.fromarray(painted), title, ImageOps.expand(key, size // 2, "white")], 1)
+    key = draw_colour_bar(colours, limits, task.unit, room, size) if limits else None
+    key = key or draw_legend(colours.keys([prediction], classes), room, size)
+    return join_pictures([Image.fromarray(painted), title, ImageOps.expand(key, size // 2, "white")], 1)
 
 
-def sheet(samples: Sequence[Mapping[str, Any]], tasks: Mapping[str, Drawable]) -> Image.Image:
-    """The labels of a few samples, a row each and a column a task, with the limits of their colours; hatched where invalid.
+def _draw_rows(sample: Mapping[str, Any], tasks: Mapping[str, Drawable], height: int) -> Image.Image:
+    """One sample: the names of the rows, the input with its id, a column a task."""
+    names = [draw_text_line(name, height + 2, 14, FAINT).rotate(90, expand=True) for name in ("truth", "prediction", "error")]
+    names.insert(2, make_blank(1, BAR))
+    columns = [_draw_column(task, sample, height) for task in tasks.values()]
+    return join_pictures([join_pictures(names, 1, GAP), join_pictures(_draw_input(sample, height), 1), *columns], 0, GAP)
 
-    A sample is {"id", "image", "targets", "valid"} as in `gallery`. Raises UserError without samples.
-    """
-    if not samples:
-        raise UserError("sheet: got no samples; expected at least one; give it some views of a dataset")
-    rows = []
-    for sample in samples:
-        shown = photo(np.asarray(sample["image"]))
-        height = _fitted(*shown.size)[1]
-        given = [
-            _cell(np.asarray(shown), height),
-            *(text_line(part, CELL + 2, SMALL, FAINT) for part in sample["id"].split("/")),
-        ]
-        columns = [join(given, 1, GAP)]
-        for task in tasks.values():
-            target, valid = (np.asarray(sample[kind][task.name]) for kind in ("targets", "valid"))
-            if not valid.any():
-                blank_cell = _cell(np.full((*target.shape[-2:], 3), 244, np.uint8), height, "no label")
-                columns.append(join([blank_cell, text_line(task.name, CELL + 2, SMALL, FAINT)], 1, GAP))
-                continue
-            limits = task.colours.limits(target, valid)
-            scale = [colour_bar(task.colours, limits, task.unit, CELL + 2, SMALL)] if limits else []
-            painted = _cell(task.colours.paint(target, valid, limits), height)
-            columns.append(join([painted, text_line(task.name.replace("_", " "), CELL + 2, SMALL, FAINT), *scale], 1, GAP))
-        rows.append(join(columns, 0, GAP))
-    return ImageOps.expand(join(rows, 1, 2 * GAP), MARGIN, "white")
+
+def _draw_input(sample: Mapping[str, Any], height: int) -> list[Image.Image]:
+    """The image and the parts of its id, a line each."""
+    image = _draw_cell(np.asarray(to_photo(np.asarray(sample["image"]))), height)
+    return [image, *(draw_text_line(part, CELL + 2, SMALL, FAINT) for part in sample["id"].split("/"))]
+
+
+def _draw_column(task: Drawable, sample: Mapping[str, Any], height: int) -> Image.Image:
+    """Truth, prediction, error of one task for one sample."""
+    colours, image = task.colours, np.asarray(sample["image"])
+    prediction, target, valid = (np.asarray(sample[kind][task.name]) for kind in ("predictions", "targets", "valid"))
+    limits = colours.limits(target, valid) if valid.any() else colours.limits(prediction, None)
+    truth, guess = colours.paint(target, valid, limits), colours.paint(prediction, None, limits)
+    if task.categorical:
+        truth, guess = overlay(image, truth, valid), overlay(image, guess)
+    bars = _draw_bars(task, limits) or [make_blank(CELL, BAR)]
+    if not valid.any():
+        missing = _draw_missing(guess[..., 0], height)
+        return join_pictures([missing, _draw_cell(guess, height), *bars, missing], 1, GAP)
+    error, unit = colours.error(prediction, target, valid), colours.error_unit or task.unit
+    error_limits = (0.0, find_max_error(colours, limits))
+    wrong = _draw_cell(ERROR.paint(error, valid, error_limits), height)
+    error_bars = [] if task.categorical else [draw_colour_bar(ERROR, error_limits, unit, CELL + 2, SMALL)]
+    mean = format_amount("mean error ", error[to_plane(valid)].mean(), unit, CELL, SMALL)
+    cells = [_draw_cell(truth, height), _draw_cell(guess, height), *bars, wrong, *error_bars]
+    return join_pictures([*cells, draw_text_line(mean, CELL + 2, SMALL)], 1, GAP)
+
+
+def _draw_bars(task: Drawable, limits: tuple[float, float] | None) -> list[Image.Image]:
+    """The colour bar of a task's maps; empty where there is none."""
+    return [draw_colour_bar(task.colours, limits, task.unit, CELL + 2, SMALL)] if limits else []
+
+
+def _draw_missing(values: Array, height: int) -> Image.Image:
+    """A cell in place of a label of the shape of `values`, which does not exist."""
+    return _draw_cell(np.full((*values.shape[-2:], 3), PLATE, np.uint8), height, "no label")
+
+
+def _draw_cell(painted: Painted, height: int, text: str = "") -> Image.Image:
+    """A picture fitted into CELL x height and outlined, with a text in its middle."""
+    cell = make_blank(CELL + 2, height + 2)
+    draw = ImageDraw.Draw(cell)
+    width, height = _fit(painted.shape[1], painted.shape[0])
+    resampling = Image.Resampling.BOX if width < painted.shape[1] else Image.Resampling.NEAREST
+    x, y = (cell.width - width) // 2, (cell.height - height) // 2
+    draw.rectangle((x - 1, y - 1, x + width, y + height), outline=FAINT)
+    cell.paste(Image.fromarray(painted).resize((width, height), resampling), (x, y))
+    draw.text((cell.width / 2, cell.height / 2), text, FAINT, load_font(14), anchor="mm")
+    return cell
+
+
+def _fit(width: int, height: int) -> tuple[int, int]:
+    """The size of a picture whose longer side is CELL."""
+    scale = CELL / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))

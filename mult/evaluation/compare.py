@@ -3,8 +3,8 @@
 A row is a run, or several of one name that differ by seed: their mean, with the standard deviation over seeds beside it.
 The first row is what the others are compared with. A difference has a 95 % interval by a paired bootstrap: both sides see
 the same resamples of the same images (or buildings, see bootstrap.py), so what images have in common cancels. A mark says
-that the interval excludes 0. It tells of images, not of seeds: those are what the standard deviation is for. Delta m is
-against the single-task runs of each row, its interval by the same bootstrap.
+that the interval excludes 0. It is about images, not about seeds, whose spread is the standard deviation. Delta m is that
+of each row on its single-task runs, its interval by the same bootstrap.
 """
 
 from __future__ import annotations
@@ -14,41 +14,36 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mult.errors import UserError
 from mult.evaluation import bootstrap
-from mult.evaluation.gain import _scored, against, delta_m_interval, merge_baselines
-from mult.evaluation.results import Evaluated, _facts, _require_comparable, primary
+from mult.evaluation.gain import DeltaM, measure_delta_m
+from mult.evaluation.results import SavedEvaluation, require_comparable, select_primary
 from mult.tasks import TASKS
-
-MARKS = {"better": "▲", "worse": "▼", "": ""}
-LEGEND = "▲ better, ▼ worse than {first}: the 95 % interval of the paired difference, over {over}, excludes 0"
-DELTA_M_LEGEND = "Δm: the mean over tasks of the gain on runs of that task alone; ▲ or ▼ where its own 95 % interval excludes 0"
 
 
 @dataclass(frozen=True)
 class Row:
-    """What the table calls a row and its evaluations, one a seed; `missing` says why there is none, or not of every seed.
+    """A row's name and its evaluations, one a seed; `missing` says why there is none, or not of every seed.
 
     baselines: for each evaluation those of single-task runs, or none.
     """
 
     name: str
-    evaluations: Sequence[Evaluated] = ()
+    evaluations: Sequence[SavedEvaluation] = ()
     missing: str = ""
-    baselines: Sequence[Sequence[Evaluated]] = ()
+    baselines: Sequence[Sequence[SavedEvaluation]] = ()
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One metric of one row; `difference` to the first row and its interval, where both have it."""
+class Measurement:
+    """One metric of one row; `difference` to the first row and its interval, where both have the metric."""
 
     task: str
     metric: str
     unit: str
     better: str
-    value: float | None
+    value: float
     deviation: float | None = None
     """Over seeds; None for one."""
     difference: float | None = None
@@ -58,94 +53,67 @@ class Cell:
     @property
     def mark(self) -> str:
         """ "better" or "worse" where the interval of the difference excludes 0, else ""."""
-        return _mark(self.interval, self.better)
-
-
-@dataclass(frozen=True)
-class Gain:
-    """Delta m [%], one value a seed, and the 95 % interval of their mean, None where the baselines' images are unknown."""
-
-    of_seeds: Sequence[float]
-    interval: tuple[float, float] | None = None
-
-    @property
-    def mean(self) -> float:
-        """Over seeds."""
-        return float(np.mean(self.of_seeds))
-
-    @property
-    def deviation(self) -> float | None:
-        """Over seeds; None for one."""
-        return float(np.std(self.of_seeds, ddof=1)) if len(self.of_seeds) > 1 else None
-
-    @property
-    def mark(self) -> str:
-        """As a cell's, against the single-task runs."""
-        return _mark(self.interval, "higher")
-
-
-def _mark(interval: tuple[float, float] | None, better: str) -> str:
-    if interval is None or interval[0] <= 0 <= interval[1]:
-        return ""
-    return "better" if (interval[0] > 0) == (better == "higher") else "worse"
+        return bootstrap.judge_difference(self.interval, self.better)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows of cells, and `delta_m` of the rows that have baselines."""
+    """Rows, and by their names the measurements of those that have evaluations and `delta_m` of those with baselines.
 
-    head: Mapping[str, Any]
+    conditions: the `comparability` of all evaluations. over: what the intervals are over, "images" or "buildings".
+    """
+
+    conditions: Mapping[str, Any]
     over: str
     rows: Sequence[Row]
-    cells: Mapping[str, Sequence[Cell]]
-    delta_m: Mapping[str, Gain] = field(default_factory=dict)
+    measurements: Mapping[str, Sequence[Measurement]]
+    delta_m: Mapping[str, DeltaM] = field(default_factory=dict)
 
 
 def compare(rows: Sequence[Row]) -> Comparison:
     """Put rows side by side. Raises UserError, by name, for evaluations of different data or different images."""
-    present = [evaluated for row in rows for evaluated in row.evaluations]
-    if not present:
+    evaluations = [evaluation for row in rows for evaluation in row.evaluations]
+    if not evaluations:
         raise UserError(f"compare: got no evaluation of {', '.join(row.name for row in rows)}; expected at least one")
-    first = present[0]
-    for other in present[1:]:
-        _require_comparable(first, other)
-    over, unit_of = bootstrap.units(first.columns["group"])
-    reference = rows[0].evaluations
-    cells = {row.name: _cells(row.evaluations, reference, unit_of, is_first=row is rows[0]) for row in rows if row.evaluations}
-    delta_m = {row.name: _gain(row) for row in rows if row.evaluations and row.baselines}
-    return Comparison(_facts(first), over, rows, cells, delta_m)
+    for evaluation in evaluations:
+        if not evaluation.columns:
+            raise UserError(f"compare: got {evaluation.path} and no .npz beside it; expected both files; evaluate again")
+        require_comparable(evaluations[0], evaluation)
+    units = bootstrap.assign_units(evaluations[0].columns["group"])
+    references = [() if row is rows[0] else rows[0].evaluations for row in rows]
+    measurements = {
+        row.name: _measure(row.evaluations, reference, units)
+        for row, reference in zip(rows, references, strict=True)
+        if row.evaluations
+    }
+    delta_m = {row.name: measure_delta_m(row.evaluations, row.baselines) for row in rows if row.evaluations and row.baselines}
+    return Comparison(evaluations[0].comparability, units.kind, rows, measurements, delta_m)
 
 
-def _cells(ours: Sequence[Evaluated], theirs: Sequence[Evaluated], unit_of: NDArray[np.int64], is_first: bool) -> list[Cell]:
-    cells = []
+def _measure(
+    ours: Sequence[SavedEvaluation], reference: Sequence[SavedEvaluation], units: bootstrap.Units
+) -> list[Measurement]:
+    """The metrics of a row, and their differences to the reference of those that it has too; no reference: none."""
+    measurements = []
     for task in TASKS:
-        entries = [one.file["tasks"].get(task, {}) for one in ours]
+        entries = [evaluation.tasks.get(task, {}) for evaluation in ours]
         if not all(entries):
             continue
-        known = [entry for entry in entries[0] if all(other.get(entry, {}).get("value") is not None for other in entries)]
-        scored = [other for other in theirs if task in other.file["tasks"]]
-        shared = bool(known) and not is_first and len(scored) == len(theirs) > 0
-        samples = [[one.resampled(task, unit_of) for one in side] for side in (ours, theirs)] if shared else []
-        judged = primary(TASKS[task], entries[0])
-        for metric in known:
+        metrics = [name for name in entries[0] if all(other.get(name, {}).get("value") is not None for other in entries)]
+        is_shared = bool(metrics and reference) and all(task in evaluation.tasks for evaluation in reference)
+        samples = [[each.resample(task, units) for each in side] for side in (ours, reference)] if is_shared else []
+        primary = select_primary(TASKS[task], entries[0])
+        for metric in metrics:
             values = np.array([entry[metric]["value"] for entry in entries])
-            cell: dict[str, Any] = {"value": float(values.mean())}
-            if len(values) > 1:
-                cell["deviation"] = float(values.std(ddof=1))
-            others = [other.file["tasks"][task].get(metric, {}).get("value") for other in scored]
-            if shared and None not in others:
-                cell["difference"] = cell["value"] - float(np.mean(others))
-                one, other = (np.mean([sample[metric] for sample in side], axis=0) for side in samples)
-                interval = bootstrap.interval(one - other, int(unit_of.max()) + 1)
-                cell["interval"] = interval and (interval[0], interval[1])
-            entry = entries[0][metric]
-            cells.append(Cell(task, metric, entry["unit"], entry["better"], **cell, is_primary=metric == judged))
-    return cells
-
-
-def _gain(row: Row) -> Gain:
-    of_seeds = []
-    for one, singles in zip(row.evaluations, row.baselines, strict=True):
-        merged = merge_baselines(_facts(one), _scored(one), {str(single.path): single.file for single in singles})
-        of_seeds.append(against(one.file["tasks"], merged)["delta_m"])
-    return Gain(of_seeds, delta_m_interval(row.evaluations, row.baselines))
+            mean = float(values.mean())
+            deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+            difference, interval = None, None
+            if is_shared and all(each.tasks[task].get(metric, {}).get("value") is not None for each in reference):
+                difference = mean - float(np.mean([each.tasks[task][metric]["value"] for each in reference]))
+                of_ours, of_reference = (np.mean([sample[metric] for sample in side], axis=0) for side in samples)
+                interval = bootstrap.estimate_interval(of_ours - of_reference, units.number)
+            unit, better = entries[0][metric]["unit"], entries[0][metric]["better"]
+            measurements.append(
+                Measurement(task, metric, unit, better, mean, deviation, difference, interval, metric == primary)
+            )
+    return measurements

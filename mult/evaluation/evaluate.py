@@ -1,13 +1,14 @@
-"""Loader and model -> every metric of every task, with the trivial baseline beside it (metrics.md).
+"""Loader and model -> every metric of every task, with the trivial baseline scored on the same pixels beside it.
 
-The trivial baseline of a metric is the constant, learnt on training pixels, that is best for it. `learn_constants` finds the
-constants, `evaluate` scores them on the same pixels as the model.
+Sums and counts are pooled over the whole dataset and divided once at the end; under several processes the sums are added up,
+and no view is scored twice (README.md beside this file).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,14 +20,14 @@ from torch.utils.data import Subset
 from tqdm import tqdm
 
 from mult.evaluation import bootstrap
-from mult.evaluation.results import Results, header
-from mult.evaluation.task_score import Score, interleave
+from mult.evaluation.results import Results, comparability
+from mult.evaluation.task_score import TaskScore, interleave
 from mult.runtime import distributed
 from mult.tasks import TASKS
 
 
 class Samples(Protocol):
-    """A map-style dataset of samples (architecture.md, Contract)."""
+    """A map-style dataset of samples (`mult.data.sample.Sample`)."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Any: ...
@@ -57,17 +58,17 @@ class Evaluation:
         return len(self.columns["id"])
 
     def as_json(self, dataset: str, split: str, corruption: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """An evaluation's file (architecture.md, Contract); `corruption` says {"kind", "severity"} of spoilt images."""
+        """The content of an evaluation's file (README.md); corruption: {"kind", "severity"}, where the images have one."""
         return {
-            **header(dataset, split, self.images, corruption),
+            **comparability(dataset, split, self.images, corruption),
             "interval_over": self.interval_over,
             "tasks": self.results,
         }
 
 
-def share(views: Samples) -> Subset[Any]:
-    """This process's part of a dataset: every view is in one process's, and none twice, evenly or not."""
-    return Subset(views, range(distributed.rank(), len(views), distributed.world()))  # type: ignore[arg-type]
+def views_of_this_process(views: Samples) -> Subset[Any]:
+    """This process's part of a dataset: every view is in one part, and none in two, also where the parts differ in size."""
+    return Subset(views, range(distributed.rank(), len(views), distributed.world_size()))  # type: ignore[arg-type]
 
 
 @torch.inference_mode()
@@ -81,55 +82,65 @@ def evaluate(
     precision: torch.dtype = torch.float32,
     absent: Mapping[str, str] | None = None,
 ) -> Evaluation:
-    """Score a model on this process's share of the views, and add up over all processes.
+    """Score a model on this process's part of the views, and add up over all processes.
 
-    batches: `data.sample.EvalBatch`es of `share(views)`, in order. tasks: those to score, outputs of the model. constants:
-    as `learn_constants` gives them; a task without has no trivial baseline. absent: {task: why it cannot be scored}.
-    Results are equal on all processes.
+    batches: `data.sample.EvalBatch`es of `views_of_this_process(views)`, in order. tasks: those to score, outputs of the
+    model. constants: as `learn_constants` returns them; a task that has none has no trivial baseline. absent: {task: why it
+    cannot be scored}. Results are equal on all processes.
     """
-    scores = {task: Score(TASKS[task], views.classes.get(task), constants.get(task, {}), views.metric_depth) for task in tasks}
-    names: list[str] = []
-    was_training = model.training
-    model.eval()
-    for batch in tqdm(batches, desc="evaluate", leave=False, disable=not distributed.is_main()):
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            outputs = model(batch["image"].to(device, non_blocking=True))
-        names += batch["id"]
-        for task, score in scores.items():
-            score.update(outputs[task], batch["targets"][task], batch["valid"][task])
-    model.train(was_training)
+    scores = {
+        task: TaskScore(TASKS[task], views.classes.get(task), constants.get(task, {}), views.metric_depth) for task in tasks
+    }
+    ids: list[str] = []
+    with _evaluation_mode(model):
+        for batch in tqdm(batches, desc="evaluate", leave=False, disable=not distributed.is_main()):
+            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                outputs = model(batch["image"].to(device, non_blocking=True))
+            ids += batch["id"]
+            for task, score in scores.items():
+                score.update(outputs[task], batch["targets"][task], batch["valid"][task])
 
-    columns = {"id": _gather_names(names), "group": np.array([views.group(i) for i in range(len(views))], dtype=np.str_)}
-    interval_over, unit_of = bootstrap.units(columns["group"])
+    columns = {"id": _gather_ids(ids), "group": np.array([views.group(i) for i in range(len(views))], dtype=np.str_)}
+    units = bootstrap.assign_units(columns["group"])
     results: Results = {task: {TASKS[task].primary: {"value": None, "reason": why}} for task, why in (absent or {}).items()}
     for task, score in scores.items():
         of_images = score.reduce()
-        results[task] = score.entries(of_images, unit_of)
+        results[task] = score.build_entries(of_images, units)
         columns |= {f"{task}/{name}": column for name, column in of_images.items()}
-        columns |= {f"total/{task}/{name}": total for name, total in score.model.totals().items()}
-    return Evaluation({task: results[task] for task in TASKS if task in results}, columns, interval_over)
+        columns |= {f"total/{task}/{name}": total for name, total in score.model.diagnostics.items()}
+    return Evaluation({task: results[task] for task in TASKS if task in results}, columns, units.kind)
 
 
-def _gather_names(names: list[str]) -> NDArray[np.str_]:
-    text = torch.from_numpy(np.frombuffer(json.dumps(names).encode(), np.uint8).copy())
-    return interleave([np.array(json.loads(part.numpy().tobytes()), dtype=np.str_) for part in distributed.gather(text)])
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _gather_ids(ids: list[str]) -> NDArray[np.str_]:
+    """The ids of all processes' views, in the order of the dataset."""
+    text = torch.from_numpy(np.frombuffer(json.dumps(ids).encode(), np.uint8).copy())
+    parts = distributed.all_gather_rows(text)
+    return interleave([np.array(json.loads(part.numpy().tobytes()), dtype=np.str_) for part in parts])
 
 
 @torch.inference_mode()
-def predictions(
+def predict_samples(
     model: nn.Module, samples: Sequence[Any], transform: Callable[[Any], Any], device: torch.device
 ) -> list[dict[str, Any]]:
-    """The samples, each with "predictions" {task: array} at its own size beside its targets, for `draw.gallery`.
+    """The samples, each with "predictions" {task: array} at its own size beside its targets, for `draw.draw_gallery`.
 
     transform: what brings a sample's image to the size of the network, as in the evaluation.
     """
-    was_training = model.training
-    model.eval()
-    shown = []
-    for sample in samples:
-        size = tuple(sample["image"].shape[-2:])
-        outputs = model(transform(sample)["image"][None].to(device))
-        maps = {task: TASKS[task].predict(outputs[task], size)[0].cpu().numpy() for task in sample["targets"]}
-        shown.append({**sample, "predictions": maps})
-    model.train(was_training)
-    return shown
+    with_predictions = []
+    with _evaluation_mode(model):
+        for sample in samples:
+            size = tuple(sample["image"].shape[-2:])
+            outputs = model(transform(sample)["image"][None].to(device))
+            maps = {task: TASKS[task].predict(outputs[task], size)[0].cpu().numpy() for task in sample["targets"]}
+            with_predictions.append({**sample, "predictions": maps})
+    return with_predictions

@@ -23,8 +23,10 @@ BLUE, WHITE, ORANGE = np.array([0, 114, 178]), np.array([255, 255, 255]), np.arr
 
 def render_errors(runs: Sequence[RunRecord], stem: str | None) -> Html:
     """Of the evaluation `stem`: a histogram of errors a task, and, of a categorical task, a confusion matrix a run."""
+    if stem is None:
+        return Html("")
     columns_of = {
-        place: run.evaluations[str(stem)].columns
+        place: run.evaluations[stem].columns
         for place, run in enumerate(runs)
         if stem in run.evaluations and run.evaluations[stem].columns
     }
@@ -37,7 +39,7 @@ def render_errors(runs: Sequence[RunRecord], stem: str | None) -> Html:
                 edges = columns[f"total/{task}/edges"]
                 lines.append(Line(runs[place].name, edges, 100 * counts / counts.sum(), steps=True, place=place))
         if lines:
-            what = TASKS[task].errors or "error"
+            what = TASKS[task].error_label or "error"
             figures.append(render_figure(f"{task}: {what}", what, "% of pixels a bin", lines))
         for place, columns in columns_of.items():
             confusion = columns.get(f"total/{task}/confusion")
@@ -82,7 +84,7 @@ def _render_cosines(run: RunRecord, prefix: str) -> Html:
     if not tasks:
         return Html("")
     cosines = {pair: 1.0 if pair[0] == pair[1] else means.get(pair, np.nan) for pair in product(tasks, tasks)}
-    rows = [[one, *(_cosine_cell(cosines[one, other]) for other in tasks)] for one in tasks]
+    rows: list[list[str | Cell]] = [[one, *(_cosine_cell(cosines[one, other]) for other in tasks)] for one in tasks]
     caption = f"{prefix}cosine between the gradients of two tasks on shared parameters, mean over {steps} logged steps"
     return render_html(Grid(["task", *tasks], rows), caption, class_="matrix")
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mult.draw import ERROR, overlay
-from mult.draw.colours import to_photo
+from mult.draw.colours import find_max_error, to_photo
 from mult.evaluation.results import SavedEvaluation, select_primary
 from mult.tasks import TASKS
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,18 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mult import report
 from mult.build import build_dataset
 from mult.config import DataConfig, load_config
 from mult.data.batches.transforms import EvalTransform
 from mult.errors import UserError
-from mult.evaluation import evaluate
 from mult.evaluation.compare import Comparison, Row, compare
-from mult.evaluation.results import Evaluated, load_baseline, primary
+from mult.evaluation.evaluate import predict_samples
+from mult.evaluation.results import read_evaluation
 from mult.files import write_text
-from mult.report import Example, RunRecord, Shown
+from mult.report.examples import GalleryEntry, Picture, RankedView, draw_prediction, draw_truth, rank_views
+from mult.report.page import render_page
+from mult.report.read import RunRecord, choose_evaluation, read_run
 from mult.runs.checkpoint import load_checkpoint
-from mult.tasks import TASKS
 
 
 def write_report(
@@ -31,139 +30,99 @@ def write_report(
     device: torch.device,
     stem: str | None = None,
     data: DataConfig | None = None,
-    most: int = 2,
+    limit: int = 2,
     baselines: Sequence[Path] = (),
     note: str = "",
 ) -> str:
     """Write the page of one run or of several; returns a line that says what is in it.
 
     stem: the evaluation to look at closely, by default the first run's on its test split. data: where that evaluation's
-    images are, by default as in the first run's config. most: how many best, median and worst images a task. baselines: JSONs
+    images are, by default as in the first run's config. limit: how many best, median and worst images a task. baselines: JSONs
     of single-task runs, for delta_m; each serves the evaluations of its own name. note: a text above the results.
     """
-    runs = [report.read_run(folder) for folder in folders]
-    known = [name for name in runs[0].evaluations if all(name in run.evaluations for run in runs)]
-    if stem is not None and stem not in known:
-        raise UserError(f"--eval: got {stem!r}; expected an evaluation of every run: {', '.join(known) or 'there is none'}")
-    stem = stem or report.default_evaluation(runs)
-    examples: Sequence[Example] | str = "No images: the runs have no evaluation in common."
+    runs = [read_run(folder) for folder in folders]
+    common = [name for name in runs[0].evaluations if all(name in run.evaluations for run in runs)]
+    if stem is not None and stem not in common:
+        raise UserError(f"--eval: got {stem!r}; expected an evaluation of every run: {', '.join(common) or 'there is none'}")
+    stem = stem or choose_evaluation(runs)
+    entries: Sequence[GalleryEntry] | str = "No images: the runs have no evaluation in common."
     if stem is not None:
-        examples = collect_examples(runs, stem, data, device, most) if most else "No images: none were asked for."
-    text = report.page(runs, stem, examples, _compared(runs, baselines), note)
+        entries = draw_entries(runs, stem, data, device, limit) if limit else "No images: none were asked for."
+    text = render_page(runs, stem, entries, _compare_evaluations(runs, baselines), note)
     write_text(out, text)
-    pictures = [picture for example in examples if isinstance(example, Example) for picture in example.pictures]
-    return f"{out}: {len(text.encode()) / 1e6:.1f} MB with {len(pictures)} pictures"
+    number = sum(len(entry.pictures) for entry in entries if isinstance(entry, GalleryEntry))
+    return f"{out}: {len(text.encode()) / 1e6:.1f} MB with {number} pictures"
 
 
-def _compared(runs: Sequence[RunRecord], baselines: Sequence[Path]) -> dict[str, Comparison]:
-    """By name, the evaluations that several runs have, or that have baselines; rows are named by the runs' folders."""
-    comparisons = {}
-    singles = [load_baseline(path) for path in baselines]
-    stems = list(dict.fromkeys(stem for run in runs for stem in run.columns))
+def _compare_evaluations(runs: Sequence[RunRecord], baselines: Sequence[Path]) -> dict[str, Comparison]:
+    """By stem, the evaluations that several runs have, or that have baselines; rows are named by the runs' folders."""
+    with_columns = [{stem: one for stem, one in run.evaluations.items() if one.columns} for run in runs]
+    stems = list(dict.fromkeys(stem for evaluations in with_columns for stem in evaluations))
+    singles = [read_evaluation(path) for path in baselines]
     for path in baselines:
         if path.stem not in stems:
             raise UserError(
                 f"--baseline: got {path}; expected a JSON named as an evaluation of the runs: "
                 f"{', '.join(stems) or 'there is none'}; evaluate the single-task run on the same data"
             )
+    comparisons = {}
     for stem in stems:
-        against = [single for single in singles if single.name == stem]
-        known = {single.path.resolve() for single in against}
+        own_singles = [single for single in singles if single.path.stem == stem]
+        paths = {single.path.resolve() for single in own_singles}
         rows = []
-        for run in (run for run in runs if stem in run.columns):
-            path = run.folder / "eval" / f"{stem}.json"
-            evaluated = Evaluated(run.name, path, run.evaluations[stem], run.columns[stem])
-            rows.append(
-                Row(str(run.folder), [evaluated], baselines=[against] if against and path.resolve() not in known else ())
-            )
-        if len(rows) > 1 or against:
+        for run, evaluations in zip(runs, with_columns, strict=True):
+            if stem in evaluations:
+                is_baseline = evaluations[stem].path.resolve() in paths
+                own = [own_singles] if own_singles and not is_baseline else []
+                rows.append(Row(str(run.folder), [evaluations[stem]], baselines=own))
+        if len(rows) > 1 or own_singles:
             comparisons[stem] = compare(rows)
     return comparisons
 
 
-@dataclass(frozen=True)
-class Choice:
-    """An image to show for a task, with what an `Example` says of it."""
-
-    task: str
-    index: int
-    rank: str
-    metric: str
-    unit: str
-    values: tuple[float, ...]
-
-
-def collect_examples(
-    runs: Sequence[RunRecord], stem: str, data: DataConfig | None, device: torch.device, most: int
-) -> list[Example] | str:
+def draw_entries(
+    runs: Sequence[RunRecord], stem: str, data: DataConfig | None, device: torch.device, limit: int
+) -> list[GalleryEntry] | str:
     """The images that the first run's columns rank best, median and worst, predicted by every run; or why there are none.
 
     Raises UserError where the data are not those of the evaluation, and where the runs were evaluated on other images.
     """
-    for run in runs:
-        if stem not in run.columns:
+    evaluations = [run.evaluations[stem] for run in runs]
+    for run, evaluation in zip(runs, evaluations, strict=True):
+        if not evaluation.columns:
             return f"No images: {run.name} has no eval/{stem}.npz, which says how good each is. Evaluate it again."
-        if not np.array_equal(run.columns[stem]["id"], runs[0].columns[stem]["id"]):
+        if not np.array_equal(evaluation.columns["id"], evaluations[0].columns["id"]):
             raise UserError(
                 f"report: got evaluations {stem} of {runs[0].name} and {run.name} on different images; expected the same; "
                 "evaluate both on one root and split"
             )
-    choices = list(_choices(runs, stem, most))
-    evaluation = runs[0].evaluations[stem]
     data = data or load_config(runs[0].folder / "config.yaml").data
-    if data.dataset != evaluation["dataset"]:
+    if data.dataset != evaluations[0].file["dataset"]:
         return f"No images: {stem} is not of the run's own dataset, {data.dataset}. Name its config with --config."
-    views = build_dataset(data, list(dict.fromkeys(choice.task for choice in choices)), evaluation["split"])
-    truths: dict[Choice, tuple[list[Shown], str]] = {}
-    predicted: dict[Choice, list[Shown]] = {choice: [] for choice in choices}
+    ranked = list(rank_views(evaluations, limit))
+    views = build_dataset(data, list(dict.fromkeys(view.task for view in ranked)), evaluations[0].file["split"])
+    pictures: dict[RankedView, list[Picture]] = {}
+    scales: dict[RankedView, str] = {}
     for number, run in enumerate(runs):
-        model, config = load_checkpoint(_checkpoint(run, stem))
-        for index in tqdm(sorted({choice.index for choice in choices}), desc=f"report: {run.name}", leave=False):
-            sample = _view(views, index, str(runs[0].columns[stem]["id"][index]))
-            (shown,) = evaluate.predictions(model.to(device), [sample], EvalTransform(config.data.image_size), device)
-            for choice in (choice for choice in choices if choice.index == index):
+        model, config = load_checkpoint(_find_checkpoint(run, stem))
+        of_index = {view.index: [other for other in ranked if other.index == view.index] for view in ranked}
+        for index in tqdm(sorted(of_index), desc=f"report: {run.name}", leave=False):
+            sample = _read_view(views, index, of_index[index][0].id)
+            (prediction,) = predict_samples(model.to(device), [sample], EvalTransform(config.data.image_size), device)
+            for view in of_index[index]:
                 if number == 0:
-                    truths[choice] = report.draw_truth(choice.task, sample)
-                maps = shown["predictions"][choice.task]
-                predicted[choice] += report.draw_prediction(choice.task, sample, maps, number)
-    ids = runs[0].columns[stem]["id"]
-    return [
-        Example(
-            task=choice.task,
-            rank=choice.rank,
-            id=str(ids[choice.index]),
-            metric=choice.metric,
-            unit=choice.unit,
-            values=choice.values,
-            scale=truths[choice][1],
-            pictures=truths[choice][0] + predicted[choice],
-        )
-        for choice in choices
-    ]
+                    pictures[view], scales[view] = draw_truth(view.task, sample)
+                pictures[view] += draw_prediction(view.task, sample, prediction["predictions"][view.task], number)
+    return [GalleryEntry(view, scales[view], pictures[view]) for view in ranked]
 
 
-def _choices(runs: Sequence[RunRecord], stem: str, most: int) -> Iterator[Choice]:
-    """Of every task that all runs were scored on."""
-    for task in TASKS:
-        entries = [run.evaluations[stem]["tasks"].get(task) for run in runs]
-        if not all(entries):
-            continue
-        metric = primary(TASKS[task], entries[0])
-        if any(of_run.get(metric, {}).get("value") is None for of_run in entries):
-            continue
-        values = np.stack([report.image_values(run.columns[stem], task, metric) for run in runs])
-        entry = entries[0][metric]
-        for rank, index in report.choose(values[0], entry["better"] == "higher", most):
-            yield Choice(task, index, rank, metric, entry["unit"], tuple(values[:, index].tolist()))
-
-
-def _checkpoint(run: RunRecord, stem: str) -> Path:
-    """What was evaluated: training says at which step, eval.py takes the best."""
-    of_step = run.folder / "checkpoints" / str(run.evaluations[stem].get("step", "best"))
+def _find_checkpoint(run: RunRecord, stem: str) -> Path:
+    """The checkpoint that was evaluated: that of the step in the evaluation's file, else the best, as eval.py takes it."""
+    of_step = run.folder / "checkpoints" / str(run.evaluations[stem].file.get("step", "best"))
     return of_step if of_step.exists() else run.folder
 
 
-def _view(views: Any, index: int, name: str) -> Any:
+def _read_view(views: Any, index: int, name: str) -> Any:
     sample = views[index] if index < len(views) else None
     if sample is None or sample["id"] != name:
         raise UserError(

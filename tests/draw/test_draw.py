@@ -1,23 +1,34 @@
-"""draw.py: colours, errors, limits and blends by value, and the right picture in the right place of the gallery."""
+"""Colours, errors, limits and blends by value, and the right picture in the right place of the gallery and the sheet."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from mult.draw import COLORMAPS, PALETTE, Classes, Colours, Directions, Look, Scalar, attention_page, gallery, overlay, picture
-from mult.draw.attention import window_view
+from mult.draw import (
+    COLORMAPS,
+    PALETTE,
+    Classes,
+    Colours,
+    Directions,
+    Scalar,
+    draw_gallery,
+    draw_label_sheet,
+    draw_map,
+    overlay,
+)
 from mult.errors import UserError
 
 HATCH = {150, 190}
+FindPlaces = Callable[[np.ndarray, np.ndarray], list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
 class Record:
-    """What the gallery reads of a task."""
+    """The fields of a task that pictures need."""
 
     name: str
     unit: str
@@ -28,7 +39,7 @@ class Record:
 TABLE = {
     task.name: task
     for task in (
-        Record("label", "class", Classes(), True),
+        Record("label", "class", Classes(255), True),
         Record("far", "m", Scalar("turbo")),
         Record("way", "unit vector", Directions()),
         Record("light", "1", Scalar("gray", 0.0, 1.0)),
@@ -56,14 +67,6 @@ def make_sample(height: int, width: int, seed: int = 0) -> dict[str, Any]:
         "valid": valid,
         "predictions": {name: both[1] for name, both in maps.items()},
     }
-
-
-def places(page: np.ndarray, crop: np.ndarray) -> list[tuple[int, int]]:
-    """Every (y, x) where the page shows the crop exactly."""
-    page, crop = (colours.astype(int) @ [65536, 256, 1] for colours in (page, crop))
-    windows = np.lib.stride_tricks.sliding_window_view(page, crop.shape)
-    candidates = (windows[:, :, 0, :4] == crop[0, :4]).all(-1) & (windows[:, :, -1, -4:] == crop[-1, -4:]).all(-1)
-    return [(int(y), int(x)) for y, x in np.argwhere(candidates) if np.array_equal(windows[y, x], crop)]
 
 
 @pytest.mark.parametrize("name", COLORMAPS)
@@ -104,7 +107,7 @@ def test_directions_are_half_of_one_plus_n() -> None:
 def test_classes_differ_and_repeat_after_the_palette() -> None:
     assert len({tuple(colour) for colour in PALETTE.tolist()}) == len(PALETTE) == 40
     labels = np.arange(100)[None]
-    assert np.array_equal(Classes().paint(labels)[0], PALETTE[np.arange(100) % 40])
+    assert np.array_equal(Classes(255).paint(labels)[0], PALETTE[np.arange(100) % 40])
     # Stripes are gray, classes are not: an ignored pixel is never taken for a class.
     assert all(len(set(colour)) > 1 for colour in PALETTE.tolist())
 
@@ -124,17 +127,17 @@ def test_invalid_pixels_are_hatched_and_the_others_are_not_touched(task: Record)
 
 
 def test_ignored_and_non_finite_pixels_are_hatched_too() -> None:
-    assert Classes().paint(np.array([[255, 3]]))[0, 0, 0] in HATCH
-    spoilt = np.full((3, 1, 2), 0.5)
-    spoilt[1, 0, 0] = np.nan
-    painted = Directions().paint(spoilt)
+    assert Classes(255).paint(np.array([[255, 3]]))[0, 0, 0] in HATCH
+    vectors = np.full((3, 1, 2), 0.5)
+    vectors[1, 0, 0] = np.nan
+    painted = Directions().paint(vectors)
     assert painted[0, 0, 0] in HATCH
     assert painted[0, 1].tolist() == [191, 191, 191]
     assert Scalar("reds").paint(np.array([[np.inf, 0.0]]), None, (0, 1))[0, 0, 0] in HATCH
 
 
 def test_hatch_survives_the_scale_of_a_cell() -> None:
-    stripes = Classes().paint(np.full((960, 960), 255))[0, :, 0]
+    stripes = Classes(255).paint(np.full((960, 960), 255))[0, :, 0]
     assert set(np.diff(np.flatnonzero(np.diff(stripes.astype(int))))) == {20}  # 4 pixels of a cell of 192
 
 
@@ -144,7 +147,7 @@ def test_limits_are_percentiles_of_valid_values() -> None:
     assert Scalar("turbo").limits(values, values <= 50) == pytest.approx((1, 49))
     assert Scalar("turbo", low=0.5).limits(values, values <= 50) == pytest.approx((0.5, 49))
     assert Scalar("turbo", high=7.0).limits(values, None) == pytest.approx((2, 7))
-    assert Classes().limits(values, None) is None
+    assert Classes(255).limits(values, None) is None
     assert Directions().limits(values, None) is None
 
 
@@ -160,7 +163,7 @@ def test_a_constant_or_unlabelled_map_has_limits_and_colours() -> None:
 def test_errors_against_numpy() -> None:
     sample = make_sample(20, 31, seed=3)
     prediction, target, valid = sample["predictions"], sample["targets"], sample["valid"]
-    wrong = Classes().error(prediction["label"], target["label"], valid["label"])
+    wrong = Classes(255).error(prediction["label"], target["label"], valid["label"])
     assert np.array_equal(wrong, (prediction["label"] != target["label"]) * valid["label"][0])
     off = Scalar("turbo").error(prediction["far"], target["far"], valid["far"])
     assert np.allclose(off, np.abs(prediction["far"] - target["far"])[0] * valid["far"][0], atol=1e-6)
@@ -199,14 +202,14 @@ def test_overlay_brings_the_image_to_the_size_of_the_map() -> None:
     assert blended[3, -1, 1] == 255
 
 
-def test_gallery_shows_each_map_in_its_place() -> None:
+def test_gallery_shows_each_map_in_its_place(find_places: FindPlaces) -> None:
     size = (96, 192)  # the width of a cell: nothing is rescaled, and height differs from width
     samples = [make_sample(*size, seed=seed) for seed in (1, 2)]
-    page = np.asarray(gallery(samples, TABLE, [f"name{k}" for k in range(5)]))
+    page = np.asarray(draw_gallery(samples, TABLE, [f"name{k}" for k in range(5)]))
     corners = {}
     for row, sample in enumerate(samples):
         image = np.rint(sample["image"] * 255).astype(np.uint8).transpose(1, 2, 0)
-        corners[row, 0, "truth"] = places(page, image)
+        corners[row, 0, "truth"] = find_places(page, image)
         for column, task in enumerate(TABLE.values(), 1):
             prediction, target, valid = (sample[kind][task.name] for kind in ("predictions", "targets", "valid"))
             limits = task.colours.limits(target, valid)
@@ -216,7 +219,7 @@ def test_gallery_shows_each_map_in_its_place() -> None:
             high = (limits[1] - limits[0]) / 4 if limits else {"label": 1.0, "way": 60.0}[task.name]
             error = Scalar("reds").paint(task.colours.error(prediction, target, valid), valid, (0.0, high))
             for kind, painted in (("truth", truth), ("prediction", guess), ("error", error)):
-                corners[row, column, kind] = places(page, painted)
+                corners[row, column, kind] = find_places(page, painted)
     assert all(len(found) == 1 for found in corners.values()), {k: v for k, v in corners.items() if len(v) != 1}
     at = {key: found[0] for key, found in corners.items()}
     for row in (0, 1):
@@ -239,22 +242,22 @@ def test_gallery_takes_tensors() -> None:
         name: {task: torch.from_numpy(values) for task, values in part.items()} if isinstance(part, dict) else part
         for name, part in sample.items()
     } | {"image": torch.from_numpy(sample["image"])}
-    assert np.array_equal(np.asarray(gallery([as_tensors], TABLE, None)), np.asarray(gallery([sample], TABLE, None)))
+    assert np.array_equal(np.asarray(draw_gallery([as_tensors], TABLE, None)), np.asarray(draw_gallery([sample], TABLE, None)))
 
 
-def test_gallery_without_a_label_still_shows_the_prediction() -> None:
+def test_gallery_without_a_label_still_shows_the_prediction(find_places: FindPlaces) -> None:
     sample = make_sample(96, 192)
     sample["valid"]["far"][:] = False
     sample["targets"]["far"][:] = 0
     sample["valid"]["label"][:] = False
     sample["targets"]["label"][:] = 255
-    page = np.asarray(gallery([sample], TABLE, None))
+    page = np.asarray(draw_gallery([sample], TABLE, None))
     colours = TABLE["far"].colours
-    assert len(places(page, colours.paint(sample["predictions"]["far"]))) == 1
-    assert len(places(page, overlay(sample["image"], Classes().paint(sample["predictions"]["label"])))) == 1
+    assert len(find_places(page, colours.paint(sample["predictions"]["far"]))) == 1
+    assert len(find_places(page, overlay(sample["image"], Classes(255).paint(sample["predictions"]["label"])))) == 1
     plate = np.full((30, 190, 3), 244, np.uint8)  # the upper part of "no label", above its text
-    tops = sorted({y for y, _ in places(page, plate)})
-    lefts = {x for _, x in places(page, plate)}
+    tops = sorted({y for y, _ in find_places(page, plate)})
+    lefts = {x for _, x in find_places(page, plate)}
     assert len(tops) >= 2
     assert tops[-1] - tops[0] > 192
     assert max(lefts) - min(lefts) > 192
@@ -262,8 +265,8 @@ def test_gallery_without_a_label_still_shows_the_prediction() -> None:
 
 @pytest.mark.parametrize("size", [(50, 400), (400, 50), (500, 333), (7, 5)])
 def test_gallery_fits_any_size_into_cells_of_one_width(size: tuple[int, int]) -> None:
-    wide = gallery([make_sample(*size)], TABLE, None)
-    assert wide.width == gallery([make_sample(192, 192)], TABLE, None).width
+    wide = draw_gallery([make_sample(*size)], TABLE, None)
+    assert wide.width == draw_gallery([make_sample(192, 192)], TABLE, None).width
     page = np.asarray(wide).astype(int)
     assert (page[:10] == 255).all()
     assert (page[-10:] == 255).all()
@@ -272,16 +275,16 @@ def test_gallery_fits_any_size_into_cells_of_one_width(size: tuple[int, int]) ->
 
 def test_gallery_wraps_the_legend_of_many_classes() -> None:
     sample = make_sample(96, 192)
-    few = gallery([sample], TABLE, None)
+    few = draw_gallery([sample], TABLE, None)
     sample["predictions"]["label"] = np.arange(96 * 192).reshape(96, 192) % 60
-    many = gallery([sample], TABLE, [f"a rather long name {k}" for k in range(60)])
+    many = draw_gallery([sample], TABLE, [f"a rather long name {k}" for k in range(60)])
     assert many.width == few.width
     assert many.height > few.height + 100
 
 
 def test_legend_names_the_classes_that_occur() -> None:
     maps = [np.array([[255, 2], [0, 2]]), np.array([[7, 2], [0, 2]])]
-    keys = Classes().keys(maps, ["floor", "wall", "lamp"])
+    keys = Classes(255).keys(maps, ["floor", "wall", "lamp"])
     assert [text for _, text in keys] == ["floor", "lamp", "class 7"]
     assert [swatch[3, 3].tolist() for swatch, _ in keys] == PALETTE[[0, 2, 7]].tolist()
 
@@ -295,12 +298,27 @@ def test_the_ball_shows_up_right_and_towards_the_camera() -> None:
     assert ball[middle, 1, 0] < 30 < 225 < ball[middle, -2, 0]  # x grows to the right
 
 
+def test_a_sheet_of_labels_shows_each_where_it_is_and_a_plate_where_none_is(find_places: FindPlaces) -> None:
+    sample = make_sample(96, 192)
+    sample["valid"]["far"][:] = False
+    page = np.asarray(draw_label_sheet([sample], TABLE))
+    corners = []
+    for name in ("label", "way", "light"):
+        colours, target, valid = TABLE[name].colours, sample["targets"][name], sample["valid"][name]
+        (corner,) = find_places(page, colours.paint(target, valid, colours.limits(target, valid)))
+        corners.append(corner)
+    assert len({top for top, _ in corners}) == 1
+    plates = {left for top, left in find_places(page, np.full((30, 190, 3), 244, np.uint8))}
+    assert plates  # the column of the task that has no label, between those of the first and the third task
+    assert corners[0][1] + 192 < min(plates) <= max(plates) + 190 < corners[1][1]
+
+
 @pytest.mark.parametrize("task", TABLE.values(), ids=TABLE)
 @pytest.mark.parametrize("size", [(120, 200), (30, 20)])
 def test_picture_keeps_the_map_at_its_own_size(task: Record, size: tuple[int, int]) -> None:
     sample = make_sample(*size)
     prediction = sample["predictions"][task.name]
-    drawn = np.asarray(picture(task, prediction, sample["image"], ["a", "b"]))
+    drawn = np.asarray(draw_map(task, prediction, sample["image"], ["a", "b"]))
     expected = task.colours.paint(prediction)
     if task.categorical:
         expected = overlay(sample["image"], expected)
@@ -310,7 +328,7 @@ def test_picture_keeps_the_map_at_its_own_size(task: Record, size: tuple[int, in
 
 
 def test_picture_of_a_scalar_has_its_bar_below() -> None:
-    drawn = np.asarray(picture(TABLE["light"], np.linspace(0, 1, 200 * 50).reshape(1, 50, 200)))
+    drawn = np.asarray(draw_map(TABLE["light"], np.linspace(0, 1, 200 * 50).reshape(1, 50, 200)))
     strip = drawn[50 + 18 + 6 + 8, :, 0].astype(int)
     ramp = strip[40:150]
     assert (np.diff(ramp) >= 0).all()
@@ -321,59 +339,6 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match=r"Scalar: got colormap 'jet'; expected one of viridis, inferno, turbo, reds, gray"):
         Scalar("jet")
     with pytest.raises(UserError, match="gallery: got no samples; expected at least one"):
-        gallery([], TABLE, None)
-
-
-def make_look() -> Look:
-    """Five heads over a 6 x 8 map of which a token at (2, 5) sees 4 x 3 tokens; the image covers 5.5 x 8 of it."""
-    rng = np.random.default_rng(3)
-    seen = np.zeros((6, 8), bool)
-    seen[1:5, 3:6] = True
-    weights = rng.uniform(0.1, 1, (5, 6, 8)) ** 3 * seen
-    weights /= weights.sum((1, 2), keepdims=True)
-    return Look(16, weights, seen, (2, 5), (5.5, 8.0))
-
-
-def make_scene() -> np.ndarray:
-    """(3, 88, 128): every 16 x 16 block, a token of `make_look`, has a gray of its own."""
-    gray = np.random.default_rng(4).integers(0, 256, (6, 8)) / 255
-    return np.broadcast_to(gray.repeat(16, 0).repeat(16, 1)[:88], (3, 88, 128)).astype(np.float32)
-
-
-def test_attention_is_drawn_over_what_the_token_sees() -> None:
-    look, scene = make_look(), make_scene()
-    weights, limits = look.weights[3], (0.0, float(look.weights[3].max()))
-    view = np.asarray(window_view(Image.fromarray(np.uint8(scene * 255 + 0.5).transpose(1, 2, 0)), look, weights, limits))
-    assert abs(view.shape[0] / view.shape[1] - 4 / 3) < 0.02
-    side = view.shape[0] / 4
-    for row, column in np.argwhere(look.seen):
-        at = view[int((row - 1 + 0.5) * side), int((column - 3 + 0.5) * side)].astype(int)
-        amount = weights[row, column] / limits[1]
-        colour = Scalar("inferno").paint(np.array([[amount]]), None, (0, 1))[0, 0]
-        expected = 0.7 * colour + 0.3 * round(float(scene[0, row * 16 + 8, column * 16 + 8]) * 255)
-        np.testing.assert_allclose(at, expected, atol=1.5, err_msg=f"{row}, {column}")
-
-
-def test_a_page_of_attention_shows_the_heads_asked_for_on_one_scale() -> None:
-    look, scene = make_look(), make_scene()
-    photo = Image.fromarray(np.uint8(scene * 255 + 0.5).transpose(1, 2, 0))
-
-    def cell(weights: np.ndarray, high: float) -> np.ndarray:
-        return np.asarray(window_view(photo, look, weights, (0.0, high)))
-
-    mean, peaks = look.weights.mean(0), look.weights.max((1, 2))
-    page = np.asarray(attention_page(scene, "title", [look], heads=[4, 1]))
-    high = max(peaks[4], peaks[1], mean.max())
-    found = [places(page, cell(weights, high)) for weights in (mean, look.weights[4], look.weights[1])]
-    assert [len(one) for one in found] == [1, 1, 1]
-    assert found[0][0][1] < found[1][0][1] < found[2][0][1]
-    assert not places(page, cell(look.weights[0], high))
-
-    sharpest = sorted(np.argsort(-peaks)[:2].tolist())
-    page = np.asarray(attention_page(scene, "title", [look], most=2))
-    high = max(peaks.max(), mean.max())
-    for head in range(5):
-        assert len(places(page, cell(look.weights[head], high))) == (head in sharpest)
-
-    page = np.asarray(attention_page(scene, "title", [look], heads=[7]))  # this stage has no such head
-    assert places(page, cell(np.zeros_like(mean), mean.max()))
+        draw_gallery([], TABLE, None)
+    with pytest.raises(UserError, match="sheet: got no samples; expected at least one"):
+        draw_label_sheet([], TABLE)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from mult import TASKS
 from mult.errors import UserError
 from mult.evaluation import bootstrap, compare
-from mult.evaluation.results import load, load_baseline
-from mult.evaluation.tables import as_csv, as_markdown, as_text
+from mult.evaluation.gain import DeltaM
+from mult.evaluation.results import SavedEvaluation, find_evaluation, read_evaluation
+from mult.evaluation.tables import format_comparison, format_comparison_as_csv, format_comparison_as_markdown
 from mult.files import write_arrays, write_json
 from mult.metrics import Regression
 
@@ -34,7 +35,7 @@ def l1_of_images(seed: int, shift: float = 0.0) -> Array:
 def write(
     folder: Path,
     tasks: dict[str, Array],
-    header: dict[str, Any] | None = None,
+    conditions: dict[str, Any] | None = None,
     ids: list[str] | None = None,
     buildings: int = 1,
 ) -> Path:
@@ -50,17 +51,21 @@ def write(
         results[task] = {metric: {"value": float(value), "unit": "u", "better": "lower"} for metric, value in values.items()}
     file = {"dataset": "rooms", "split": "test", "corruption": None, "images": IMAGES, "metric_version": 1, "tasks": results}
     write_arrays(folder / "eval" / "rooms-test.npz", columns)
-    write_json(folder / "eval" / "rooms-test.json", {**file, **(header or {})})
+    write_json(folder / "eval" / "rooms-test.json", {**file, **(conditions or {})})
     return folder
+
+
+def load(folder: Path) -> SavedEvaluation:
+    return read_evaluation(find_evaluation(folder))
 
 
 def row(folder: Path, *more: Path) -> compare.Row:
     return compare.Row(folder.name, [load(path) for path in (folder, *more)])
 
 
-def cell(comparison: compare.Comparison, name: str, task: str = "reshading", metric: str = "l1") -> compare.Cell:
-    (found,) = [one for one in comparison.cells[name] if (one.task, one.metric) == (task, metric)]
-    return found
+def measurement(comparison: compare.Comparison, name: str, task: str = "reshading", metric: str = "l1") -> compare.Measurement:
+    (one,) = [one for one in comparison.measurements[name] if (one.task, one.metric) == (task, metric)]
+    return one
 
 
 @pytest.mark.parametrize("buildings", [1, 8])
@@ -78,14 +83,15 @@ def test_the_difference_is_paired(tmp_path: Path, buildings: int) -> None:
         images = np.concatenate([np.flatnonzero(house == unit) for unit in units])
         weight = pixels[images] / pixels[images].sum()
         differences.append((weight * b[images]).sum() - (weight * a[images]).sum())
-    got = cell(comparison, "b")
+    got = measurement(comparison, "b")
     assert got.difference == pytest.approx((pixels * (b - a)).sum() / pixels.sum())
-    assert got.interval == pytest.approx(bootstrap.interval(np.array(differences), number))
+    assert got.interval == pytest.approx(bootstrap.estimate_interval(np.array(differences), number))
     assert got.mark == "better"
-    own = bootstrap.interval(comparison.rows[0].evaluations[0].resampled("reshading", house)["l1"], number) or (0, 0)
+    units = bootstrap.Units("buildings", house)
+    own = bootstrap.estimate_interval(comparison.rows[0].evaluations[0].resample("reshading", units)["l1"], number) or (0, 0)
     assert got.interval is not None
     assert 5 * (got.interval[1] - got.interval[0]) < own[1] - own[0]
-    first = cell(comparison, "a")
+    first = measurement(comparison, "a")
     assert (first.difference, first.interval, first.mark) == (None, None, "")
 
 
@@ -95,29 +101,29 @@ def test_marks_say_which_way_and_only_beyond_chance(tmp_path: Path) -> None:
         row(write(tmp_path / name, {"reshading": l1_of_images(i, shift)})) for i, (name, shift) in enumerate(shifts.items())
     ]
     comparison = compare.compare(rows)
-    assert [cell(comparison, name).mark for name in shifts] == ["", "", "worse", "better"]
-    higher = compare.Cell("t", "m", "", "higher", 1.0, difference=0.1, interval=(0.05, 0.2))
+    assert [measurement(comparison, name).mark for name in shifts] == ["", "", "worse", "better"]
+    higher = compare.Measurement("t", "m", "", "higher", 1.0, difference=0.1, interval=(0.05, 0.2))
     assert higher.mark == "better"
-    assert compare.Cell("t", "m", "", "higher", 1.0, difference=0.1, interval=(-0.05, 0.2)).mark == ""
+    assert compare.Measurement("t", "m", "", "higher", 1.0, difference=0.1, interval=(-0.05, 0.2)).mark == ""
 
 
 def test_seeds_are_averaged_and_their_spread_shown(tmp_path: Path) -> None:
     one = [write(tmp_path / f"one{seed}", {"reshading": l1_of_images(seed)}) for seed in (1, 2, 3)]
     two = [write(tmp_path / f"two{seed}", {"reshading": l1_of_images(seed, 0.003)}) for seed in (4, 5)]
     comparison = compare.compare([row(*one), row(*two), compare.Row("three", missing="training failed: | no data")])
-    values = [load(folder).file["tasks"]["reshading"]["l1"]["value"] for folder in two]
-    got = cell(comparison, "two4")
+    values = [load(folder).tasks["reshading"]["l1"]["value"] for folder in two]
+    got = measurement(comparison, "two4")
     assert got.value == pytest.approx(np.mean(values))
     assert got.deviation == pytest.approx(np.std(values, ddof=1))
-    assert got.difference == pytest.approx(np.mean(values) - (cell(comparison, "one1").value or 0))
+    assert got.difference == pytest.approx(np.mean(values) - (measurement(comparison, "one1").value or 0))
     assert got.mark == "worse"
-    text, markdown = as_text(comparison), as_markdown(comparison)
+    text, markdown = format_comparison(comparison), format_comparison_as_markdown(comparison)
     assert f"{got.value:.4g} ± {got.deviation:.2g} ▼" in text
     assert "missing: training failed: | no data" in text
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1  # a column more would break the table
     assert "rooms, test split, 40 images" in markdown
-    written = list(csv.DictReader(as_csv(comparison).splitlines()))
+    written = list(csv.DictReader(format_comparison_as_csv(comparison).splitlines()))
     assert [line["run"] for line in written] == ["one1"] * 2 + ["two4"] * 2 + ["three"]
     assert float(written[2]["value"]) == got.value
     assert (float(written[2]["low"]), float(written[2]["high"])) == got.interval
@@ -129,12 +135,12 @@ def test_tasks_that_a_run_lacks_leave_a_gap(tmp_path: Path) -> None:
     both = write(tmp_path / "both", {"edge_texture": l1_of_images(1), "reshading": l1_of_images(2)})
     single = write(tmp_path / "single", {"edge_texture": l1_of_images(3, 0.02)})
     comparison = compare.compare([row(both), row(single)])
-    assert {one.task for one in comparison.cells["single"]} == {"edge_texture"}
-    line = next(line for line in as_markdown(comparison).splitlines() if line.startswith("| single"))
+    assert {one.task for one in comparison.measurements["single"]} == {"edge_texture"}
+    line = next(line for line in format_comparison_as_markdown(comparison).splitlines() if line.startswith("| single"))
     assert line.endswith("| - |")
     turned = compare.compare([row(single), row(both)])
-    assert cell(turned, "both", "edge_texture").mark == "better"
-    assert cell(turned, "both", "reshading").interval is None
+    assert measurement(turned, "both", "edge_texture").mark == "better"
+    assert measurement(turned, "both", "reshading").interval is None
 
 
 def test_delta_m_against_single_task_runs(tmp_path: Path) -> None:
@@ -152,9 +158,10 @@ def test_delta_m_against_single_task_runs(tmp_path: Path) -> None:
     # What images have in common cancels: here all, though they differ much among themselves.
     assert gain.interval == pytest.approx((12.5, 12.5))
     assert "single_edge" not in comparison.delta_m
-    assert "  +12.50 ▲" in as_text(comparison)
-    assert "ours: Δm +12.50 % (+12.50 to +12.50) better" in as_text(comparison)
-    assert as_markdown(comparison).splitlines()[-4].endswith("| - |")  # the baseline has no delta_m of its own
+    assert "  +12.50 ▲" in format_comparison(comparison)
+    assert "ours: Δm +12.50 % (+12.50 to +12.50) better" in format_comparison(comparison)
+    markdown = format_comparison_as_markdown(comparison)
+    assert markdown.splitlines()[-4].endswith("| - |")  # the baseline has no delta_m of its own
     with pytest.raises(UserError, match="--baseline: edge_texture: got no baseline; expected one"):
         compare.compare([compare.Row("ours", [load(ours)], baselines=[singles[1:]])])
 
@@ -180,7 +187,7 @@ def test_the_interval_of_delta_m_is_redrawn_in_a_loop(tmp_path: Path, buildings:
         tasks = {task: l1[task, "ours", seed] for task in ("edge_texture", "reshading")}
         evaluations.append(load(write(tmp_path / f"ours{seed}", tasks, buildings=buildings)))
         folders = [write(tmp_path / f"{task}{seed}", {task: l1[task, "single", seed]}, buildings=buildings) for task in tasks]
-        baselines.append([load_baseline(folder / "eval" / "rooms-test.json") for folder in folders])
+        baselines.append([read_evaluation(folder / "eval" / "rooms-test.json") for folder in folders])
     house = np.arange(IMAGES) % buildings if buildings > 1 else np.arange(IMAGES)
     number = int(house.max()) + 1
     gains = []
@@ -190,14 +197,15 @@ def test_the_interval_of_delta_m_is_redrawn_in_a_loop(tmp_path: Path, buildings:
         gains.append(
             np.mean([100 * (1 - mean[task, "ours", seed] / mean[task, "single", seed]) for task in tasks for seed in (0, 1)])
         )
-    expected = bootstrap.interval(np.array(gains), number)
+    expected = bootstrap.estimate_interval(np.array(gains), number)
     gain = compare.compare([compare.Row("ours", evaluations, baselines=baselines)]).delta_m["ours"]
     assert gain.interval == pytest.approx(expected)
     assert gain.interval is not None
     assert gain.interval[0] < gain.mean < gain.interval[1]
-    assert compare.Gain([1.0], (-0.5, 2.0)).mark == ""
-    assert compare.Gain([-1.0], (-2.0, -0.5)).mark == "worse"
-    written = list(csv.DictReader(as_csv(compare.compare([compare.Row("o", evaluations, baselines=baselines)])).splitlines()))
+    assert DeltaM([1.0], (-0.5, 2.0)).mark == ""
+    assert DeltaM([-1.0], (-2.0, -0.5)).mark == "worse"
+    table = format_comparison_as_csv(compare.compare([compare.Row("o", evaluations, baselines=baselines)]))
+    written = list(csv.DictReader(table.splitlines()))
     assert (float(written[-1]["low"]), float(written[-1]["high"])) == gain.interval
 
 
@@ -205,17 +213,17 @@ def test_a_baseline_whose_images_are_unknown_gives_no_interval_and_one_of_others
     ours = load(write(tmp_path / "ours", {"reshading": l1_of_images(1)}))
     single = write(tmp_path / "single", {"reshading": l1_of_images(2)}) / "eval" / "rooms-test.json"
     single.with_suffix(".npz").unlink()
-    comparison = compare.compare([compare.Row("ours", [ours], baselines=[[load_baseline(single)]])])
+    comparison = compare.compare([compare.Row("ours", [ours], baselines=[[read_evaluation(single)]])])
     assert comparison.delta_m["ours"].interval is None
     assert comparison.delta_m["ours"].mark == ""
     others = [f"frame {i}" for i in range(IMAGES)]
     other = write(tmp_path / "other", {"reshading": l1_of_images(2)}, ids=others) / "eval" / "rooms-test.json"
     with pytest.raises(UserError, match=r"got other images in .*other/eval/rooms-test.json \(number 0 is frame 0\)"):
-        compare.compare([compare.Row("ours", [ours], baselines=[[load_baseline(other)]])])
+        compare.compare([compare.Row("ours", [ours], baselines=[[read_evaluation(other)]])])
 
 
 @pytest.mark.parametrize(
-    ("header", "ids", "message"),
+    ("conditions", "ids", "message"),
     [
         (
             {"split": "val"},
@@ -235,9 +243,11 @@ def test_a_baseline_whose_images_are_unknown_gives_no_interval_and_one_of_others
         ),
     ],
 )
-def test_what_is_not_of_the_same_images(tmp_path: Path, header: dict[str, Any], ids: list[str] | None, message: str) -> None:
+def test_what_is_not_of_the_same_images(
+    tmp_path: Path, conditions: dict[str, Any], ids: list[str] | None, message: str
+) -> None:
     a = row(write(tmp_path / "a", {"reshading": l1_of_images(1)}))
-    b = row(write(tmp_path / "b", {"reshading": l1_of_images(2)}, header, ids))
+    b = row(write(tmp_path / "b", {"reshading": l1_of_images(2)}, conditions, ids))
     with pytest.raises(UserError, match=f"compare: {message}"):
         compare.compare([a, b])
 
@@ -256,22 +266,25 @@ def test_other_images_of_the_same_names(tmp_path: Path) -> None:
 
 def test_which_evaluation_of_a_run(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", {"reshading": l1_of_images(1)})
-    assert load(folder, "rooms-test").path == folder / "eval" / "rooms-test.json"
-    assert load(folder / "eval" / "rooms-test.json").name == "rooms-test"
+    path = folder / "eval" / "rooms-test.json"
+    assert find_evaluation(folder) == find_evaluation(folder, "rooms-test") == find_evaluation(path) == path
     with pytest.raises(UserError, match=r"got evaluations rooms-test; expected rooms-val; run scripts/eval\.py for it first"):
-        load(folder, "rooms-val")
+        find_evaluation(folder, "rooms-val")
     (folder / "eval" / "other.json").write_text("{}")
     with pytest.raises(UserError, match=r"got 2 evaluations \(other, rooms-test\); expected one; name it with --eval"):
-        load(folder)
+        find_evaluation(folder)
     with pytest.raises(UserError, match=r"other.json: got no evaluation; expected the JSON that eval.py writes"):
-        load(folder, "other")
+        read_evaluation(find_evaluation(folder, "other"))
     (folder / "eval" / "other.json").unlink()
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"got 0 evaluations \(none\); expected one; run scripts/eval.py first"):
-        load(tmp_path / "empty")
+        find_evaluation(tmp_path / "empty")
     (folder / "eval" / "rooms-test.npz").write_bytes(b"PK broken")
     with pytest.raises(UserError, match=r"rooms-test.npz: cannot be read as arrays \(.*\); expected .*; evaluate again"):
-        load(folder, "rooms-test")
+        read_evaluation(path)
+    (folder / "eval" / "rooms-test.npz").unlink()
+    with pytest.raises(UserError, match=r"got .*rooms-test.json and no .npz beside it; expected both files; evaluate again"):
+        compare.compare([row(folder)])
     with pytest.raises(UserError, match="compare: got no evaluation of x; expected at least one"):
         compare.compare([compare.Row("x", missing="failed")])
 
