@@ -5,8 +5,8 @@ A folder: python scripts/annotate.py --rgb FOLDER --depth FOLDER --depth-scale U
 layout, with all labels that depth and colour give, and its split into ROOT/splits.csv. Call it once for every building.
 
 A dataset: python scripts/annotate.py --dataset NAME --root ROOT [key=value ...] [--split SPLIT ...] [--tasks TASK ...].
-Writes what its views lack into ROOT/derived, where every reader looks. Overrides are keys of the section `data` of a config:
-subset=medium, options.space=40.
+Writes the labels that its views lack and that depth and colour give into ROOT/derived, from where every reader takes them.
+Overrides are keys of the section `data` of a config: subset=medium, options.space=40.
 
 An interrupted call continues when it is repeated.
 """
@@ -18,8 +18,7 @@ from functools import partial
 
 from mult.build import build_dataset
 from mult.cli import exit_on_user_error
-from mult.config import read_data
-from mult.data.disk.camera import Camera
+from mult.config import build_data_config
 from mult.data.disk.derived import DERIVABLE
 from mult.data.disk.splits import SPLITS
 from mult.data.prepare.derive import fill
@@ -46,18 +45,19 @@ def main() -> None:
     dataset = parser.add_argument_group("a dataset")
     dataset.add_argument("--dataset", help="data.dataset of a config")
     dataset.add_argument("--root", help="data.root of a config")
-    dataset.add_argument("--tasks", nargs="+", metavar="TASK", help=f"default: what can be had of {', '.join(DERIVABLE)}")
+    dataset.add_argument(
+        "--tasks", nargs="+", metavar="TASK", help=f"default: those that can be derived of {', '.join(DERIVABLE)}"
+    )
     dataset.add_argument("overrides", nargs="*", metavar="key=value", help="of a config's section data, e.g. subset=medium")
     parser.add_argument("--split", nargs="+", choices=SPLITS, help="default: train for a folder, all for a dataset")
     parser.add_argument("--workers", type=int, help="processes; default: one a core")
     arguments = parser.parse_intermixed_args()
-    given = vars(arguments)
-    mode, needed = (
+    mode, required = (
         ("dataset", ("root",))
         if arguments.dataset
         else ("folder", ("rgb", "depth", "depth_scale", "intrinsics", "out", "building"))
     )
-    missing = [f"--{name.replace('_', '-')}" for name in needed if given[name] is None]
+    missing = [f"--{name.replace('_', '-')}" for name in required if getattr(arguments, name) is None]
     if missing:
         parser.error(f"to annotate a {mode}, these are needed too: {', '.join(missing)} (for a dataset: --dataset, --root)")
     if mode == "folder" and arguments.split and len(arguments.split) > 1:
@@ -67,28 +67,29 @@ def main() -> None:
 
 
 def annotate_building(arguments: argparse.Namespace) -> None:
-    done = annotate_folder(
+    result = annotate_folder(
         arguments.rgb,
         arguments.depth,
-        Camera(arguments.depth_scale, tuple(arguments.intrinsics)),
+        arguments.depth_scale,
+        tuple(arguments.intrinsics),
         arguments.out,
         arguments.building,
         split=arguments.split[0] if arguments.split else "train",
         frames=(arguments.start, arguments.stop),
         workers=arguments.workers,
     )
-    median = "" if done.median_depth_m is None else f", median depth {done.median_depth_m:.2f} m"
-    print(f"{arguments.out}: {arguments.building}: {done.written} views written, {done.skipped} were there{median}")
+    median = "" if result.median_depth_m is None else f", median depth {result.median_depth_m:.2f} m"
+    print(f"{arguments.out}: {arguments.building}: {result.written} views written, {result.skipped} were there{median}")
 
 
 def annotate_dataset(arguments: argparse.Namespace) -> None:
-    data = read_data(arguments.dataset, arguments.root, arguments.overrides)
+    data = build_data_config(arguments.dataset, arguments.root, arguments.overrides)
     splits = arguments.split or SPLITS
     for split in splits:
-        build_dataset(data, (), split)  # all are opened before anything is made
+        build_dataset(data, (), split)  # an error in any split ends the call before it writes anything
     for split in splits:
-        done = fill(partial(build_dataset, data, split=split), arguments.tasks, arguments.workers)
-        print(f"{arguments.root}, {split}:\n{done}")
+        filled = fill(partial(build_dataset, data, split=split), arguments.tasks, arguments.workers)
+        print(f"{arguments.root}, {split}:\n{filled}")
 
 
 if __name__ == "__main__":

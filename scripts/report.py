@@ -45,7 +45,7 @@ def main() -> None:
         out = arguments.out or arguments.runs[0] / "report.html"
         data = None
         if arguments.config:
-            data = load_data_config(arguments.config, usual=load_config(arguments.runs[0] / "config.yaml").data)
+            data = load_data_config(arguments.config, defaults=load_config(arguments.runs[0] / "config.yaml").data)
         device = distributed.pick_device("auto")
         print(
             write_report(

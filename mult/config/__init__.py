@@ -1,5 +1,7 @@
-"""TODOC"""
+"""An experiment's config: its sections, the values they may have, and the YAML files and overrides they come from."""
 
+from mult.config.load import build_data_config, load_config, load_data_config
+from mult.config.schema import to_yaml
 from mult.config.sections import (
     BalanceConfig,
     Config,
@@ -9,10 +11,6 @@ from mult.config.sections import (
     OptimConfig,
     RunConfig,
     TaskConfig,
-    load_config,
-    load_data_config,
-    read_data,
-    to_yaml,
 )
 
 __all__ = [
@@ -24,8 +22,8 @@ __all__ = [
     "OptimConfig",
     "RunConfig",
     "TaskConfig",
+    "build_data_config",
     "load_config",
     "load_data_config",
-    "read_data",
     "to_yaml",
 ]

@@ -1,4 +1,4 @@
-"""Files and overrides become trees, trees merge: the layers that a config is made of."""
+"""The merging of a YAML file over its base file, and of overrides over both, as nested dicts of plain values."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from mult.config import schema
 from mult.errors import UserError
 
 Tree = dict[str, Any]
-"""Nested dicts of plain values: a config, or a part of one, before it is made of dataclasses."""
+"""Nested dicts of plain values: a config, or a part of one, before it becomes dataclasses."""
 
 
-def load_file(cls: type, path: Path, chain: tuple[Path, ...] = ()) -> Tree:
-    """The tree of a file, a part of `cls`, merged over those it derives from; `chain` holds the files that led here."""
-    if path.resolve() in (seen.resolve() for seen in chain):
-        links = " -> ".join(map(str, (*chain, path)))
-        raise UserError(f"{chain[-1]}: base: got a cycle, {links}; expected a chain with an end; remove one link")
+def load_file(cls: type, path: Path, descendants: tuple[Path, ...] = ()) -> Tree:
+    """The values of a YAML file, which may be a part of `cls`, merged over those of its base.
+
+    descendants: the files that derive from this one, the first that was asked for first. Raises UserError for a missing file
+    and for anything that is wrong in it.
+    """
+    if path.resolve() in (descendant.resolve() for descendant in descendants):
+        links = " -> ".join(map(str, (*descendants, path)))
+        raise UserError(f"{descendants[-1]}: base: got a cycle, {links}; expected a chain with an end; remove one link")
     if not path.is_file():
-        asked_by = f"{chain[-1]}: base" if chain else "config"
+        where = f"{descendants[-1]}: base" if descendants else "config"
         remedy = "it is a folder: give a file in it" if path.is_dir() else "no such file, check the path"
-        raise UserError(f"{asked_by}: got {path}; expected a YAML file; {remedy}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: got no text ({error}); expected YAML in UTF-8; save it as such") from None
-    content = schema.parse_yaml(text, str(path))
+        raise UserError(f"{where}: got {path}; expected a YAML file; {remedy}")
+    content = schema.read_yaml(path)
     if not isinstance(content, dict):
         got = "an empty file" if content is None else f"a {type(content).__name__} at the top level"
         raise UserError(f"{path}: got {got}; expected a mapping of {schema.keys(cls)}; see configs/ for examples")
@@ -35,14 +35,14 @@ def load_file(cls: type, path: Path, chain: tuple[Path, ...] = ()) -> Tree:
         return tree
     if not isinstance(base, str):
         raise UserError(f"{path}: base: got {base!r}; expected the path of one YAML file; give a string")
-    parent = load_file(cls, path.parent / base, (*chain, path))
+    parent = load_file(cls, path.parent / base, (*descendants, path))
     if "tasks" in tree:
         parent.pop("tasks", None)
     return _merge(parent, tree)
 
 
 def apply_override(cls: type, tree: Tree, override: str) -> Tree:
-    """A tree and what `section.key=value` changes in it."""
+    """`tree` with the value that `section.key=value` gives; raises UserError for anything that is wrong in the override."""
     source = f"override {override!r}"
     dotted, equals, text = override.partition("=")
     path = dotted.strip().split(".")

@@ -1,10 +1,11 @@
-"""Nested plain values <-> frozen dataclasses, checked against their type hints; YAML as text on either side.
+"""Nested plain values become frozen dataclasses, checked against their type hints; YAML text becomes plain values and back.
 
-It knows no key: config.py says what there is. Understood hints are str, int, float, bool, None, Any (plain values),
-Literal of strings, unions, lists, tuples of fixed length, dicts with string keys, dataclasses, and each of these
-Annotated with a `Rule`. A bool is no int, an int is a float, a float is finite.
+Nothing here depends on which keys there are: sections.py has them. The type hints may be str, int, float, bool, None, Any
+(plain values), Literal of strings, unions, lists, tuples of fixed length, dicts with string keys, dataclasses, and each of
+these Annotated with a `Rule`. A bool is not an int, an int is accepted as a float, and a float must be finite.
 
-Deviations from plain PyYAML: a float may lack its dot (`1e-4`, as in YAML 1.2), and a key given twice is an error.
+Three things differ from plain PyYAML: a float may lack its dot (`1e-4`, as in YAML 1.2), a key given twice is an error, and so
+are values beyond MAX_DEPTH and MAX_VALUES.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -25,7 +27,7 @@ from mult.errors import UserError, suggest
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value must be beyond its type, in words and as a test; `expand` turns a short form into the full one."""
+    """A condition on a value beyond its type, in words and as a test; `expand` turns a short form into the full one."""
 
     expected: str
     holds: Callable[[Any], bool] = lambda value: True
@@ -36,14 +38,14 @@ class Rule:
 
 
 class _MismatchError(Exception):
-    """A value is not what its hint says; the nearest key turns it into a message."""
+    """A value does not fit its type hint. `_read_key` makes it a UserError, with the key."""
 
 
 def read(cls: type, value: Any, source: str, *, partial: bool = False) -> Any:
-    """Make the dataclass `cls` of nested plain values: checked, short forms expanded, integers made floats where due.
+    """Make the dataclass `cls` of nested plain values: check them, expand short forms, and turn integers into due floats.
 
-    `source` says in messages where the values come from. With `partial` no key is required and dataclasses stay dicts
-    of the keys given, so that layers can be checked alone and merged after.
+    `source` says in messages where the values come from. With `partial` no key is required, and dataclasses stay dicts of the
+    keys that are there, so that files and overrides can be checked one by one before they are merged.
 
     Raises UserError, with the dotted key, for an unknown or missing key, a wrong type or a value out of range.
     """
@@ -98,7 +100,7 @@ def _read_value(hint: Any, value: Any, source: str, key: str, partial: bool) -> 
         _require(rule.holds(value))
         return value
     if origin in (typing.Union, types.UnionType):
-        # Sections last: what is wrong in one is said at once.
+        # Dataclasses last: an error in one of their keys is raised at once, and would hide that another member fits.
         for member in sorted(arguments, key=dataclasses.is_dataclass):
             try:
                 return _read_value(member, value, source, key, partial)
@@ -125,7 +127,7 @@ def _read_value(hint: Any, value: Any, source: str, key: str, partial: bool) -> 
 
 
 def _plain(value: Any) -> Any:
-    """A free value, such as an option of a dataset: scalars, lists, mappings with string keys; tuples become lists."""
+    """A value under the hint Any: scalars, lists, mappings with string keys; tuples become lists."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
@@ -168,17 +170,40 @@ def _describe(hint: Any) -> str:
 # --- YAML ---
 
 
+MAX_DEPTH, MAX_VALUES = 50, 100_000
+"""How deep values may be nested and how many there may be, with every alias (`*name`) counted as all that it stands for: far
+more than any config has, and few enough to go through."""
+
+
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with YAML 1.2's floats and no key given twice."""
+    """PyYAML's safe loader, with YAML 1.2's floats, no key given twice, and the limits above."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._extents: dict[yaml.Node, tuple[int, int]] = {}  # (values, depth) of what is read
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()
+        node: Any = super().compose_node(parent, index)
+        children = [part for parts in node.value for part in parts] if isinstance(node, yaml.MappingNode) else node.value
+        if isinstance(event, yaml.AliasEvent) and node not in self._extents:
+            raise yaml.MarkedYAMLError(problem=f"*{event.anchor} stands for what contains it", problem_mark=event.start_mark)
+        extents = [self._extents[child] for child in children] if isinstance(node, yaml.CollectionNode) else []
+        values, depth = 1 + sum(values for values, _ in extents), 1 + max((depth for _, depth in extents), default=0)
+        if values > MAX_VALUES or depth > MAX_DEPTH:
+            problem = f"more than {MAX_VALUES} values, or nested more than {MAX_DEPTH} deep"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        self._extents[node] = values, depth
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
-        seen = set()
+        keys = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
+                if key.value in keys:
                     raise yaml.MarkedYAMLError(problem=f"key {key.value!r} given twice", problem_mark=key.start_mark)
-                seen.add(key.value)
+                keys.add(key.value)
         return node
 
 
@@ -196,18 +221,27 @@ for _sequence in (list, tuple):
     )
 
 
+def read_yaml(path: Path) -> Any:
+    """The plain values in a YAML file. Raises UserError, naming the file, if it is not one YAML document in UTF-8."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: got no text ({error}); expected YAML in UTF-8; save it as such") from None
+    return parse_yaml(text, str(path))
+
+
 def parse_yaml(text: str, source: str) -> Any:
-    """The plain values that one YAML document stands for; raises UserError, with the line, if it is none."""
+    """The plain values that one YAML document stands for; raises UserError, with the line, if the text is not one."""
     try:
         return _Loader(text).get_single_data()
-    except (yaml.YAMLError, ValueError) as error:
+    except Exception as error:  # a damaged tag ends in any: `!!int ""` in IndexError, `!!timestamp x` in AttributeError, ...
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{source}: got bad YAML{line}: {problem}; expected one document; correct the text") from None
 
 
-def write_yaml(record: Any) -> str:
-    """The YAML of a dataclass with every field, which `parse_yaml` and `read` turn back into an equal one."""
+def to_yaml(record: Any) -> str:
+    """The YAML of a dataclass such as a Config, with every field; reading the text gives an equal one."""
     tree = dataclasses.asdict(record)
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)

@@ -1,19 +1,17 @@
-"""Every knob as frozen dataclasses; YAML -> Config and Config -> YAML.
+"""The sections of a config as frozen dataclasses: every key, its type, its range and its default.
 
-The sections below are the whole vocabulary: a key that no dataclass names is an error, in a file, in an override on the
-command line and in a dict alike. What a name stands for (a task, a backbone, the options of a dataset) is checked in
-build.py, where the code it names is known.
+A key that no dataclass has is an error, in a file, in an override on the command line and in a dict alike. A name (of a task,
+a dataset, a backbone, a kind of attention) is a plain string here, and is checked where the thing that it names is built.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from mult.config import schema
-from mult.config.merge import Tree, apply_override, load_file
 from mult.config.schema import Rule
 from mult.errors import UserError
 
@@ -48,7 +46,7 @@ class RunConfig:
     seed: CountOrZero = 0
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
-    """auto: bf16 where the device has instructions for it, else fp32; which one is said and in the provenance."""
+    """auto: bf16 where the device has instructions for it, else fp32; provenance.json says which."""
     deterministic: bool = True
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: about half the memory, a quarter more time."""
@@ -57,66 +55,65 @@ class RunConfig:
     init: str | None = None
     """A run or checkpoint whose weights to start from."""
     checkpoint_every: CountOrZero = 1000
-    """Steps between checkpoints, besides those that evaluations are of; 0: only those."""
+    """Steps between checkpoints; there is one of every evaluated step as well. 0: only these."""
     keep: Count = 2
-    """The newest checkpoints kept, besides the best."""
+    """How many of the newest checkpoints are kept, besides the best."""
     tensorboard: bool = False
-    """Write what metrics.jsonl has, and the gallery, for TensorBoard too (extra `tensorboard`)."""
+    """Write the numbers of metrics.jsonl and the gallery for TensorBoard too (extra `tensorboard`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMapConfig:
-    """A dataset's classes under the names and numbers of others, such as those that a checkpoint knows."""
+    """Other names and numbers for a dataset's classes, such as those of a checkpoint."""
 
     to: str | list[str]
     """The label space: taskonomy, nyu13, nyu40, or the names of all classes in the order of their ids."""
     classes: dict[str, str | None]
-    """Each class of the dataset -> a class of `to`; null: ignored. None may be left out."""
+    """Each class of the dataset -> a class of `to`, or null: pixels of that class do not count. No class may be left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The images and how they are brought to the network."""
+    """The images, and how they become the network's input."""
 
-    dataset: Literal["taskonomy", "rooms", "replica", "nyu", "cocodoom"]
+    dataset: str
     root: str
     split: str = "train"
     subset: str = "tiny"
     image_size: Size
-    """(height, width) at the network; YAML may give one number for a square."""
+    """(height, width) of the network's input, in pixels; YAML may give one number for a square."""
     batch_size: Count
-    """Over all processes, a micro-step."""
+    """Images a micro-batch, over all processes."""
     workers: CountOrZero = 2
     augment: bool = True
-    """Training views are cropped and mirrored at random, their colours varied."""
+    """Crop and mirror training images at random, and vary their colours."""
     jitter: Fraction = 0.2
-    """How far brightness, contrast and saturation vary: by factors of 1 - jitter to 1 + jitter."""
+    """Brightness, contrast and saturation are multiplied by factors from 1 - jitter to 1 + jitter."""
     max_depth_m: Positive | None = None
     """Depth beyond it is invalid; None: no cut-off."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the dataset itself."""
     class_map: ClassMapConfig | None = None
-    """What segmentation is mapped to; None: the dataset's own classes."""
+    """Maps the classes of segmentation; None: the dataset's own classes."""
     on_bad_file: Literal["error", "skip"] = "error"
-    """A missing or damaged file ends the training, or its sample counts nowhere: the file is listed in the run's
-    bad_files.txt, and the log says how many samples a step lacked. No other sample takes its place."""
+    """error: a missing or damaged file ends the training. skip: its sample is left out, without another in its place; the run's
+    bad_files.txt lists the file, and the log has the number of samples that a step lacks."""
     weight: Positive = 1.0
-    """How often the samples of a mixture come from this dataset: weight / sum of weights, kept exactly."""
+    """The share of a mixture's samples that comes from this dataset is exactly weight / sum of weights."""
     mix: list[DataConfig] = field(default_factory=list)
-    """More datasets to train on. YAML gives them as a list, `data: [{...}, {...}]`, of which the first is the section
-    itself. The others take from it what they leave out, but their root, weight, options and class_map; evaluation is on
-    the first."""
+    """More datasets to train on. YAML gives a list, `data: [{...}, {...}]`, whose first entry is the section itself. A key that
+    another entry leaves out is as in the first, except root, weight, options and class_map. Evaluation is on the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The arguments of MulT but `tasks`."""
+    """The arguments of `mult.models.MulT`, except `tasks`; mult/models/README.md explains them."""
 
     reference: str | None = None
     backbone: str = "swin_tiny_patch4_window7_224"
     pretrained: bool | str = False
-    attention: Literal["shared", "independent", "self"] = "shared"
-    decoder: Literal["paper", "released"] = "paper"
+    attention: str = "shared"
+    decoder: str = "paper"
     window_size: Count = 7
     num_heads: Count | list[Count] | None = None
     drop_path: Fraction = 0.0
@@ -126,7 +123,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-    """How much a task counts and, where it is not the task's own, by which loss of losses.py."""
+    """The weight of a task's loss and the name of that loss in losses.py; None: the task's own."""
 
     weight: NonNegative = 1.0
     loss: str | None = None
@@ -134,69 +131,71 @@ class TaskConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """One optimiser, its learning rate over time, and how gradients become an update."""
+    """The optimiser, its learning rate over time, and how gradients become an update."""
 
     name: Literal["adamw", "muon"] = "adamw"
-    """muon: momentum made orthogonal for weight matrices, scaled so that rates are AdamW's; AdamW for the rest."""
+    """muon: orthogonalised momentum for weight matrices, scaled so that AdamW's learning rates fit; AdamW for the rest."""
     lr: Positive
     weight_decay: NonNegative = 0.05
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     steps: Count
     warmup: CountOrZero = 0
     schedule: Literal["cosine", "constant", "poly", "onecycle"] = "cosine"
-    """After `warmup`: half a cosine to 0, nothing, (1 - progress)^power, or torch's OneCycleLR with the warmup as its rise."""
+    """The learning rate after `warmup`: half a cosine to 0, constant, or (1 - progress)^power (poly); onecycle is torch's
+    OneCycleLR, whose rise takes the steps of the warmup."""
     power: Positive = 0.9
-    """Of the schedule poly."""
+    """The exponent of the schedule poly."""
     encoder_lr: Positive | None = None
-    """Of the encoder's last layer; None: lr."""
+    """The learning rate of the encoder's last layer; None: lr."""
     layer_decay: Annotated[float, Rule("a number in (0, 1]", lambda x: 0 < x <= 1)] = 1.0
-    """Each layer of the encoder, a block, learns at the rate of the one after it times this."""
+    """The learning rate of each block of the encoder is that of the next one times this."""
     freeze_encoder: bool = False
-    """The encoder keeps its weights and statistics, and drops no paths."""
+    """Do not train the encoder: its weights and batch statistics stay, and drop path is off in it."""
     clip: Positive | None = 1.0
-    """The largest norm of the gradient; None: not clipped."""
+    """The norm to which a larger gradient is scaled down; None: none is."""
     accumulate: Count = 1
     """Micro-batches a step."""
     ema: Fraction | None = None
-    """Decay of the running average of the weights; None: no average."""
+    """Decay of the running average of the weights, which is what is evaluated and saved; None: no average."""
     non_finite: Literal["stop", "skip"] = "stop"
-    """At a loss or gradient that is not finite: end the training, or leave the step's update out and count it."""
+    """At a loss or gradient that is not finite: end the training, or skip the step's update and count it."""
     max_skipped: CountOrZero = 10
-    """Steps of a whole run that `skip` may leave out; at one more, training ends."""
+    """How many updates of a run `skip` may skip; at one more, training ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BalanceConfig:
-    """How the losses of the tasks become one update. The weights of `tasks` multiply those of every method."""
+    """How the losses of the tasks become one update. Every method multiplies its own weights by those of `tasks`."""
 
     method: str = "fixed"
-    """fixed, uncertainty, dwa, gradnorm, or an aggregator of TorchJD as it spells it (PCGrad, CAGrad, MGDA, NashMTL, ...)."""
+    """fixed, uncertainty, dwa, gradnorm, or an aggregator of TorchJD under its name there (PCGrad, CAGrad, MGDA, ...)."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Of the method: the classes of optim.py, or the arguments of TorchJD's class; numbers a task are {task: number}."""
+    """Options of the method (mult/training/README.md), or the arguments of TorchJD's class; where an option has a number for
+    each task, it is {task: number}."""
     log_cosine_every: CountOrZero = 0
-    """Steps between measurements of the tasks' gradients, for methods that do not take them anyway; 0: never. One costs a
-    backward pass a task."""
+    """Steps between measurements of the cosines between the tasks' gradients, for methods that do not compute these gradients
+    themselves; 0: never. A measurement costs one backward pass for each task."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """When to evaluate, and on what."""
+    """When training evaluates, and on what."""
 
     every: CountOrZero = 0
     """Steps between evaluations; 0: only at the end."""
     split: str = "val"
     batch_size: Count | None = None
-    """None: the training's."""
+    """None: as in training."""
     images: CountOrZero = 4
-    """Rows of the gallery's images."""
+    """How many images the gallery shows."""
 
 
 PER_BATCH = ("image_size", "batch_size", "workers", "augment", "jitter", "on_bad_file")
-"""Keys of DataConfig that all datasets of a mixture share, since their samples come in one batch."""
+"""Keys that must be equal in all datasets of a mixture, because one batch has samples of several."""
 
 
 def _first_of_mixture(data: Any) -> Any:
-    """The short form [first, *others] as the first section, with the others in its `mix`."""
+    """A list of sections as the first of them, with the others in its `mix`."""
     if isinstance(data, list) and data and all(isinstance(section, Mapping) for section in data):
         return {**data[0], "mix": data[1:]}
     return data
@@ -210,34 +209,34 @@ TaskTable = Annotated[dict[str, NamedTask], Rule("at least one task and its weig
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A whole experiment."""
+    """All of an experiment."""
 
     run: RunConfig
     data: Annotated[DataConfig, Rule("a section or a list of sections", expand=_first_of_mixture)]
-    """One dataset, or a list of them to mix."""
+    """One dataset, or a list of datasets to mix."""
     model: ModelConfig = field(default_factory=ModelConfig)
     tasks: TaskTable
-    """Name -> weight and loss; YAML may give the weight alone."""
+    """Task -> its weight and loss; YAML may give the weight alone."""
     optim: OptimConfig
     balance: BalanceConfig = field(default_factory=BalanceConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], source: str = "config") -> Config:
-        """Check nested plain values and make a Config of them; `source` is what messages call their origin.
+        """Check nested plain values and make a Config of them; `source` says in messages where they come from.
 
         Raises UserError for an unknown or missing key, a wrong type and a value out of range.
         """
         if "data" in tree:
-            tree = {**tree, "data": _complete_mixture(tree["data"])}
+            tree = {**tree, "data": complete_mixture(tree["data"])}
         config = schema.read(cls, tree, source)
         assert isinstance(config, cls)
-        _check_mixture(config.data, source)
+        check_mixture(config.data, source)
         return config
 
 
-def _complete_mixture(data: Any) -> Any:
-    """A `data` section, or a list of them, whose later datasets have what they leave out from the first."""
+def complete_mixture(data: Any) -> Any:
+    """A `data` section, or a list of them, with the keys that later datasets leave out copied from the first."""
     data = _first_of_mixture(data)
     if not isinstance(data, Mapping) or not isinstance(data.get("mix"), list | tuple):
         return data
@@ -245,7 +244,8 @@ def _complete_mixture(data: Any) -> Any:
     return {**data, "mix": [{**common, **part} if isinstance(part, Mapping) else part for part in data["mix"]]}
 
 
-def _check_mixture(data: DataConfig, source: str) -> None:
+def check_mixture(data: DataConfig, source: str) -> None:
+    """Raise UserError where a key of PER_BATCH differs between the datasets of a mixture, or a mixture is in a mixture."""
     for number, part in enumerate(data.mix):
         for key in PER_BATCH:
             if getattr(part, key) != getattr(data, key):
@@ -255,54 +255,3 @@ def _check_mixture(data: DataConfig, source: str) -> None:
                 )
         if part.mix:
             raise UserError(f"{source}: data.mix.{number}.mix: got a mixture in a mixture; expected one list; join them")
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file, the files it derives from (`base:`, relative to the file that says so), then the overrides.
-
-    Mappings merge key by key; other values replace, and so does the whole of a child's `tasks`. An override is
-    `section.key=value` with the value in YAML; it may reach into mappings (`data.options.views=10`,
-    `tasks.<name>=0.5`, `tasks.<name>.loss=l1`), and a mapping as the value replaces what was there.
-
-    Raises UserError for a missing file and for anything that is wrong in one.
-    """
-    tree = load_file(Config, Path(path))
-    for override in overrides:
-        tree = apply_override(Config, tree, override)
-    return Config.from_dict(tree, str(path))
-
-
-def load_data_config(path: str | Path, usual: DataConfig) -> DataConfig:
-    """The `data` section of a YAML that may hold nothing else; what a network is fed with (`image_size`, `batch_size`,
-    `workers`) is as `usual` where the section does not say.
-
-    Raises UserError for a missing file and for anything that is wrong in it, in any section.
-    """
-    tree = load_file(Config, Path(path))
-    if "data" not in tree:
-        found = ", ".join(tree) or "nothing"
-        raise UserError(f"{path}: got {found}; expected a data section; say what to read in data.dataset and data.root")
-    unsaid = {name: getattr(usual, name) for name in ("image_size", "batch_size", "workers")}
-    data = schema.read(DataConfig, _complete_mixture(unsaid | tree["data"]), f"{path}: data")
-    assert isinstance(data, DataConfig)
-    _check_mixture(data, str(path))
-    return data
-
-
-def read_data(dataset: str, root: str, overrides: Sequence[str] = ()) -> DataConfig:
-    """The section `data` of a config that names only its dataset; an override is `key=value` or `options.key=value`.
-
-    Raises UserError for what is wrong in one.
-    """
-    # No default of the library's: whoever has no config brings no image to a network.
-    tree: Tree = {"data": {"dataset": dataset, "root": root, "image_size": 224, "batch_size": 1}}
-    for override in overrides:
-        tree = apply_override(Config, tree, f"data.{override}")
-    data = schema.read(DataConfig, tree["data"], "data")
-    assert isinstance(data, DataConfig)
-    return data
-
-
-def to_yaml(config: Config) -> str:
-    """Write out every value of a config; loading the text gives an equal Config."""
-    return schema.write_yaml(config)

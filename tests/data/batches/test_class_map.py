@@ -13,7 +13,7 @@ from PIL import Image
 from mult.build import build_dataset, build_mixture
 from mult.config import Config, DataConfig, load_config, load_data_config
 from mult.data import NYU
-from mult.data.batches.class_map import Mapped, space
+from mult.data.batches.class_map import ClassMapDataset, read_label_space
 from mult.data.disk.encodings import CLASSES
 from mult.errors import UserError
 
@@ -21,7 +21,7 @@ CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 HEIGHT, WIDTH = 6, 8
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
 CODES = ((X + 8 * Y) % 41).astype(np.uint8)  # each of 0..40
-NAMES = space("nyu40")
+NAMES = read_label_space("nyu40")
 MAPPING: dict[str, str | None] = {**dict.fromkeys(NAMES), "chair": "seat", "sofa": "seat", "wall": "rest", "otherprop": "thing"}
 TO = ["rest", "thing", "seat"]
 
@@ -40,7 +40,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_classes_are_mapped_by_name(root: Path) -> None:
-    mapped = Mapped(NYU(root), TO, MAPPING)
+    mapped = ClassMapDataset(NYU(root), TO, MAPPING)
     assert mapped.classes == {"segment_semantic": TO}
     sample = mapped[0]
     expected = np.full(CODES.shape, 255)
@@ -54,7 +54,7 @@ def test_classes_are_mapped_by_name(root: Path) -> None:
 
 
 def test_all_else_is_the_reader_s(root: Path) -> None:
-    mapped = Mapped(NYU(root), TO, MAPPING)
+    mapped = ClassMapDataset(NYU(root), TO, MAPPING)
     assert (len(mapped), mapped.name(0), mapped.group(0), mapped.metric_depth) == (1, "0001", "", True)
     assert mapped.tasks == ("segment_semantic", "depth_zbuffer")
     assert pickle.loads(pickle.dumps(mapped))[0]["id"] == "0001"
@@ -74,13 +74,13 @@ def test_classes_from_255_on_are_mapped_too(root: Path) -> None:
     many = Many(root)
     many.classes = {"segment_semantic": [f"c{i}" for i in range(255)] + [""] + [f"c{i}" for i in range(256, 895)]}
     mapping = {name: "a" if name == "c256" else "b" for name in many.classes["segment_semantic"] if name}
-    target = Mapped(many, ["a", "b"], mapping)[0]["targets"]["segment_semantic"]
+    target = ClassMapDataset(many, ["a", "b"], mapping)[0]["targets"]["segment_semantic"]
     assert target[0, :4].tolist() == [255, 0, 1, 1]
 
 
 def test_named_spaces() -> None:
-    assert space("taskonomy") == list(CLASSES)
-    assert (len(space("nyu13")), space("nyu13")[0], len(NAMES), NAMES[0]) == (13, "bed", 40, "wall")
+    assert read_label_space("taskonomy") == list(CLASSES)
+    assert (len(read_label_space("nyu13")), read_label_space("nyu13")[0], len(NAMES), NAMES[0]) == (13, "bed", 40, "wall")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_named_spaces() -> None:
 def test_a_map_with_a_gap_or_an_unknown_name_is_refused(root: Path, to: Any, change: dict[str, Any], message: str) -> None:
     mapping = {name: other for name, other in {**MAPPING, **change}.items() if other is not ...}
     with pytest.raises(UserError, match=message):
-        Mapped(NYU(root), to, mapping)
+        ClassMapDataset(NYU(root), to, mapping)
 
 
 def data_of(root: Path, **more: Any) -> DataConfig:
@@ -133,9 +133,9 @@ def test_a_mixture_maps_each_dataset_by_its_own(root: Path) -> None:
 
 def test_the_map_of_the_nyu_config_has_no_gap(root: Path) -> None:
     usual = load_config(CONFIGS / "taskonomy6.yaml").data
-    data = load_data_config(CONFIGS / "eval_nyu.yaml", usual=usual)
+    data = load_data_config(CONFIGS / "eval_nyu.yaml", defaults=usual)
     assert data.class_map is not None
-    mapped = Mapped(NYU(root), data.class_map.to, data.class_map.classes)
+    mapped = ClassMapDataset(NYU(root), data.class_map.to, data.class_map.classes)
     assert mapped.classes["segment_semantic"] == list(CLASSES)
     target = mapped[0]["targets"]["segment_semantic"].numpy()
     assert {CLASSES[i] for i in target[NAMES.index("sofa") + 1 == CODES]} == {"couch"}
