@@ -1,0 +1,60 @@
+"""YAML files and overrides become a Config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mult.config import schema
+from mult.config.merge import apply_override, load_file
+from mult.config.sections import Config, DataConfig, check_mixture, complete_mixture
+from mult.errors import UserError
+
+FROM_DEFAULTS = ("image_size", "batch_size", "workers")
+"""Keys of a data section that depend on the network and the machine rather than on the dataset."""
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and the file that it derives from (`base:`, relative to it), then apply the overrides.
+
+    Mappings merge key by key; other values replace, and so does `tasks` as a whole. An override is `section.key=value` with
+    the value in YAML; it may reach into mappings (`data.options.views=10`, `tasks.<name>=0.5`, `tasks.<name>.loss=l1`), and a
+    mapping as the value replaces the one before.
+
+    Raises UserError for a missing file and for anything that is wrong in a file or an override.
+    """
+    tree = load_file(Config, Path(path))
+    for override in overrides:
+        tree = apply_override(Config, tree, override)
+    return Config.from_dict(tree, str(path))
+
+
+def load_data_config(path: str | Path, defaults: DataConfig) -> DataConfig:
+    """The `data` section of a YAML file that may hold nothing else.
+
+    The keys of FROM_DEFAULTS are as in `defaults` where the section leaves them out. Raises UserError for a missing file and
+    for anything that is wrong in it, in any section.
+    """
+    tree = load_file(Config, Path(path))
+    if "data" not in tree:
+        sections = ", ".join(tree) or "nothing"
+        raise UserError(f"{path}: got {sections}; expected a data section; say what to read in data.dataset and data.root")
+    common = {key: getattr(defaults, key) for key in FROM_DEFAULTS}
+    data = schema.read(DataConfig, complete_mixture(common | tree["data"]), f"{path}: data")
+    assert isinstance(data, DataConfig)
+    check_mixture(data, str(path))
+    return data
+
+
+def build_data_config(dataset: str, root: str, overrides: Sequence[str] = ()) -> DataConfig:
+    """A `data` section for reading a dataset's files; an override is `key=value` or `options.key=value`.
+
+    Raises UserError for what is wrong in an override.
+    """
+    # The section requires both numbers, but nothing is resized or batched where no network reads the images.
+    tree = {"data": {"dataset": dataset, "root": root, "image_size": 224, "batch_size": 1}}
+    for override in overrides:
+        tree = apply_override(Config, tree, f"data.{override}")
+    data = schema.read(DataConfig, tree["data"], "data")
+    assert isinstance(data, DataConfig)
+    return data
