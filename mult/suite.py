@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mult.config import load_config, schema
+from mult.config.yaml_text import read_yaml
 from mult.data.batches.corruptions import parse_corruptions
 from mult.errors import UserError
 from mult.evaluation import compare
@@ -75,7 +76,7 @@ def read_suite(path: Path) -> Suite:
     """Raises UserError where there is no such file and for what is wrong in it."""
     if not path.is_file():
         raise UserError(f"suite: got {path}; expected a YAML file; see configs/suites/")
-    suite = schema.read(Suite, schema.read_yaml(path), str(path))
+    suite = schema.read(Suite, read_yaml(path), str(path))
     assert isinstance(suite, Suite)
     if not suite.members or not suite.seeds or len(set(suite.seeds)) < len(suite.seeds):
         raise UserError(

@@ -1,7 +1,6 @@
 """An experiment's config: its sections, the values they may have, and the YAML files and overrides they come from."""
 
 from mult.config.load import build_data_config, load_config, load_data_config
-from mult.config.schema import to_yaml
 from mult.config.sections import (
     BalanceConfig,
     Config,
@@ -12,6 +11,7 @@ from mult.config.sections import (
     RunConfig,
     TaskConfig,
 )
+from mult.config.yaml_text import to_yaml
 
 __all__ = [
     "BalanceConfig",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mult.config import schema
+from mult.config.yaml_text import parse_yaml, read_yaml
 from mult.errors import UserError
 
 Tree = dict[str, Any]
@@ -25,7 +26,7 @@ def load_file(cls: type, path: Path, descendants: tuple[Path, ...] = ()) -> Tree
         where = f"{descendants[-1]}: base" if descendants else "config"
         remedy = "it is a folder: give a file in it" if path.is_dir() else "no such file, check the path"
         raise UserError(f"{where}: got {path}; expected a YAML file; {remedy}")
-    content = schema.read_yaml(path)
+    content = read_yaml(path)
     if not isinstance(content, dict):
         got = "an empty file" if content is None else f"a {type(content).__name__} at the top level"
         raise UserError(f"{path}: got {got}; expected a mapping of {schema.keys(cls)}; see configs/ for examples")
@@ -48,7 +49,7 @@ def apply_override(cls: type, tree: Tree, override: str) -> Tree:
     path = dotted.strip().split(".")
     if not equals or not all(path):
         raise UserError(f"{source}: got no dotted key and '='; expected section.key=value; write e.g. optim.lr=1e-4")
-    value = schema.parse_yaml(text, source)
+    value = parse_yaml(text, source)
     layer = value
     for key in reversed(path):
         layer = {key: layer}

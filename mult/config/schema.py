@@ -1,26 +1,19 @@
-"""Nested plain values become frozen dataclasses, checked against their type hints; YAML text becomes plain values and back.
+"""Nested plain values become frozen dataclasses, checked against their type hints.
 
 Nothing here depends on which keys there are: sections.py has them. The type hints may be str, int, float, bool, None, Any
 (plain values), Literal of strings, unions, lists, tuples of fixed length, dicts with string keys, dataclasses, and each of
 these Annotated with a `Rule`. A bool is not an int, an int is accepted as a float, and a float must be finite.
-
-Three things differ from plain PyYAML: a float may lack its dot (`1e-4`, as in YAML 1.2), a key given twice is an error, and so
-are values beyond MAX_DEPTH and MAX_VALUES.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
-
-import yaml
 
 from mult.errors import UserError, suggest
 
@@ -32,9 +25,6 @@ class Rule:
     expected: str
     holds: Callable[[Any], bool] = lambda value: True
     expand: Callable[[Any], Any] = lambda value: value
-
-
-# --- A value against a type hint ---
 
 
 class _MismatchError(Exception):
@@ -165,83 +155,3 @@ def _describe(hint: Any) -> str:
         return "a mapping with names as keys"
     words = {str: "a string", int: "an integer", float: "a number", bool: "true or false", types.NoneType: "null"}
     return words.get(hint, "plain YAML: strings, numbers, true, false, null, lists or mappings of them")
-
-
-# --- YAML ---
-
-
-MAX_DEPTH, MAX_VALUES = 50, 100_000
-"""How deep values may be nested and how many there may be, with every alias (`*name`) counted as all that it stands for: far
-more than any config has, and few enough to go through."""
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with YAML 1.2's floats, no key given twice, and the limits above."""
-
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self._extents: dict[yaml.Node, tuple[int, int]] = {}  # (values, depth) of what is read
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event: Any = self.peek_event()
-        node: Any = super().compose_node(parent, index)
-        children = [part for parts in node.value for part in parts] if isinstance(node, yaml.MappingNode) else node.value
-        if isinstance(event, yaml.AliasEvent) and node not in self._extents:
-            raise yaml.MarkedYAMLError(problem=f"*{event.anchor} stands for what contains it", problem_mark=event.start_mark)
-        extents = [self._extents[child] for child in children] if isinstance(node, yaml.CollectionNode) else []
-        values, depth = 1 + sum(values for values, _ in extents), 1 + max((depth for _, depth in extents), default=0)
-        if values > MAX_VALUES or depth > MAX_DEPTH:
-            problem = f"more than {MAX_VALUES} values, or nested more than {MAX_DEPTH} deep"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
-        self._extents[node] = values, depth
-        return node
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        keys = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in keys:
-                    raise yaml.MarkedYAMLError(problem=f"key {key.value!r} given twice", problem_mark=key.start_mark)
-                keys.add(key.value)
-        return node
-
-
-class _Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper, which quotes what `_Loader` would take for a float and writes a sequence in one line."""
-
-
-_EXPONENT_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
-for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT_FLOAT, list("-+.0123456789"))
-for _sequence in (list, tuple):
-    _Dumper.add_representer(
-        _sequence,
-        lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True),
-    )
-
-
-def read_yaml(path: Path) -> Any:
-    """The plain values in a YAML file. Raises UserError, naming the file, if it is not one YAML document in UTF-8."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: got no text ({error}); expected YAML in UTF-8; save it as such") from None
-    return parse_yaml(text, str(path))
-
-
-def parse_yaml(text: str, source: str) -> Any:
-    """The plain values that one YAML document stands for; raises UserError, with the line, if the text is not one."""
-    try:
-        return _Loader(text).get_single_data()
-    except Exception as error:  # a damaged tag ends in any: `!!int ""` in IndexError, `!!timestamp x` in AttributeError, ...
-        mark = getattr(error, "problem_mark", None)
-        line = f" in line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{source}: got bad YAML{line}: {problem}; expected one document; correct the text") from None
-
-
-def to_yaml(record: Any) -> str:
-    """The YAML of a dataclass such as a Config, with every field; reading the text gives an equal one."""
-    tree = dataclasses.asdict(record)
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mult.config import Config, load_config, to_yaml
-from mult.config.schema import MAX_DEPTH
+from mult.config.yaml_text import MAX_DEPTH
 from mult.errors import UserError
 
 Write = Callable[[str, str], Path]
