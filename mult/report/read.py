@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mult.errors import UserError
 from mult.evaluation.results import SavedEvaluation, read_evaluation
-from mult.files import read_file, read_json
+from mult.files import read_json
+from mult.runs.folder import read_log
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ def read_run(folder: Path) -> RunRecord:
     return RunRecord(
         name=folder.resolve().name,
         folder=folder,
-        config=(folder / "config.yaml").read_text(),
+        config=(folder / "config.yaml").read_text(encoding="utf-8"),
         provenance=read_json(provenance) if provenance.exists() else {},
-        log=_read_log(folder / "metrics.jsonl"),
+        log=read_log(folder / "metrics.jsonl"),
         evaluations={path.stem: read_evaluation(path) for path in paths},
     )
 
@@ -78,14 +78,3 @@ def choose_evaluation(runs: Sequence[RunRecord]) -> str | None:
     plain = [stem for stem in common if evaluations[stem].corruption is None]
     ranked = sorted(plain, key=lambda stem: (not evaluations[stem].columns, not stem.endswith("-test"), stem))
     return ranked[0] if ranked else None
-
-
-def _read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a last line that a crash cut short is left out."""
-    if not path.exists():
-        return []
-
-    def read(file: BinaryIO) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in file if line.endswith(b"\n")]
-
-    return read_file(path, read, "lines of JSON", "remove the line that is damaged")

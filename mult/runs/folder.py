@@ -189,11 +189,11 @@ class Run:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a metrics.jsonl, each with "step" and "split"; without a last line that a crash cut short.
+    """The entries of a metrics.jsonl, each with "step" and "split"; none where there is no file.
 
-    Raises UserError, naming the line, for one that no crash explains.
+    A last line that a crash cut short is left out. Raises UserError, naming the line, for one that no crash explains.
     """
-    return [entry for entry, _ in _read_lines(path)]
+    return [entry for entry, _ in _read_lines(path)] if path.exists() else []
 
 
 def _read_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:

@@ -50,7 +50,7 @@ def test_best_median_and_worst(values: list[float], higher: bool, limit: int, ex
         ),
         (
             lambda folder: (folder / "metrics.jsonl").write_text("no\n"),
-            r"metrics\.jsonl: cannot be read as lines of JSON .*; remove the line that is damaged",
+            r"metrics\.jsonl, line 1: got b'no.*; expected an object with step and split; remove the line",
         ),
         (lambda folder: (folder / "eval" / "rooms-val.npz").write_text("x"), r"rooms-val\.npz: cannot be read as arrays"),
     ],
