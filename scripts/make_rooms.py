@@ -12,14 +12,14 @@ from mult.data.rooms.dataset import PARAMETERS, render_missing
 def main() -> None:
     parser = argparse.ArgumentParser(description="Render furnished rooms with six labels, in Taskonomy's layout.")
     parser.add_argument("--out", required=True, help="the dataset's folder; what it already holds is kept")
-    for name, meaning in (
+    for name, description in (
         ("buildings", "rooms, at least 3"),
         ("views", "views of every room"),
         ("size", "pixels on a side"),
         ("seed", "other seeds, other rooms"),
     ):
         parser.add_argument(
-            f"--{name}", type=int, help=f"{meaning} (default: what the folder holds, else {PARAMETERS[name].default})"
+            f"--{name}", type=int, help=f"{description} (default: what the folder holds, else {PARAMETERS[name].default})"
         )
     parser.add_argument("--workers", type=int, help="processes (default: one a processor)")
     arguments = vars(parser.parse_args())

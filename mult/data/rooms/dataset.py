@@ -1,50 +1,48 @@
-"""Rooms: our own rendered indoor scenes, in Taskonomy's layout and encodings, read by the Taskonomy reader.
+"""Rooms: furnished rooms that we render, in Taskonomy's layout and encodings, read by the Taskonomy reader.
 
-A building is one furnished room (homes.py), seen by cameras at sitting and standing height (render.py). Depth,
-normals and classes come exactly from the ray caster, the other tasks from labels.py. What lies behind a window has no
-geometry, and neither it nor what is too thin to tell (code 0 of data.md) has a class. Views are rendered on first use
-and depend on nothing but (seed, building, view, size).
+A building is one room (kinds.py), seen by cameras at sitting and standing height (render.py). Depth, normals and classes are
+exact, from the ray caster; the other labels are computed from the image and the depth (labels.py). Pixels that show a window's
+glass have no geometry; neither they nor objects too thin to be labelled have a class. A view is rendered on first use and is a
+function of (seed, building, view, size) alone.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from mult import labels
 from mult.data.disk.encodings import ENCODINGS
-from mult.data.disk.parameters import Parameter, settle
-from mult.data.parallel import in_processes
-from mult.data.rooms.kinds import KINDS
-from mult.data.rooms.render import view as render
-from mult.data.rooms.room import Scene
-from mult.data.sample import IGNORE
+from mult.data.disk.parameters import Parameter, resolve_parameters
+from mult.data.disk.splits import write_splits
+from mult.data.parallel import map_with_progress
+from mult.data.rooms.kinds import ROOM_KINDS
+from mult.data.rooms.render import render_view
+from mult.data.rooms.scene import Scene
 from mult.data.taskonomy.dataset import Taskonomy
-from mult.data.taskonomy.write import view_complete, write_view
+from mult.data.taskonomy.write import is_view_complete, write_view
 from mult.errors import UserError
-from mult.files import write_atomically
+from mult.tasks import IGNORE
 
 PARAMETERS = {
-    "buildings": Parameter(40, least=3),
-    "views": Parameter(40, least=1),
-    "size": Parameter(256, least=32),
-    "seed": Parameter(0, least=0),
+    "buildings": Parameter(40, minimum=3),
+    "views": Parameter(40, minimum=1),
+    "size": Parameter(256, minimum=32),
+    "seed": Parameter(0, minimum=0),
 }
 RENDERER = 1
-"""Goes up when the same parameters give other pictures, so that a root never holds views of two renderers."""
+"""Version of the renderer: increases when the same parameters give other images, so that no root holds views of two."""
 
 
 class Rooms(Taskonomy):
-    """Map-style dataset of rendered rooms; what is missing under `root` is rendered first, by `workers` processes.
+    """Map-style dataset of rendered rooms; views that `root` lacks are rendered first, by `workers` processes.
 
-    Buildings are split about 80/10/10, with at least one in val and in test. Parameters left out are those of the root, or, for
-    a new root, 40 buildings of 40 views of 256 x 256 pixels from seed 0. An interrupted rendering goes on where it stopped, and
-    several processes may use one root at once. Raises UserError for a root rendered with other parameters.
+    Buildings are split about 80/10/10, with at least one in val and in test. Parameters left out are the root's or, for a new
+    root, the defaults of PARAMETERS. An interrupted rendering is continued, and several processes may use one root at once.
+    Raises UserError for a root rendered with other parameters.
     """
 
     def __init__(
@@ -63,22 +61,24 @@ class Rooms(Taskonomy):
         super().__init__(root, split=split, tasks=tasks)
 
 
-def render_missing(root: str | Path, *, workers: int | None = None, **asked: int | None) -> int:
-    """Render the views that `root` lacks (see `Rooms`) by `workers` processes; returns how many there were."""
+def render_missing(root: str | Path, *, workers: int | None = None, **requested: int | None) -> int:
+    """Render the views that `root` lacks (see `Rooms`) in `workers` processes; returns their number."""
     root = Path(root)
     if workers is not None and workers < 1:
         raise UserError(f"rooms: got workers {workers}; expected at least 1; leave it out for one a processor")
-    chosen = settle(root, "rooms.json", PARAMETERS, RENDERER, asked)
+    parameters = resolve_parameters(root, "rooms.json", PARAMETERS, RENDERER, requested)
     if not (root / "splits.csv").exists():
-        write_atomically(root / "splits.csv", lambda file: file.write(_splits(chosen["buildings"]).encode()))
+        write_splits(root / "splits.csv", _assign_splits(parameters["buildings"]))
     missing = [
         (building, number)
-        for building in range(chosen["buildings"])
-        for number in range(chosen["views"])
-        if not view_complete(root, _name(building), number, 0)
+        for building in range(parameters["buildings"])
+        for number in range(parameters["views"])
+        if not is_view_complete(root, _name(building), number, 0)
     ]
-    if missing:
-        _render_all(root, chosen, missing, min(workers or os.cpu_count() or 1, len(missing)))
+    render = partial(_render_to_disk, root, parameters["seed"], parameters["size"])
+    # A chunk of consecutive views mostly has one building, which its worker builds once.
+    for _ in map_with_progress(render, missing, workers, f"rendering {root.name}", "view", chunk=4):
+        pass
     return len(missing)
 
 
@@ -86,13 +86,12 @@ def _name(building: int) -> str:
     return f"room_{building:03d}"
 
 
-def _splits(buildings: int) -> str:
-    """splits.csv: of every ten buildings the ninth is for val and the tenth for test, of fewer than ten the last two."""
+def _assign_splits(buildings: int) -> dict[str, str]:
+    """{building: split}: of every ten buildings the ninth is for val and the tenth for test, of fewer than ten the last two."""
     held_out = max(1, buildings // 10)
     test = {min(10 * i + 9, buildings - 1) for i in range(held_out)}
     val = {building - 1 for building in test}
-    lines = [f"{_name(b)},{int(b not in test | val)},{int(b in val)},{int(b in test)}" for b in range(buildings)]
-    return "\n".join(["id,train,val,test", *lines]) + "\n"
+    return {_name(b): "test" if b in test else "val" if b in val else "train" for b in range(buildings)}
 
 
 def _generator(seed: int, *key: int) -> np.random.Generator:
@@ -100,44 +99,32 @@ def _generator(seed: int, *key: int) -> np.random.Generator:
 
 
 @lru_cache(maxsize=4)
-def _scene(seed: int, building: int) -> Scene:
-    """The room of a building. Kinds come in shuffled rounds, so that every split soon has all of them."""
-    round_, place = divmod(building, len(KINDS))
-    kind = KINDS[_generator(seed, 0, round_).permutation(len(KINDS))[place]]
-    return kind(_generator(seed, 1, building))
+def _build_scene(seed: int, building: int) -> Scene:
+    """The room of a building. Of every six consecutive buildings each is of another kind, so that all splits have all kinds."""
+    group, place = divmod(building, len(ROOM_KINDS))
+    build = ROOM_KINDS[_generator(seed, 0, group).permutation(len(ROOM_KINDS))[place]]
+    return build(_generator(seed, 1, building))
 
 
-def render_view(root: Path, seed: int, size: int, building: int, number: int) -> None:
-    """Render and write one view, whatever is there already."""
-    seen = render(_scene(seed, building), _generator(seed, 2, building, number), size)
-    classes = np.where(seen.code == 0, IGNORE, seen.code.astype(np.int64) - 1)
+def _render_to_disk(root: Path, seed: int, size: int, key: tuple[int, int]) -> None:
+    """Render and write the view (building, number), in place of files that are there."""
+    building, number = key
+    view = render_view(_build_scene(seed, building), _generator(seed, 2, building, number), size)
+    classes = np.where(view.class_code == 0, IGNORE, view.class_code.astype(np.int64) - 1)
     write_view(
         root,
         _name(building),
         number,
         0,
-        image=seen.image,
+        image=view.image,
         targets={
             "segment_semantic": classes,
-            "depth_zbuffer": seen.depth_m[None],
-            "normal": seen.normal,
-            "keypoints2d": labels.keypoints2d(seen.image),
-            "edge_texture": labels.edge_texture(seen.image),
-            "reshading": labels.reshading(seen.depth_m, seen.normal, seen.intrinsics, seen.valid),
+            "depth_zbuffer": view.depth_m[None],
+            "normal": view.normal,
+            "keypoints2d": labels.keypoints2d(view.image),
+            "edge_texture": labels.edge_texture(view.image),
+            "reshading": labels.reshading(view.depth_m, view.normal, view.intrinsics, view.valid),
         },
-        valid=seen.valid,
-        intrinsics=seen.intrinsics,
+        valid=view.valid,
+        intrinsics=view.intrinsics,
     )
-
-
-def _render_all(root: Path, chosen: dict[str, int], missing: list[tuple[int, int]], workers: int) -> None:
-    """Render views with a progress bar, in this process if there is one worker."""
-    work = partial(_render_one, root, chosen["seed"], chosen["size"])
-    # Consecutive views mostly share their building, which a worker then furnishes once.
-    done = in_processes(work, missing, workers, chunk=4)
-    for _ in tqdm(done, desc=f"rendering {root.name}", total=len(missing), unit="view"):
-        pass
-
-
-def _render_one(root: Path, seed: int, size: int, view: tuple[int, int]) -> None:
-    render_view(root, seed, size, *view)

@@ -1,7 +1,7 @@
-"""What furniture is drawn with: parts with a material and a class code of data.md, palettes, and the style of a building.
+"""What objects are made of: solids with a material and a class, the colours to pick from, and the style of a building.
 
-A `Sketch` is drawn in the object's own frame: x to the right, y away from the wall it stands at, z up; the origin is
-on the floor at the middle of its back. Sizes are in metres, colours sRGB in [0, 1].
+A `Shape` is in the object's own frame: x to the right, y away from the wall that it stands at, z up; the origin is on the floor
+in the middle of its back. Lengths are in metres, colours sRGB in [0, 1].
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from mult.data.rooms.texture import Material, Pattern
 
 UNCERTAIN, BACKGROUND, BOTTLE, CHAIR, COUCH, PLANT, BED, TABLE, TOILET, TV = range(10)
 MICROWAVE, OVEN, TOASTER, SINK, FRIDGE, BOOK, CLOCK, VASE = range(10, 18)
+"""Class codes as in Taskonomy's files: 0 is uncertain, class ids are one less."""
 
-Pair = tuple[float, float]
+Interval = tuple[float, float]
+"""From, to."""
 Colour = tuple[float, float, float]
 
 WHITE, STEEL, BLACK = (0.93, 0.93, 0.91), (0.66, 0.68, 0.7), (0.05, 0.05, 0.06)
@@ -31,28 +33,28 @@ GLASS = Material(WHITE, pattern=Pattern.SKY)
 
 @dataclass(frozen=True)
 class Part:
-    """One solid of an object: `solid` is BOX, CYLINDER or BALL of raycast.py; `axes` has the local axes as rows."""
+    """One solid of an object: its kind, BOX, CYLINDER or BALL of raycast.py, centre, half extents, and axes as rows."""
 
-    solid: int
+    kind: int
     centre: NDArray[np.float64]
     half: NDArray[np.float64]
     axes: NDArray[np.float64]
     material: Material
-    code: int
+    class_code: int
 
 
 @dataclass(frozen=True)
-class Top:
-    """A level rectangle that small things may stand on, in the frame of its sketch."""
+class SupportSurface:
+    """A level rectangle that small objects may stand on, in the frame of its shape."""
 
-    x: Pair
-    y: Pair
+    x: Interval
+    y: Interval
     z: float
 
 
 @dataclass(frozen=True)
 class Style:
-    """The choices that a building's objects share."""
+    """The materials that the objects of a building share."""
 
     wood: Material
     paint: Material
@@ -64,72 +66,85 @@ class Style:
 
 
 @dataclass
-class Sketch:
-    """A drawing in progress: parts get `code` unless told otherwise."""
+class Shape:
+    """The parts of one object, to which the methods add; a part is of the class `class_code` unless it is given another."""
 
-    code: int = BACKGROUND
+    class_code: int = BACKGROUND
     parts: list[Part] = field(default_factory=list)
-    tops: list[Top] = field(default_factory=list)
+    supports: list[SupportSurface] = field(default_factory=list)
 
     def add(
         self,
-        solid: int,
+        kind: int,
         centre: Sequence[float],
         half: Sequence[float],
         material: Material,
-        code: int | None = None,
+        class_code: int | None = None,
         yaw: float = 0,
     ) -> None:
         cosine, sine = np.cos(yaw), np.sin(yaw)
         axes = np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]])
-        code = self.code if code is None else code
-        self.parts.append(Part(solid, np.array(centre, float), np.array(half, float), axes, material, code))
+        class_code = self.class_code if class_code is None else class_code
+        self.parts.append(Part(kind, np.array(centre, float), np.array(half, float), axes, material, class_code))
 
-    def box(self, x: Pair, y: Pair, z: Pair, material: Material, code: int | None = None, yaw: float = 0) -> None:
+    def box(
+        self, x: Interval, y: Interval, z: Interval, material: Material, class_code: int | None = None, yaw: float = 0
+    ) -> None:
         low, high = np.transpose([x, y, z])
-        self.add(BOX, (low + high) / 2, (high - low) / 2, material, code, yaw)
+        self.add(BOX, (low + high) / 2, (high - low) / 2, material, class_code, yaw)
 
-    def cylinder(self, at: Pair, radius: float | Pair, z: Pair, material: Material, code: int | None = None) -> None:
+    def cylinder(
+        self,
+        at: tuple[float, float],
+        radius: float | tuple[float, float],
+        z: Interval,
+        material: Material,
+        class_code: int | None = None,
+    ) -> None:
+        """An upright cylinder; a pair of radii makes it elliptic."""
         rx, ry = radius if isinstance(radius, tuple) else (radius, radius)
-        self.add(CYLINDER, (*at, (z[0] + z[1]) / 2), (rx, ry, (z[1] - z[0]) / 2), material, code)
+        self.add(CYLINDER, (*at, (z[0] + z[1]) / 2), (rx, ry, (z[1] - z[0]) / 2), material, class_code)
 
-    def ball(self, centre: Sequence[float], half: float | Sequence[float], material: Material, code: int | None = None) -> None:
-        self.add(BALL, centre, (half,) * 3 if isinstance(half, float) else half, material, code)
+    def ball(
+        self, centre: Sequence[float], half: float | Sequence[float], material: Material, class_code: int | None = None
+    ) -> None:
+        self.add(BALL, centre, (half,) * 3 if isinstance(half, float) else half, material, class_code)
 
     def disc(
-        self, centre: Sequence[float], radius: float, thickness: float, material: Material, code: int | None = None
+        self, centre: Sequence[float], radius: float, thickness: float, material: Material, class_code: int | None = None
     ) -> None:
         """A flat cylinder that faces away from the wall."""
-        code = self.code if code is None else code
+        class_code = self.class_code if class_code is None else class_code
         axes = np.array([[-1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
         half = np.array([radius, radius, thickness / 2])
-        self.parts.append(Part(CYLINDER, np.array(centre, float), half, axes, material, code))
+        self.parts.append(Part(CYLINDER, np.array(centre, float), half, axes, material, class_code))
 
-    def join(self, other: Sketch, at: Sequence[float]) -> None:
-        """Draw another object at a place of this one's frame."""
-        shift = np.array(at, float)
-        self.parts += [replace(part, centre=part.centre + shift) for part in other.parts]
-        for top in other.tops:
-            x, y = (top.x[0] + at[0], top.x[1] + at[0]), (top.y[0] + at[1], top.y[1] + at[1])
-            self.tops.append(Top(x, y, top.z + at[2]))
+    def join(self, other: Shape, at: Sequence[float]) -> None:
+        """Add another object, its origin at `at` of this one's frame."""
+        offset = np.array(at, float)
+        self.parts += [replace(part, centre=part.centre + offset) for part in other.parts]
+        for support in other.supports:
+            x, y = (support.x[0] + at[0], support.x[1] + at[0]), (support.y[0] + at[1], support.y[1] + at[1])
+            self.supports.append(SupportSurface(x, y, support.z + at[2]))
 
-    def legs(self, x: Pair, y: Pair, height: float, thickness: float, material: Material) -> None:
+    def legs(self, x: Interval, y: Interval, height: float, thickness: float, material: Material) -> None:
+        """Four legs in the corners of a rectangle."""
         for left in (x[0], x[1] - thickness):
             for back in (y[0], y[1] - thickness):
                 self.box((left, left + thickness), (back, back + thickness), (0, height), material)
 
 
-def shade(colour: Sequence[float], factor: float) -> Colour:
+def scale_colour(colour: Sequence[float], factor: float) -> Colour:
     red, green, blue = (min(1.0, c * factor) for c in colour)
     return red, green, blue
 
 
-def pick(rng: Generator, colours: Sequence[Colour], spread: float = 0.05) -> Colour:
-    """One of the colours, varied a little."""
-    chosen = np.clip(
+def pick_colour(rng: Generator, colours: Sequence[Colour], spread: float = 0.05) -> Colour:
+    """One of the colours, its brightness varied by up to 10 % and each channel by Gaussian noise."""
+    colour = np.clip(
         np.array(colours[int(rng.integers(len(colours)))]) * rng.uniform(0.9, 1.1) + rng.normal(0, spread / 2, 3), 0.02, 1
     )
-    return float(chosen[0]), float(chosen[1]), float(chosen[2])
+    return float(colour[0]), float(colour[1]), float(colour[2])
 
 
 WOODS: tuple[Colour, ...] = ((0.62, 0.43, 0.25), (0.45, 0.28, 0.16), (0.75, 0.58, 0.38), (0.3, 0.19, 0.12), (0.55, 0.33, 0.18))
@@ -164,18 +179,23 @@ VASES: tuple[Colour, ...] = ((0.2, 0.4, 0.7), (0.8, 0.45, 0.2), (0.85, 0.85, 0.8
 BOTTLES: tuple[Colour, ...] = ((0.08, 0.28, 0.12), (0.3, 0.15, 0.05), (0.1, 0.25, 0.3), (0.25, 0.35, 0.1))
 
 
-def style(rng: Generator) -> Style:
-    wood = pick(rng, WOODS)
-    cloth, stone = pick(rng, FABRICS), pick(rng, STONES)
-    oak = Material(wood, shade(wood, 0.72), Pattern.WOOD, gloss=0.12)
+def pick_style(rng: Generator) -> Style:
+    wood = pick_colour(rng, WOODS)
+    cloth, stone = pick_colour(rng, FABRICS), pick_colour(rng, STONES)
+    oak = Material(wood, scale_colour(wood, 0.72), Pattern.WOOD, gloss=0.12)
     return Style(
         wood=oak,
-        paint=Material(pick(rng, PAINTS), gloss=0.1) if rng.random() < 0.6 else oak,
-        fabric=Material(cloth, shade(cloth, 0.8), Pattern.FABRIC),
+        paint=Material(pick_colour(rng, PAINTS), gloss=0.1) if rng.random() < 0.6 else oak,
+        fabric=Material(cloth, scale_colour(cloth, 0.8), Pattern.FABRIC),
         accent=Material(
-            pick(rng, ACCENTS), pick(rng, ACCENTS), Pattern(rng.choice([Pattern.FABRIC, Pattern.CHECKS, Pattern.STRIPES])), 0.12
+            pick_colour(rng, ACCENTS),
+            pick_colour(rng, ACCENTS),
+            Pattern(rng.choice([Pattern.FABRIC, Pattern.CHECKS, Pattern.STRIPES])),
+            0.12,
         ),
-        stone=Material(stone, shade(stone, 1.35), Pattern.MARBLE, gloss=0.3),
+        stone=Material(stone, scale_colour(stone, 1.35), Pattern.MARBLE, gloss=0.3),
         appliance=ENAMEL if rng.random() < 0.5 else METAL,
-        chair=oak if rng.random() < 0.6 else Material(pick(rng, ((0.15, 0.15, 0.16), (0.85, 0.83, 0.8), *FABRICS)), gloss=0.15),
+        chair=oak
+        if rng.random() < 0.6
+        else Material(pick_colour(rng, ((0.15, 0.15, 0.16), (0.85, 0.83, 0.8), *FABRICS)), gloss=0.15),
     )

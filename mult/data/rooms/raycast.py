@@ -1,9 +1,9 @@
-"""Analytic ray casting in NumPy: boxes, cylinders, ellipsoids and the inside of a room, exact depth and normals.
+"""Analytic ray casting in NumPy: exact depth and normals of boxes, cylinders, ellipsoids and the inside of a room.
 
 Every solid is an affine image of a canonical convex one (the cube [-1, 1]^3, the cylinder of radius 1 about z with
-|z| <= 1, the unit ball), so a ray meets it in one interval [near, far] of its parameter, in closed form. Rays are (x,
-y, 1) in the camera frame of data.md (x right, y down, z forward): their parameter *is* the depth along z. A shell is
-a box seen from inside (near root dropped, normal inwards). Solids are culled by the pixel rectangle of their
+|z| <= 1, the unit ball), so a ray is inside it for one interval [near, far] of its parameter, in closed form. Rays are
+(x, y, 1) in the camera frame (x right, y down, z forward): their parameter is the depth along z. A shell is a box seen
+from inside: its surface is at far, its normals point inwards. A solid is tested against the pixels of the rectangle around its
 projected corners.
 """
 
@@ -19,13 +19,14 @@ BOX, CYLINDER, BALL, SHELL = range(4)
 
 Array = NDArray[np.floating]
 
-CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
-NEAR_M = 0.02  # a solid reaching behind this plane is tested against every pixel
+CUBE_CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
+NEAR_PLANE_M = 0.02
+"""A solid that reaches behind this plane is tested against every pixel: its corners cannot be projected."""
 
 
 @dataclass(frozen=True)
 class Solids:
-    """N solids in world coordinates: kind (N,); centre and half extents (N, 3) in metres; axes (N, 3, 3), rows = local axes."""
+    """N solids in world coordinates: kind (N,), centre and half extents (N, 3) in metres, local axes as rows (N, 3, 3)."""
 
     kind: NDArray[np.integer]
     centre: Array
@@ -34,12 +35,12 @@ class Solids:
 
     @property
     def to_local(self) -> Array:
-        """(N, 3, 3): world vectors -> vectors in units of the half extents."""
+        """(N, 3, 3): from world vectors to vectors along the local axes, in units of the half extents."""
         return self.axes / self.half[:, :, None]
 
 
 @dataclass(frozen=True)
-class Camera:
+class PosedCamera:
     """A pinhole: position in the world (m), rotation (3, 3) with the camera's axes as rows.
 
     intrinsics (fx, fy, cx, cy) in pixel indices, size (height, width).
@@ -59,8 +60,11 @@ class Camera:
 
 @dataclass(frozen=True)
 class Hits:
-    """What every pixel sees: index (H, W) of the solid, -1 for none; depth along z (H, W) in metres, inf for none; unit normal
-    (3, H, W) in the camera frame, towards the camera, 0 for none; point (3, H, W) in the solid's own units ([-1, 1])."""
+    """The nearest surface of every pixel.
+
+    index (H, W) of the solid, -1 for none; depth (H, W) along z in metres, inf for none; unit normal (3, H, W) in the camera
+    frame, towards the camera, 0 for none; point (3, H, W) in the solid's local coordinates, in [-1, 1].
+    """
 
     index: NDArray[np.int32]
     depth: Array
@@ -68,7 +72,8 @@ class Hits:
     point: Array
 
 
-def _slab(origin: float, direction: Array) -> tuple[Array, Array]:
+def _intersect_slab(origin: float, direction: Array) -> tuple[Array, Array]:
+    """The interval in which a coordinate is in [-1, 1]."""
     if not direction.all():
         direction = np.where(direction == 0, 1e-30, direction)
     inverse = 1 / direction
@@ -76,8 +81,8 @@ def _slab(origin: float, direction: Array) -> tuple[Array, Array]:
     return middle - reach, middle + reach
 
 
-def _round(origin: Array, direction: Sequence[Array]) -> tuple[Array, Array]:
-    """The interval inside |point| <= 1 over the given axes; near > far where the line misses."""
+def _intersect_unit_ball(origin: Array, direction: Sequence[Array]) -> tuple[Array, Array]:
+    """The interval in which the point is in the unit ball, or disc, of the given axes; near > far where there is none."""
     a = sum(d * d for d in direction) + 1e-30
     b = sum(o * d for o, d in zip(origin, direction, strict=True))
     discriminant = b * b - a * (origin @ origin - 1)
@@ -86,71 +91,71 @@ def _round(origin: Array, direction: Sequence[Array]) -> tuple[Array, Array]:
     return np.where(discriminant > 0, near, np.inf), np.where(discriminant > 0, far, -np.inf)
 
 
-def interval(kind: int, origin: Array, direction: Sequence[Array]) -> tuple[Array, Array]:
-    """Where lines origin + t direction, in local units, are inside the canonical solid: t in [near, far].
+def intersect(kind: int, origin: Array, direction: Sequence[Array]) -> tuple[Array, Array]:
+    """near and far: the line origin + t direction, in local coordinates, is in the canonical solid for t in [near, far].
 
-    near >= far where they miss it. `direction` is three arrays of one shape, which is the shape of the result.
+    near >= far where it misses the solid. `direction` is three arrays of one shape, which is the shape of the results.
     """
     if kind == BALL:
-        return _round(origin, direction)
+        return _intersect_unit_ball(origin, direction)
     axes = (2,) if kind == CYLINDER else (0, 1, 2)
-    near, far = _slab(origin[axes[0]], direction[axes[0]])
+    near, far = _intersect_slab(origin[axes[0]], direction[axes[0]])
     for axis in axes[1:]:
-        enter, leave = _slab(origin[axis], direction[axis])
+        enter, leave = _intersect_slab(origin[axis], direction[axis])
         near, far = np.maximum(near, enter), np.minimum(far, leave)
     if kind == CYLINDER:
-        enter, leave = _round(origin[:2], direction[:2])
+        enter, leave = _intersect_unit_ball(origin[:2], direction[:2])
         near, far = np.maximum(near, enter), np.minimum(far, leave)
     return near, far
 
 
-def _rectangles(solids: Solids, camera: Camera) -> Iterator[tuple[int, slice, slice]]:
-    """(solid, rows, columns) of the pixels that may see each solid."""
+def _bound_pixels(solids: Solids, camera: PosedCamera) -> Iterator[tuple[int, slice, slice]]:
+    """(solid, rows, columns): the pixels that may show each solid."""
     height, width = camera.size
     fx, fy, cx, cy = camera.intrinsics
-    corners = solids.centre[:, None] + np.einsum("ck,nk,nkw->ncw", CORNERS, solids.half, solids.axes)
+    corners = solids.centre[:, None] + np.einsum("ck,nk,nkw->ncw", CUBE_CORNERS, solids.half, solids.axes)
     x, y, z = np.moveaxis((corners - camera.position) @ camera.rotation.T, -1, 0)
-    ahead = z > NEAR_M
+    ahead = z > NEAR_PLANE_M
     safe = np.where(ahead, z, 1)
     column, row = fx * x / safe + cx, fy * y / safe + cy
-    whole = (~ahead).any(1) | (solids.kind == SHELL)
-    left = np.where(whole, 0, np.clip(np.floor(column.min(1)), 0, width)).astype(int)
-    right = np.where(whole, width, np.clip(np.ceil(column.max(1)) + 1, 0, width)).astype(int)
-    top = np.where(whole, 0, np.clip(np.floor(row.min(1)), 0, height)).astype(int)
-    bottom = np.where(whole, height, np.clip(np.ceil(row.max(1)) + 1, 0, height)).astype(int)
-    seen = ahead.any(1) & (right > left) & (bottom > top)
-    for n in np.flatnonzero(seen):
+    everywhere = (~ahead).any(1) | (solids.kind == SHELL)
+    left = np.where(everywhere, 0, np.clip(np.floor(column.min(1)), 0, width)).astype(int)
+    right = np.where(everywhere, width, np.clip(np.ceil(column.max(1)) + 1, 0, width)).astype(int)
+    top = np.where(everywhere, 0, np.clip(np.floor(row.min(1)), 0, height)).astype(int)
+    bottom = np.where(everywhere, height, np.clip(np.ceil(row.max(1)) + 1, 0, height)).astype(int)
+    in_image = ahead.any(1) & (right > left) & (bottom > top)
+    for n in np.flatnonzero(in_image):
         yield int(n), slice(top[n], bottom[n]), slice(left[n], right[n])
 
 
-def visible(solids: Solids, camera: Camera) -> tuple[NDArray[np.int32], Array]:
+def find_nearest(solids: Solids, camera: PosedCamera) -> tuple[NDArray[np.int32], Array]:
     """The nearest solid of every pixel (H, W), -1 for none, and its depth along z in metres, inf for none."""
     x, y = camera.rays()
     to_local = solids.to_local
     origin = np.einsum("nij,nj->ni", to_local, camera.position - solids.centre)
-    turn = to_local @ camera.rotation.T
+    to_local_from_camera = to_local @ camera.rotation.T
     index = np.full(camera.size, -1, np.int32)
     depth = np.full(camera.size, np.inf)
-    for n, rows, columns in _rectangles(solids, camera):
-        direction = [t[0] * x[columns] + t[2] + (t[1] * y[rows])[:, None] for t in turn[n]]
-        near, far = interval(int(solids.kind[n]), origin[n], direction)
-        reached = far if solids.kind[n] == SHELL else np.where((near < far) & (near > 0), near, np.inf)
-        closer = reached < depth[rows, columns]
-        np.copyto(depth[rows, columns], reached, where=closer)
+    for n, rows, columns in _bound_pixels(solids, camera):
+        direction = [t[0] * x[columns] + t[2] + (t[1] * y[rows])[:, None] for t in to_local_from_camera[n]]
+        near, far = intersect(int(solids.kind[n]), origin[n], direction)
+        hit = far if solids.kind[n] == SHELL else np.where((near < far) & (near > 0), near, np.inf)
+        closer = hit < depth[rows, columns]
+        np.copyto(depth[rows, columns], hit, where=closer)
         np.copyto(index[rows, columns], n, where=closer)
     return index, depth
 
 
-def faces(kind: NDArray[np.integer], point: Array) -> NDArray[np.intp]:
-    """The axis (...) across the face that surface points (3, ...) in local units lie on; of a cylinder, 2 or (side) 0."""
-    size = np.abs(point)
-    cap = size[2] > np.hypot(point[0], point[1])
-    return np.where(kind == CYLINDER, np.where(cap, 2, 0), size.argmax(0))
+def face_axes(kind: NDArray[np.integer], point: Array) -> NDArray[np.intp]:
+    """The axis (...) perpendicular to the face of surface points (3, ...) in local coordinates; 0 for a cylinder's side."""
+    distance = np.abs(point)
+    cap = distance[2] > np.hypot(point[0], point[1])
+    return np.where(kind == CYLINDER, np.where(cap, 2, 0), distance.argmax(0))
 
 
 def _outward(kind: NDArray[np.integer], point: Array) -> Array:
-    """The direction (3, ...) out of each canonical solid at surface points (3, ...), of any length; inwards for a shell."""
-    face = faces(kind, point)
+    """The outward normal (3, ...), of any length, of each canonical solid at surface points (3, ...); inward for a shell."""
+    face = face_axes(kind, point)
     flat = np.stack([np.where(face == axis, np.sign(point[axis]), 0) for axis in range(3)])
     side = np.stack([point[0], point[1], np.zeros_like(point[2])])
     outward = np.where((kind == CYLINDER) & (face == 0), side, flat)
@@ -158,55 +163,60 @@ def _outward(kind: NDArray[np.integer], point: Array) -> Array:
     return np.where(kind == SHELL, -outward, outward)
 
 
-def cast(solids: Solids, camera: Camera) -> Hits:
-    """Casts a ray through the centre of every pixel; exact up to float64."""
-    index, depth = visible(solids, camera)
+def cast_rays(solids: Solids, camera: PosedCamera) -> Hits:
+    """Cast a ray through the centre of every pixel; exact up to float64."""
+    index, depth = find_nearest(solids, camera)
     hit = index >= 0
     n = np.where(hit, index, 0)
     x, y = camera.rays()
     distance = np.where(hit, depth, 1)
-    seen = np.stack([x * distance, y[:, None] * distance, distance])
-    turn = solids.to_local @ camera.rotation.T
+    in_camera = np.stack([x * distance, y[:, None] * distance, distance])
+    to_local = solids.to_local @ camera.rotation.T
     origin = np.einsum("nij,nj->ni", solids.to_local, camera.position - solids.centre)
-    point = np.stack([sum(turn[:, i, j][n] * seen[j] for j in range(3)) + origin[:, i][n] for i in range(3)])
+    point = np.stack([sum(to_local[:, i, j][n] * in_camera[j] for j in range(3)) + origin[:, i][n] for i in range(3)])
     outward = _outward(solids.kind[n], point)
-    normal = np.stack([sum(turn[:, i, j][n] * outward[i] for i in range(3)) for j in range(3)])
+    normal = np.stack([sum(to_local[:, i, j][n] * outward[i] for i in range(3)) for j in range(3)])
     normal *= hit / np.sqrt((normal**2).sum(0))
     return Hits(index, depth, normal, point)
 
 
-def lit(solids: Solids, casters: NDArray[np.integer], light: Array, points: Array) -> Array:
-    """How much of a small lamp at `light` (3,) reaches world points (3, P): (P,) from 0 (shadow) to 1.
+def trace_shadows(solids: Solids, casters: NDArray[np.integer], light: Array, points: Array) -> Array:
+    """The part of the light of a small lamp at `light` (3,) that reaches world points (3, P): (P,), 0 in full shadow.
 
-    The edge of a shadow is soft: a solid darkens by the length of the light's way through it, fully from its own thickness
-    (at most 0.25 m) on. A point on the lit side of a solid is not shadowed by it.
+    `casters` are the indices of the solids that cast shadows. The edge of a shadow is soft: how much of the light a solid
+    absorbs grows with the length of the ray inside it, to all of it at the solid's own thickness or 0.25 m. A point on the side
+    of a solid that faces the lamp is not in its shadow.
     """
-    way = points - light.astype(points.dtype)[:, None]
-    bundles = _Bundles.of(way)
-    way, distance = way[:, bundles.order], bundles.distance
-    free = np.ones(len(distance), points.dtype)
+    rays = points - light.astype(points.dtype)[:, None]
+    bundles = _RayBundles.of(rays)
+    rays, distance = rays[:, bundles.order], bundles.distance
+    visibility = np.ones(len(distance), points.dtype)
     to_local = solids.to_local
     offset = solids.centre[casters] - light
-    for row, some in bundles.towards(offset, np.sqrt((solids.half[casters] ** 2).sum(1))):
+    for row, near_solid in bundles.candidates(offset, np.sqrt((solids.half[casters] ** 2).sum(1))):
         n = casters[row]
         matrix = to_local[n].astype(points.dtype)
-        x, y, z = way.take(some, axis=1)
+        x, y, z = rays.take(near_solid, axis=1)
         direction = [m[0] * x + m[1] * y + m[2] * z for m in matrix]
         origin = -np.einsum("ij,j->i", to_local[n], offset[row]).astype(points.dtype)
-        near, far = interval(int(solids.kind[n]), origin, direction)
+        near, far = intersect(int(solids.kind[n]), origin, direction)
         inside = np.minimum(far, 1) - np.maximum(near, 0)
-        met = np.flatnonzero(inside > 0)  # few
-        some = some[met]
-        soft = np.minimum(inside[met] * distance[some] / min(0.25, 2 * float(solids.half[n].min())), 1)
-        free[some] *= 1 - soft * soft * (3 - 2 * soft)
-    result = np.empty_like(free)
-    result[bundles.order] = free
+        shaded = np.flatnonzero(inside > 0)  # few of them
+        ray = near_solid[shaded]
+        absorbed = np.minimum(inside[shaded] * distance[ray] / min(0.25, 2 * float(solids.half[n].min())), 1)
+        visibility[ray] *= 1 - absorbed * absorbed * (3 - 2 * absorbed)
+    result = np.empty_like(visibility)
+    result[bundles.order] = visibility
     return result
 
 
 @dataclass(frozen=True)
-class _Bundles:
-    """P rays from one origin, sorted into bundles of similar direction, so that most are passed over together."""
+class _RayBundles:
+    """P rays from one origin, sorted into bundles of similar direction: most bundles can be skipped as a whole.
+
+    `order` sorts the rays, whose lengths are then `distance`; bundle b has `count[b]` rays from `start[b]` on, all within the
+    angle `spread[b]` of its `axis[:, b]` and no longer than `reach[b]`.
+    """
 
     order: NDArray[np.intp]
     distance: Array
@@ -217,11 +227,11 @@ class _Bundles:
     reach: Array
 
     @classmethod
-    def of(cls, way: Array) -> _Bundles:
-        distance = np.sqrt((way * way).sum(0)) + 1e-9
-        unit = way / distance
-        turn = np.floor(np.arctan2(unit[1], unit[0]) * (48 / np.pi)).astype(np.int16)
-        cell = (turn + 64) * 64 + np.floor(unit[2] * 24).astype(np.int16)
+    def of(cls, rays: Array) -> _RayBundles:
+        distance = np.sqrt((rays * rays).sum(0)) + 1e-9
+        unit = rays / distance
+        azimuth = np.floor(np.arctan2(unit[1], unit[0]) * (48 / np.pi)).astype(np.int16)
+        cell = (azimuth + 64) * 64 + np.floor(unit[2] * 24).astype(np.int16)
         order = np.argsort(cell, kind="stable")
         start = np.flatnonzero(np.diff(cell[order], prepend=-1))
         count = np.diff(start, append=len(order))
@@ -231,23 +241,23 @@ class _Bundles:
         axis = np.add.reduceat(unit, start, axis=1)
         axis /= np.sqrt((axis * axis).sum(0))
         cosine = np.minimum.reduceat((np.repeat(axis, count, axis=1) * unit).sum(0), start)
-        # float32 cosines near 1 lose small angles: the margin keeps the bundle conservative.
+        # A cosine near 1 has no small angles in float32: the margin keeps every ray within the spread.
         spread = np.arccos(np.clip(cosine, -1, 1)) + 1e-3
         return cls(order, distance, start, count, axis, spread, np.maximum.reduceat(distance, start))
 
-    def towards(self, centre: Array, radius: Array) -> Iterator[tuple[int, NDArray[np.intp]]]:
-        """(ball, positions in `order` of the rays whose bundle may reach it) of N balls that do not hold the origin.
+    def candidates(self, centre: Array, radius: Array) -> Iterator[tuple[int, NDArray[np.intp]]]:
+        """(ball, positions in `order` of the rays that may reach it) for N balls around the solids.
 
-        centre (N, 3), radius (N,); balls that no bundle may reach are left out.
+        centre (N, 3) from the rays' origin, radius (N,). Balls that no bundle may reach, or that hold the origin, are left out.
         """
         away = np.sqrt((centre**2).sum(1))
         sine = np.minimum(radius / away, 1)
         x, y, z = (centre / away[:, None]).T[:, :, None]
         cosine = x * self.axis[0] + y * self.axis[1] + z * self.axis[2]
-        # The cosine of the ball's and the bundle's half angles together, which are less than pi.
-        widest = np.sqrt(1 - sine**2)[:, None] * np.cos(self.spread) - sine[:, None] * np.sin(self.spread)
-        met = (cosine > widest) & (self.reach > (away - radius)[:, None]) & (away > radius)[:, None]
-        for ball in np.flatnonzero(met.any(1)):
-            start, count = self.start[met[ball]], self.count[met[ball]]
+        # The cosine of the sum of the ball's and the bundle's half angles, which is less than pi.
+        limit = np.sqrt(1 - sine**2)[:, None] * np.cos(self.spread) - sine[:, None] * np.sin(self.spread)
+        near = (cosine > limit) & (self.reach > (away - radius)[:, None]) & (away > radius)[:, None]
+        for ball in np.flatnonzero(near.any(1)):
+            start, count = self.start[near[ball]], self.count[near[ball]]
             first = np.cumsum(count) - count
             yield int(ball), np.repeat(start - first, count) + np.arange(count.sum())

@@ -1,7 +1,7 @@
-"""Procedural surfaces: a material is two colours, a pattern that mixes them, and a gloss.
+"""Procedural textures: a material is two colours, a pattern that mixes them, and a gloss.
 
-Patterns are functions of surface coordinates in metres, vectorised over pixels. Details finer than a pixel's
-footprint on the surface fade to their mean, so that floors far away do not flicker.
+Patterns are functions of surface coordinates in metres, vectorised over pixels. Details finer than a pixel on the surface fade
+to their mean, as an antialiased photograph of them would.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Material:
     """Colours are sRGB in [0, 1]; `scale` is the pattern's period in metres; `gloss` the strength of highlights."""
 
     colour: tuple[float, float, float]
-    second: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    second_colour: tuple[float, float, float] = (0.0, 0.0, 0.0)
     pattern: Pattern = Pattern.PLAIN
     scale: float = 0.1
     gloss: float = 0.05
@@ -52,8 +52,11 @@ class Material:
 
 @dataclass(frozen=True)
 class Surface:
-    """Pixels of one pattern, all (P,): (u, v) in metres, (across, up) the same in [-1, 1] over the face, `pixel` the width of a
-    pixel on the surface in metres, `scale` of the material, `seed` in [0, 1) of the object."""
+    """P pixels with one pattern, all (P,).
+
+    Position (u, v) in metres, and as (across, up) in [-1, 1] over the face; `pixel`, the width of a pixel on the surface in
+    metres; `scale` of the material; `seed` in [0, 1), a number of the solid.
+    """
 
     u: Array
     v: Array
@@ -88,19 +91,19 @@ def noise(x: Array, y: Array) -> Array:
 
 
 def _random(cell: Array, other: Array, seed: Array) -> Array:
-    """A number in [0, 1) for every cell of a grid."""
+    """A hash in [0, 1) of every grid cell and seed."""
     mixed = cell.astype(np.int64) * 374761393 + other.astype(np.int64) * 668265263 + (seed * 1e6).astype(np.int64) * 2147483647
     mixed = (mixed ^ (mixed >> 13)) * 1274126177
     return ((mixed ^ (mixed >> 16)) & 0xFFFF).astype(np.float32) / 65536
 
 
 def _fade(s: Surface, detail_m: float) -> Array:
-    """1 where a detail of this size is resolved, towards 0 where it is finer than a pixel."""
+    """1 where a detail of this size is at least a pixel wide, towards 0 where it is finer."""
     return np.clip(detail_m / s.pixel, 0, 1)
 
 
 def _line(distance: Array, width_m: float, s: Surface) -> Array:
-    """How much of a pixel a line of this width covers whose middle is at `distance` in metres."""
+    """The part of a pixel that a line of this width covers, whose middle is `distance` metres away."""
     return np.clip((width_m / 2 + s.pixel / 2 - np.abs(distance)) / s.pixel, 0, np.minimum(1, width_m / s.pixel))
 
 
@@ -109,7 +112,7 @@ def _step(signed: Array, s: Surface) -> Array:
     return np.clip(signed / s.pixel + 0.5, 0, 1)
 
 
-# Patterns: Surface -> (how much of the second colour, a factor on the result).
+# Patterns: Surface -> (part of the second colour in the mixture, factor on the mixture).
 
 
 def _plain(s: Surface) -> tuple[Array, Array]:
@@ -151,7 +154,7 @@ def _tiles(s: Surface) -> tuple[Array, Array]:
 
 
 def _wave(x: Array, s: Surface) -> Array:
-    """A square wave of period `scale`, as 0 and 1, its mean where it is too fine."""
+    """A square wave of 0 and 1 with the period `scale`; its mean where it is finer than pixels."""
     phase = np.abs((x / s.scale) % 1 - 0.5) - 0.25
     resolved = np.clip(s.scale / s.pixel / 3, 0, 1)
     return 0.5 + (_step(phase * s.scale, s) - 0.5) * resolved
@@ -191,7 +194,7 @@ def _leaves(s: Surface) -> tuple[Array, Array]:
 
 
 def _dial(s: Surface) -> tuple[Array, Array]:
-    """Twelve ticks and two hands; (across, up) is the cap of a disc."""
+    """A clock's dial on the cap of a disc: twelve ticks and two hands."""
     x, y, unit = s.across, s.up, np.hypot(s.u, s.v) / np.maximum(np.hypot(s.across, s.up), 1e-6)
     radius, angle = np.hypot(x, y), np.arctan2(x, y)
     nearest = (angle / (np.pi / 6) + 0.5) % 1 - 0.5

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mult.data import Taskonomy
-from mult.data.rooms.dataset import Rooms, _generator, _scene, _splits, render_missing
-from mult.data.rooms.render import view
+from mult.data.rooms.dataset import Rooms, _assign_splits, _build_scene, _generator, render_missing
+from mult.data.rooms.render import render_view
 from mult.errors import UserError
 from mult.labels import normals_from_depth
 
@@ -60,7 +60,7 @@ def test_a_view_depends_on_neither_the_others_nor_their_number(root: Path, tmp_p
 
 
 def test_another_seed_gives_other_rooms(root: Path) -> None:
-    mine, other = (view(_scene(seed, 0), _generator(seed, 2, 0, 0), 32) for seed in (5, 6))
+    mine, other = (render_view(_build_scene(seed, 0), _generator(seed, 2, 0, 0), 32) for seed in (5, 6))
     assert (mine.image != other.image).mean() > 0.5
 
 
@@ -120,9 +120,9 @@ def test_views_look_at_things_and_every_class_is_seen() -> None:
     things = []
     for building in range(12):
         for number in range(5):
-            seen = view(_scene(0, building), _generator(0, 2, building, number), 40)
-            counts += np.bincount(seen.code.ravel(), minlength=18)
-            things.append(len(np.unique(seen.code[seen.code > 1])))
+            seen = render_view(_build_scene(0, building), _generator(0, 2, building, number), 40)
+            counts += np.bincount(seen.class_code.ravel(), minlength=18)
+            things.append(len(np.unique(seen.class_code[seen.class_code > 1])))
             depth = seen.depth_m[seen.valid]
             assert depth.min() > 0.25
             assert depth.max() < 12
@@ -135,11 +135,9 @@ def test_views_look_at_things_and_every_class_is_seen() -> None:
 
 @pytest.mark.parametrize(("buildings", "held_out"), [(3, 1), (9, 1), (10, 1), (25, 2), (40, 4)])
 def test_splits_are_disjoint_and_about_80_10_10(buildings: int, held_out: int) -> None:
-    rows = list(csv.DictReader(_splits(buildings).splitlines()))
-    assert [row["id"] for row in rows] == [f"room_{b:03d}" for b in range(buildings)]
-    assert all(sorted((row["train"], row["val"], row["test"])) == ["0", "0", "1"] for row in rows)
-    sums = {split: sum(int(row[split]) for row in rows) for split in ("train", "val", "test")}
-    assert sums == {"train": buildings - 2 * held_out, "val": held_out, "test": held_out}
+    splits = _assign_splits(buildings)
+    assert list(splits) == [f"room_{b:03d}" for b in range(buildings)]
+    assert Counter(splits.values()) == {"train": buildings - 2 * held_out, "val": held_out, "test": held_out}
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
@@ -169,7 +167,9 @@ def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "no JSON"), ('{"seed": 1}', "expected whole numbers for buildings")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "cannot be read as JSON"), ('{"seed": 1}', "expected whole numbers for buildings")]
+)
 def test_damaged_parameters_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "rooms.json").write_text(text)
     with pytest.raises(UserError, match=message):

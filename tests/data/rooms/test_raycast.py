@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mult.data.rooms.raycast import BALL, BOX, CYLINDER, SHELL, Camera, Solids, cast, lit
-from mult.data.rooms.render import look
+from mult.data.rooms.raycast import BALL, BOX, CYLINDER, SHELL, PosedCamera, Solids, cast_rays, trace_shadows
+from mult.data.rooms.render import look_at
 
 Array = NDArray[np.float64]
 Triple = tuple[float, float, float]
 Body = tuple[int, Triple, Triple, float]
 """kind, centre, half extents, yaw."""
 
-CAMERA = Camera(
+CAMERA = PosedCamera(
     position=np.array([0.3, -2.6, 1.5]),
-    rotation=look(np.array([0.3, -2.6, 1.5]), np.array([0.1, 0.2, 0.9]), roll=0.13),
+    rotation=look_at(np.array([0.3, -2.6, 1.5]), np.array([0.1, 0.2, 0.9]), roll=0.13),
     intrinsics=(29.0, 26.0, 16.2, 11.1),
     size=(26, 34),
 )
@@ -49,7 +49,7 @@ def implicit(body: Body, point: Array) -> Array:
     return np.sqrt(x**2 + y**2 + z**2) - 1
 
 
-def rays(camera: Camera) -> Array:
+def rays(camera: PosedCamera) -> Array:
     """World directions (H, W, 3) that advance by 1 m along the optical axis."""
     fx, fy, cx, cy = camera.intrinsics
     row, column = np.mgrid[: camera.size[0], : camera.size[1]]
@@ -57,7 +57,7 @@ def rays(camera: Camera) -> Array:
     return seen @ camera.rotation
 
 
-def march(body: Body, camera: Camera) -> Array:
+def march(body: Body, camera: PosedCamera) -> Array:
     """The depth where each ray enters a body, inf where it does not, by steps of 4 mm and bisection."""
     way = rays(camera)
     steps = np.arange(0.004, 5, 0.004)
@@ -77,7 +77,7 @@ def marched() -> Array:
 
 
 def test_depth_and_solid_are_those_of_ray_marching(marched: Array) -> None:
-    hits = cast(solids_of(BODIES), CAMERA)
+    hits = cast_rays(solids_of(BODIES), CAMERA)
     depth = marched.min(0)
     # Marching steps over what a ray only grazes.
     same = np.isfinite(depth) == np.isfinite(hits.depth)
@@ -90,7 +90,7 @@ def test_depth_and_solid_are_those_of_ray_marching(marched: Array) -> None:
 
 
 def test_normals_are_unit_gradients_towards_the_camera() -> None:
-    hits = cast(solids_of(BODIES), CAMERA)
+    hits = cast_rays(solids_of(BODIES), CAMERA)
     seen = hits.index >= 0
     np.testing.assert_allclose(np.linalg.norm(hits.normal, axis=0)[seen], 1, atol=1e-12)
     assert (hits.normal[:, ~seen] == 0).all()
@@ -110,7 +110,7 @@ def test_normals_are_unit_gradients_towards_the_camera() -> None:
 
 def test_inside_of_a_room_is_the_nearest_of_six_planes() -> None:
     room = solids_of([(SHELL, (0.0, 0.0, 1.25), (2.0, 3.0, 1.25), 0.0)])
-    hits = cast(room, CAMERA)
+    hits = cast_rays(room, CAMERA)
     way = rays(CAMERA)
     for row, column in [(0, 0), (3, 30), (25, 2), (12, 17), (25, 33)]:
         d = way[row, column]
@@ -138,13 +138,13 @@ def test_shadow_is_the_length_of_the_way_through_the_solids() -> None:
         s = np.clip(length / min(0.25, 2 * min(body[2])), 0, 1)
         expected *= 1 - (3 * s**2 - 2 * s**3)
     assert 0.05 < (expected < 0.5).mean() < 0.9
-    np.testing.assert_allclose(lit(solids_of(bodies), np.arange(3), light, points.T), expected, atol=0.02)
-    single = lit(solids_of(bodies), np.arange(3), light, points.T.astype(np.float32))
+    np.testing.assert_allclose(trace_shadows(solids_of(bodies), np.arange(3), light, points.T), expected, atol=0.02)
+    single = trace_shadows(solids_of(bodies), np.arange(3), light, points.T.astype(np.float32))
     np.testing.assert_allclose(single, expected, atol=0.02)
 
 
 def test_lit_side_of_a_solid_is_not_in_its_own_shadow() -> None:
     body = (BOX, (0.0, 0.0, 0.5), (0.5, 0.5, 0.5), 0.3)
     top = np.array([[0.1, 0.3, -0.4], [0.2, -0.3, 0.1], [1.0, 1.0, 1.0]])
-    free = lit(solids_of([body]), np.arange(1), np.array([0.7, 0.2, 2.5]), top)
+    free = trace_shadows(solids_of([body]), np.arange(1), np.array([0.7, 0.2, 2.5]), top)
     np.testing.assert_allclose(free, 1, atol=1e-9)
