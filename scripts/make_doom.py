@@ -1,7 +1,7 @@
 """Render Doom: `python scripts/make_doom.py --out ROOT [--maps N] [--views N] [--seed S]`.
 
-Frames of the Doom engine with Freedoom's free maps, in CocoDoom's layout, its maps split train/val/test. Needs the extra
-`doom`. An interrupted call continues when it is repeated.
+Frames of the Doom engine with Freedoom's free maps, in CocoDoom's layout, split train/val/test by map. Needs the extra `doom`.
+An interrupted call is continued when it is repeated.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from mult.data.cocodoom.make import PARAMETERS, render_missing
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, help="the dataset's folder; what it already holds is kept")
-    for name, meaning in (
+    for name, description in (
         ("maps", "maps, 4 to 32: of every four two are for training, one for validation, one to test"),
         ("views", "views of every map"),
         ("seed", "other seeds, other views"),
     ):
         default = f"default: what the folder holds, else {PARAMETERS[name].default}"
-        parser.add_argument(f"--{name}", type=int, help=f"{meaning} ({default})")
+        parser.add_argument(f"--{name}", type=int, help=f"{description} ({default})")
     parser.add_argument("--workers", type=int, help="processes (default: one a processor)")
     arguments = vars(parser.parse_args())
     out = arguments.pop("out")

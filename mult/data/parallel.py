@@ -1,42 +1,44 @@
-"""Work over many items in processes: how Rooms renders and annotate.py derives labels."""
+"""The same function on many items in several processes: how rooms are rendered and labels derived."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from itertools import islice
 from typing import Any, TypeVar
 
-from mult.runtime.malloc import keep_freed
+from tqdm import tqdm
+
+from mult.runtime.malloc import reuse_freed_memory
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_work: Callable[[Any], Any] | None = None  # of a worker: taken over once, not with every item
+_function: Callable[[Any], Any] | None = None  # in a worker: sent once, when it starts, instead of with every item
 
 
-def in_processes(work: Callable[[T], R], items: Iterable[T], workers: int, chunk: int = 1) -> Iterator[R]:
-    """Yield `work(item)` of every item as it is done, in any order; with one worker in this process, in order.
+def map_in_processes(function: Callable[[T], R], items: Iterable[T], workers: int, chunk: int = 1) -> Iterator[R]:
+    """Yield `function(item)` of every item as it is done, in any order; with one worker in this process and in order.
 
-    A worker takes `chunk` consecutive items at a time. Only a few chunks wait at any time, so `items` may be endless.
-    An error of one item, or an end of the main process, ends the workers; items not begun are dropped.
+    A worker takes `chunk` consecutive items at a time. No more than a few chunks are taken in advance, so `items` may be
+    endless. If one item raises, or the main process ends, the workers end and the other items are dropped.
     """
     if workers <= 1:
-        keep_freed()
-        yield from map(work, items)
+        reuse_freed_memory()
+        yield from map(function, items)
         return
     source = iter(items)
     chunks = iter(lambda: list(islice(source, chunk)), [])
-    # Spawn: forking a process that has torch's threads may hang.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (work,)) as pool:
-        pending = {pool.submit(_do, some) for some in islice(chunks, 4 * workers)}
+    # Spawned, as a forked process that inherits torch's threads may hang.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (function,)) as pool:
+        pending = {pool.submit(_apply, each) for each in islice(chunks, 4 * workers)}
         try:
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                pending |= {pool.submit(_do, some) for some in islice(chunks, len(done))}
+                pending |= {pool.submit(_apply, each) for each in islice(chunks, len(done))}
                 for future in done:
                     yield from future.result()
         except BaseException:
@@ -44,21 +46,30 @@ def in_processes(work: Callable[[T], R], items: Iterable[T], workers: int, chunk
             raise
 
 
-def _start(work: Callable[[Any], Any]) -> None:
-    """In a worker: take the work over, and end with the main process, which a pool alone does not see to."""
-    global _work
-    _work = work
-    keep_freed()
+def map_with_progress(
+    function: Callable[[T], R], items: Sequence[T], workers: int | None, description: str, unit: str, chunk: int = 1
+) -> Iterator[R]:
+    """`map_in_processes` with a progress bar; without `workers`, one a processor, and no more than there are items."""
+    count = min(workers or os.cpu_count() or 1, len(items))
+    results = map_in_processes(function, items, count, chunk)
+    yield from tqdm(results, desc=description, total=len(items), unit=unit, disable=not items)
 
-    def end_with_parent() -> None:
+
+def _start_worker(function: Callable[[Any], Any]) -> None:
+    """Keep the function, and let this worker end with the main process: a pool does not end those of a killed one."""
+    global _function
+    _function = function
+    reuse_freed_memory()
+
+    def exit_with_parent() -> None:
         parent = multiprocessing.parent_process()
         assert parent is not None
         parent.join()
         os._exit(1)
 
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
-def _do(items: list[Any]) -> list[Any]:
-    assert _work is not None
-    return [_work(item) for item in items]
+def _apply(items: list[Any]) -> list[Any]:
+    assert _function is not None
+    return [_function(item) for item in items]

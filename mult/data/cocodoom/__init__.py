@@ -1,1 +1,5 @@
-"""TODOC"""
+"""CocoDoom, and frames of the Doom engine that we render in its layout."""
+
+from mult.data.cocodoom.dataset import CocoDoom
+
+__all__ = ["CocoDoom"]

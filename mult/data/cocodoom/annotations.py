@@ -1,11 +1,11 @@
-"""COCO's annotation JSON in columns: which images there are, and which class covers which of their pixels.
+"""COCO's annotation JSON as NumPy columns: the images, and the masks and categories of their annotations.
 
-The JSON is read once. What is needed of it is kept as NumPy arrays in `$XDG_CACHE_HOME/mult/index/<hash of the root>`,
-memory-mapped from there: a Python object an annotation would cost every worker gigabytes on the whole of CocoDoom. The
-cache holds for as long as neither the JSON nor a folder that its images lie in has changed.
+The JSON is read once. Its columns are cached in `$XDG_CACHE_HOME/mult/index/<hash of the root>` and memory-mapped: Python
+objects would cost every worker gigabytes on the full CocoDoom. The cache is valid until the JSON, or a folder with its images,
+changes.
 
-Masks are polygons or runs (RLE, as lists of counts or in COCO's compressed strings). A pixel belongs to a polygon if
-its centre does, (0.5, 0.5) being that of the first; this is the rule of area, and within half a pixel of pycocotools.
+Masks are polygons or runs (RLE, as lists of counts or in COCO's compressed strings). A pixel is inside a polygon if its centre
+is; the first pixel's is (0.5, 0.5). pycocotools draws its edges up to half a pixel elsewhere.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mult.data.sample import IGNORE
 from mult.errors import UserError
-from mult.files import cache_folder, write_atomically
+from mult.files import cache_folder, map_array, read_json, write_array, write_text
+from mult.tasks import IGNORE
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -35,22 +35,23 @@ _DTYPES = {
     "sizes": np.int32,  # (images, 2): height, width
     "starts": np.int64,  # (images + 1,): the annotations of image i are starts[i]:starts[i + 1], large ones first
     "annotations": np.int64,  # their ids
-    "categories": np.int16,  # their places in `names`
-    "is_runs": np.bool_,  # runs, or else polygons
+    "categories": np.int16,  # their indices in `names`
+    "is_runs": np.bool_,  # else polygons
     "parts": np.int64,  # (annotations + 1,): the parts of annotation a are parts[a]:parts[a + 1]
     "ends": np.int64,  # (parts + 1,): the numbers of part p are ends[p]:ends[p + 1]
-    "numbers": np.float32,  # x, y, x, y, ... of a polygon, or lengths of runs, which are whole and below 2^24
+    "numbers": np.float32,  # x, y, x, y, ... of a polygon, or lengths of runs: integers below 2^24 are exact
 }
 
 
 class Annotations:
     """The images of a COCO JSON with their masks; `ids` (N,) int64 sorted, `sizes` (N, 2) as (height, width).
 
-    `names` are the categories in the order of their ids, `info` is the JSON's entry of that name. `check(ids, names)`
-    is asked once whether image ids and file names are as the dataset wants them, and returns the folders that hold them,
-    relative to the root: once one changes, the JSON is read again.
-    Raises UserError for a missing JSON and, naming the first of what is wrong, for one that is none,
-    for an id given twice, for an annotation of an unknown image or category and for a mask that does not fit its image.
+    `names` are the categories in the order of their ids, `info` is the JSON's entry of that name. `check(ids, names)` is called
+    once: it raises for image ids and file names that are not the dataset's, and returns the folders that hold the files,
+    relative to the root; once one changes, the JSON is read again.
+
+    Raises UserError, with the first fault, for a JSON that is damaged, for an id that is there twice, for an annotation of an
+    unknown image or category and for a mask that does not fit its image.
     """
 
     def __init__(self, root: Path, path: Path, check: Callable[[Array, Sequence[str]], Sequence[str]]) -> None:
@@ -73,9 +74,9 @@ class Annotations:
         return len(self.ids)
 
     def paint(self, image: int, target: NDArray[np.int64], first: int) -> None:
-        """Write class ids, `first` + the place of the category in `names`, into `target` (H, W) where the masks are.
+        """Write class ids, `first` + the index of the category in `names`, into `target` (H, W) where the masks are.
 
-        Where masks overlap the smaller one is on top.
+        Where masks overlap, the smaller one covers the larger.
         """
         height, width = target.shape
         columns = self._columns
@@ -88,7 +89,7 @@ class Annotations:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        if isinstance(self.ids, np.memmap):  # a worker maps the files again instead of getting copies of them
+        if isinstance(self.ids, np.memmap):  # a worker maps the files again, which copies nothing
             for name in ("_columns", "ids", "sizes"):
                 del state[name]
         return state
@@ -100,24 +101,24 @@ class Annotations:
             self.ids, self.sizes = self._columns["ids"], self._columns["sizes"]
 
     def _load(self, root: Path, source: list[Any]) -> bool:
-        """Map the cached columns, if there are some for this state of the JSON and its folders."""
+        """Map the cached columns; False if there are none of this state of the JSON and its folders."""
         try:
-            self._tables = json.loads((self._folder / f"{self._stem}.json").read_text())
+            self._tables = read_json(self._folder / f"{self._stem}.json")
             if self._tables["source"] != source:
                 return False
             if any(os.stat(root / folder).st_mtime_ns != stamp for folder, stamp in self._tables["stamps"].items()):
                 return False
             self._map()
         except (OSError, EOFError, ValueError, KeyError, TypeError):
-            return False  # absent or damaged: the JSON is read again
+            return False  # missing or damaged: the JSON is read again
         return True
 
     def _map(self) -> None:
         paths = {name: self._folder / f"{self._stem}-{name}-{self._tables['state']}.npy" for name in _DTYPES}
-        self._columns = {name: np.load(path, mmap_mode="r") for name, path in paths.items()}
+        self._columns = {name: map_array(path) for name, path in paths.items()}
 
     def _save(self) -> None:
-        """Write the cache, the table that names the state last, and map it; without one, the columns stay in memory."""
+        """Write the cache, its table last, and map the columns; they stay in memory if the cache cannot be written."""
         state = self._tables["state"]
         try:
             for old in self._folder.glob(f"{self._stem}-*-*.npy"):
@@ -125,9 +126,8 @@ class Annotations:
                     old.unlink(missing_ok=True)
             for name, column in self._columns.items():
                 path = self._folder / f"{self._stem}-{name}-{state}.npy"
-                write_atomically(path, lambda file, column=column: np.save(file, column))  # type: ignore[misc]
-            text = json.dumps(self._tables).encode()
-            write_atomically(self._folder / f"{self._stem}.json", lambda file: file.write(text))
+                write_array(path, column)
+            write_text(self._folder / f"{self._stem}.json", json.dumps(self._tables))
             self._map()
         except OSError as error:
             warnings.warn(
@@ -138,27 +138,27 @@ class Annotations:
 
 
 def mask_of_polygon(numbers: Array, height: int, width: int) -> Mask:
-    """Where a pixel's centre is inside the polygon x, y, x, y, ... (even-odd rule), (height, width)."""
+    """The mask (height, width) of the polygon x, y, x, y, ... by the even-odd rule."""
     x, y = np.asarray(numbers, np.float64).reshape(-1, 2).T
     x_next, y_next = np.roll(x, -1), np.roll(y, -1)
     centres = np.arange(height)[:, None] + 0.5
     rows, edges = np.nonzero((y <= centres) != (y_next <= centres))
     slope = (x_next[edges] - x[edges]) / (y_next[edges] - y[edges])
     crossing = x[edges] + (centres[rows, 0] - y[edges]) * slope
-    # From the first centre to its right on, a crossing turns outside into inside or back.
+    # Each crossing toggles between inside and outside for all pixel centres to its right.
     columns = np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.int64)
-    turns = np.bincount(rows * (width + 1) + columns, minlength=height * (width + 1)).reshape(height, width + 1)
-    return np.asarray(turns.cumsum(axis=1)[:, :width] % 2 == 1)
+    toggles = np.bincount(rows * (width + 1) + columns, minlength=height * (width + 1)).reshape(height, width + 1)
+    return np.asarray(toggles.cumsum(axis=1)[:, :width] % 2 == 1)
 
 
 def mask_of_runs(numbers: Array, height: int, width: int) -> Mask:
-    """(height, width) of runs, down the columns, of False and True in turn."""
+    """The mask (height, width) of runs of False and True in turn, column by column."""
     lengths = np.asarray(numbers, np.int64)
     return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(width, height).T
 
 
 def runs_of_mask(mask: Mask) -> list[int]:
-    """The lengths of runs, down the columns, of False and True in turn: what `mask_of_runs` takes."""
+    """The lengths of a mask's runs of False and True in turn, column by column: the inverse of `mask_of_runs`."""
     flat = mask.T.ravel()
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     lengths: list[int] = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
@@ -166,8 +166,9 @@ def runs_of_mask(mask: Mask) -> list[int]:
 
 
 def decompress_runs(text: str) -> NDArray[np.int64]:
-    """The lengths of runs in COCO's compressed form: 5 bits a character, lowest first, signed; from the fourth length
-    on, what is stored is the difference to the length before the last.
+    """The lengths of runs in COCO's compressed form: signed numbers of 5 bits a character, lowest bits first.
+
+    From the fourth number on they are differences to the length two before.
     """
     codes = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
     last = codes & 0x20 == 0
@@ -187,7 +188,7 @@ def decompress_runs(text: str) -> NDArray[np.int64]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
-    """The tables (names of categories, info, files of the sorted images) and the columns of a JSON."""
+    """The tables (names of categories, info, file names of the sorted images) and the columns of a JSON."""
     try:
         with open(path, encoding="utf-8") as file:
             tree = json.load(file)
@@ -198,9 +199,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         files = [str(images[place]["file_name"]) for place in order]
         kinds = np.array([category["id"] for category in categories], np.int64)
         names = [str(categories[place]["name"]) for place in np.argsort(kinds, kind="stable")]
-        own = np.array([annotation["id"] for annotation in annotations], np.int64)
-        owners = np.array([annotation["image_id"] for annotation in annotations], np.int64)
-        labels = np.array([annotation["category_id"] for annotation in annotations], np.int64)
+        annotation_ids = np.array([annotation["id"] for annotation in annotations], np.int64)
+        image_ids = np.array([annotation["image_id"] for annotation in annotations], np.int64)
+        category_ids = np.array([annotation["category_id"] for annotation in annotations], np.int64)
         areas = np.array([annotation["area"] for annotation in annotations], np.float64)
         info = tree.get("info") or {}
         if not isinstance(info, dict):
@@ -212,49 +213,49 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         ) from error
     if not len(ids):
         raise UserError(f"{path}: got no image; expected at least one; choose another split")
-    for what, numbers in (("image", ids), ("annotation", own), ("category", kinds)):
+    for noun, numbers in (("image", ids), ("annotation", annotation_ids), ("category", kinds)):
         values, counts = np.unique(numbers, return_counts=True)
         if (counts > 1).any():
-            twice = int(values[counts > 1][0])
-            raise UserError(f"{path}: got {what} id {twice} {counts.max()} times; expected each once; make the file again")
+            repeated = int(values[counts > 1][0])
+            raise UserError(f"{path}: got {noun} id {repeated} {counts.max()} times; expected each once; make the file again")
     ids, sizes, kinds = ids[order], sizes[order], np.sort(kinds)
     if len(kinds) > IGNORE - 3:
         raise UserError(f"{path}: got {len(kinds)} categories; expected at most {IGNORE - 3}; merge some of them")
-    rows = _places(path, "image_id", owners, ids, own)
-    labels = _places(path, "category_id", labels, kinds, own)
-    by_image = np.lexsort((own, -areas, rows))
-    parts = [_parts(path, annotations[place], *(int(length) for length in sizes[rows[place]])) for place in by_image]
-    flat = [part for some in parts for part in some]
+    rows = _find_indices(path, "image_id", image_ids, ids, annotation_ids)
+    categories = _find_indices(path, "category_id", category_ids, kinds, annotation_ids)
+    by_image = np.lexsort((annotation_ids, -areas, rows))
+    masks = [_read_mask(path, annotations[place], *(int(length) for length in sizes[rows[place]])) for place in by_image]
+    parts = [part for mask in masks for part in mask]
     columns = {
         "ids": ids,
         "sizes": sizes,
         "starts": np.searchsorted(rows[by_image], np.arange(len(ids) + 1)),
-        "annotations": own[by_image],
-        "categories": labels[by_image],
+        "annotations": annotation_ids[by_image],
+        "categories": categories[by_image],
         "is_runs": np.array([isinstance(annotations[place]["segmentation"], dict) for place in by_image], np.bool_),
-        "parts": np.cumsum([0, *map(len, parts)]),
-        "ends": np.cumsum([0, *map(len, flat)]),
-        "numbers": np.concatenate([np.zeros(0), *flat]),
+        "parts": np.cumsum([0, *map(len, masks)]),
+        "ends": np.cumsum([0, *map(len, parts)]),
+        "numbers": np.concatenate([np.zeros(0), *parts]),
     }
     return {"names": names, "info": info, "files": files}, {
         name: np.ascontiguousarray(columns[name], dtype) for name, dtype in _DTYPES.items()
     }
 
 
-def _places(path: Path, key: str, values: Array, known: Array, own: Array) -> Array:
-    """Where `values` are in the sorted `known`; UserError naming the annotation of the first that is not."""
-    places = np.minimum(np.searchsorted(known, values), len(known) - 1) if len(known) else np.zeros(len(values), np.int64)
-    wrong = np.flatnonzero(known[places] != values) if len(known) else np.arange(len(values))
+def _find_indices(path: Path, key: str, values: Array, ids: Array, annotation_ids: Array) -> Array:
+    """The indices of `values` in the sorted `ids`; UserError, with the annotation, for the first value that is not there."""
+    indices = np.minimum(np.searchsorted(ids, values), len(ids) - 1) if len(ids) else np.zeros(len(values), np.int64)
+    wrong = np.flatnonzero(ids[indices] != values) if len(ids) else np.arange(len(values))
     if len(wrong):
         raise UserError(
-            f"{path}: got annotation {own[wrong[0]]} of {key} {values[wrong[0]]} ({len(wrong)} like it); "
+            f"{path}: got annotation {annotation_ids[wrong[0]]} of {key} {values[wrong[0]]} ({len(wrong)} like it); "
             f"expected one that the file lists; make the file again"
         )
-    return places
+    return indices
 
 
-def _parts(path: Path, annotation: Mapping[str, Any], height: int, width: int) -> Sequence[Array]:
-    """The numbers of each part of a mask: of each polygon, or of the one list of runs."""
+def _read_mask(path: Path, annotation: Mapping[str, Any], height: int, width: int) -> Sequence[Array]:
+    """The numbers of each part of a mask: of each polygon, or of the list of runs."""
     try:
         stored = annotation["segmentation"]
         if isinstance(stored, Mapping):

@@ -1,8 +1,8 @@
-"""What an upright camera sees of a map of Doom: distance along its axis and kind of surface, exactly, at every pixel.
+"""The exact depth and kind of surface at every pixel of an upright camera's view of a Doom map.
 
-Such a map is flat: sectors, each with the height of its floor and its ceiling, bounded by lines. So a column of the image
-looks along one ray of the plane, whose crossings of lines, in order, say which sector follows which, and within a sector
-floor, ceiling and the walls towards the next one follow from heights alone. All columns walk along their rays at once.
+Such a map is two-dimensional: sectors, each with the heights of its floor and its ceiling, bounded by lines. A column of the
+image is one ray in the plane. The lines that it crosses, in order, give the sectors that it passes through; within a sector the
+floor, the ceiling and the walls towards the next sector follow from the heights. All columns are traced at once.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from mult.labels import Intrinsics
 
-Real = NDArray[np.floating[Any]]
+Floats = NDArray[np.floating[Any]]
 
 NOTHING, FLOOR, CEILING, WALL = range(4)
 """The kinds of surface."""
-_SOLID = -1
+_NO_SECTOR = -1
 
 
 @dataclass(frozen=True)
-class Camera:
-    """Where an upright camera stands, in units of the map, and where it looks: degrees from x towards y."""
+class UprightCamera:
+    """An upright camera: its position in units of the map, and its direction in degrees from the x axis towards the y axis."""
 
     x: float
     y: float
@@ -36,20 +36,19 @@ class Camera:
 
 
 @dataclass(frozen=True)
-class Map:
-    """Lines (L, 4) as x1, y1, x2, y2, the sectors on their two sides (L, 2), -1 for solid rock, and heights of sectors."""
+class DoomMap:
+    """Lines (L, 4) as x1, y1, x2, y2, the sectors on their two sides (L, 2), -1 for none, and the heights of S sectors (S,)."""
 
-    lines: Real
+    lines: Floats
     sides: NDArray[np.int64]
-    floors: Real
-    ceilings: Real
+    floors: Floats
+    ceilings: Floats
 
     @classmethod
-    def from_sectors(cls, sectors: Iterable[tuple[float, float, Iterable[tuple[float, float, float, float, bool]]]]) -> Map:
-        """Of sectors (floor, ceiling, lines), lines being (x1, y1, x2, y2, does it block?).
+    def from_sectors(cls, sectors: Iterable[tuple[float, float, Iterable[tuple[float, float, float, float, bool]]]]) -> DoomMap:
+        """From sectors (floor, ceiling, lines), with lines (x1, y1, x2, y2, whether it blocks).
 
-        A line that two sectors have is between them. One that only one has is a wall if it blocks, and otherwise lies
-        within the sector.
+        A line of two sectors is between them. A line of one sector is a wall if it blocks, else it is inside the sector.
         """
         sides: dict[Any, list[int]] = {}
         blocks: dict[Any, bool] = {}
@@ -60,12 +59,12 @@ class Map:
                 key = min(((x1, y1), (x2, y2)), ((x2, y2), (x1, y1)))
                 sides.setdefault(key, []).append(number)
                 blocks[key] = does_block
-        pairs = [(around[0], around[-1] if len(around) > 1 or not blocks[key] else _SOLID) for key, around in sides.items()]
+        pairs = [(around[0], around[-1] if len(around) > 1 or not blocks[key] else _NO_SECTOR) for key, around in sides.items()]
         floors, ceilings = np.array(heights, np.float64).reshape(-1, 2).T
         return cls(np.array(list(sides), np.float64).reshape(-1, 4), np.array(pairs, np.int64), floors, ceilings)
 
     def sector_at(self, x: float, y: float) -> int | None:
-        """The sector around a point; None outside the map and where that is not clear."""
+        """The sector that a point is in; None outside the map, and where lines that do not close leave it undecided."""
         x1, y1, x2, y2 = self.lines.T
         across = (y1 > y) != (y2 > y)
         crossing = x1[across] + (y - y1[across]) * (x2 - x1)[across] / (y2 - y1)[across]
@@ -74,8 +73,8 @@ class Map:
         inside = np.flatnonzero(np.bincount(sides[sides >= 0], minlength=len(self.floors)) % 2)
         return int(inside[0]) if len(inside) == 1 else None
 
-    def see(self, camera: Camera, sector: int) -> tuple[Real, NDArray[np.uint8]]:
-        """Depth (H, W) along the camera's axis, in units of the map, infinite where there is nothing, and the kind (H, W).
+    def trace(self, camera: UprightCamera, sector: int) -> tuple[Floats, NDArray[np.uint8]]:
+        """Depth (H, W) along the camera's axis in units of the map, inf where there is no surface, and the kind (H, W).
 
         `sector` is the one that the camera is in.
         """
@@ -83,49 +82,50 @@ class Map:
         fx, fy, cx, cy = camera.intrinsics
         height, width = camera.size
         distances, hits = self._crossings(camera, (np.arange(width) - cx) / fx)
-        slopes = (np.arange(height) - cy)[:, None] / fy  # how far a pixel's ray falls in a unit of depth
+        slopes = (np.arange(height) - cy)[:, None] / fy  # by how much a pixel's ray falls per unit of depth
         depth = np.full(camera.size, np.inf)
         kind = np.zeros(camera.size, np.uint8)
         within = np.full(width, sector)
-        # What is still seen of each column: between the lowest ceiling's and the highest floor's edge so far.
+        # The slopes between which each column is open: below the ceilings and above the floors that it has passed.
         top, bottom = np.full(width, -np.inf), np.full(width, np.inf)
-        looking = np.arange(width)
+        open_columns = np.arange(width)
         for step in range(distances.shape[1]):
-            looking = looking[np.isfinite(distances[looking, step]) & (top[looking] < bottom[looking])]
-            if not len(looking):
+            open_columns = open_columns[np.isfinite(distances[open_columns, step]) & (top[open_columns] < bottom[open_columns])]
+            if not len(open_columns):
                 break
-            here, distance, line = within[looking], distances[looking, step], hits[looking, step]
+            here, distance, line = within[open_columns], distances[open_columns, step], hits[open_columns, step]
             first, second = self.sides[line].T
             beyond = np.where(first == here, second, np.where(second == here, first, here))
-            solid = beyond == _SOLID
+            solid = beyond == _NO_SECTOR
             fall = camera.z - np.stack([self.ceilings[here], self.floors[here]])
-            edges = np.clip(fall / distance, top[looking], bottom[looking])  # where this sector's flats end
-            # Beyond rock the opening is empty: everything between the edges is wall.
+            # Above these slopes is this sector's ceiling, below them its floor, between them the line.
+            edges = np.clip(fall / distance, top[open_columns], bottom[open_columns])
+            # Between these the ray goes on; where no sector follows, all between the edges is wall.
             next_fall = camera.z - np.stack([self.ceilings[beyond], self.floors[beyond]])
             opening = np.clip(next_fall / distance, *edges)
             opening[0, solid] = opening[1, solid]
 
-            seen = (slopes > top[looking]) & (slopes < bottom[looking])
+            visible = (slopes > top[open_columns]) & (slopes < bottom[open_columns])
             for surface, mask, falls in (
-                (CEILING, seen & (slopes < edges[0]), fall[0]),
-                (FLOOR, seen & (slopes > edges[1]), fall[1]),
+                (CEILING, visible & (slopes < edges[0]), fall[0]),
+                (FLOOR, visible & (slopes > edges[1]), fall[1]),
             ):
                 rows, columns = np.nonzero(mask)
-                depth[rows, looking[columns]] = falls[columns] / slopes[rows, 0]
-                kind[rows, looking[columns]] = surface
+                depth[rows, open_columns[columns]] = falls[columns] / slopes[rows, 0]
+                kind[rows, open_columns[columns]] = surface
             rows, columns = np.nonzero(
-                seen & (slopes >= edges[0]) & (slopes <= edges[1]) & ((slopes < opening[0]) | (slopes > opening[1]) | solid)
+                visible & (slopes >= edges[0]) & (slopes <= edges[1]) & ((slopes < opening[0]) | (slopes > opening[1]) | solid)
             )
-            depth[rows, looking[columns]] = distance[columns]
-            kind[rows, looking[columns]] = WALL
+            depth[rows, open_columns[columns]] = distance[columns]
+            kind[rows, open_columns[columns]] = WALL
 
-            top[looking], bottom[looking] = opening
-            within[looking] = beyond
-            looking = looking[~solid]
+            top[open_columns], bottom[open_columns] = opening
+            within[open_columns] = beyond
+            open_columns = open_columns[~solid]
         return depth, kind
 
-    def _crossings(self, camera: Camera, slopes: Real) -> tuple[Real, NDArray[np.int64]]:
-        """Of each column's ray, the depths at which it crosses lines, ascending, infinite behind the last, and which."""
+    def _crossings(self, camera: UprightCamera, slopes: Floats) -> tuple[Floats, NDArray[np.int64]]:
+        """The depths (columns, n) at which each column's ray crosses lines, ascending, then inf, and the lines (columns, n)."""
         angle = np.radians(camera.angle_deg)
         forward, right = np.array([np.cos(angle), np.sin(angle)]), np.array([np.sin(angle), -np.cos(angle)])
         starts, ends = (points - (camera.x, camera.y) for points in (self.lines[:, :2], self.lines[:, 2:]))
@@ -135,8 +135,8 @@ class Map:
         end_side = end_x - slopes[:, None] * end_z
         columns, lines = np.nonzero((start_side <= 0) != (end_side <= 0))
         start_side, end_side = start_side[columns, lines], end_side[columns, lines]
-        share = start_side / (start_side - end_side)
-        depths = start_z[lines] + share * (end_z - start_z)[lines]
+        fraction = start_side / (start_side - end_side)
+        depths = start_z[lines] + fraction * (end_z - start_z)[lines]
         ahead = depths > 0
         columns, lines, depths = columns[ahead], lines[ahead], depths[ahead]
         order = np.lexsort((depths, columns))

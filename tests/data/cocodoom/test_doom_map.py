@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mult.data.cocodoom.doom_map import CEILING, FLOOR, WALL, Camera, Map
+from mult.data.cocodoom.doom_map import CEILING, FLOOR, WALL, DoomMap, UprightCamera
 
 Array = NDArray[Any]
 FX, FY, CX, CY = INTRINSICS = (20.0, 26.0, 14.5, 9.0)
@@ -27,8 +27,8 @@ def outline(points: list[tuple[float, float]], through: tuple[int, ...] = ()) ->
 # 20 higher and its ceiling 30 lower.
 HALL = (0.0, 100.0, outline([(0, -40), (100, -40), (100, 60), (0, 60)], through=(1,)))
 NICHE = (20.0, 70.0, outline([(100, 60), (100, -40), (150, -40), (150, 60)], through=(0,)))
-LEVEL = Map.from_sectors([HALL, NICHE])
-EAST = Camera(10, 5, 41, 0, INTRINSICS, SIZE)
+LEVEL = DoomMap.from_sectors([HALL, NICHE])
+EAST = UprightCamera(10, 5, 41, 0, INTRINSICS, SIZE)
 
 
 def test_a_line_of_two_sectors_lies_between_them() -> None:
@@ -44,7 +44,7 @@ def test_sector_around_a_point(place: tuple[float, float], expected: int | None)
 
 def test_step_and_lintel_are_walls_and_what_is_between_is_seen_through() -> None:
     """Along the axis: the hall ends at 90, the niche at 140. The camera's z is 41: its floor is 41 below, the step's top 21."""
-    depth, kind = LEVEL.see(EAST, 0)
+    depth, kind = LEVEL.trace(EAST, 0)
     column = 14
     for row in range(SIZE[0]):
         fall = float(SLOPE_Y[row, 0])
@@ -69,16 +69,18 @@ def test_step_and_lintel_are_walls_and_what_is_between_is_seen_through() -> None
 
 def test_right_of_the_picture_is_right_of_the_camera() -> None:
     """Looking east, right is south: the wall at y = -40 is 45 from the camera, the one at y = 60 on the left 55."""
-    depth, kind = LEVEL.see(EAST, 0)
+    depth, kind = LEVEL.trace(EAST, 0)
     assert kind[9, 29] == WALL
     assert depth[9, 29] == pytest.approx(45 / SLOPE_X[0, 29])
     assert depth[9, 0] == pytest.approx(55 / -SLOPE_X[0, 0])
-    north, _ = LEVEL.see(Camera(10, 5, 41, 90, INTRINSICS, SIZE), 0)
+    north, _ = LEVEL.trace(UprightCamera(10, 5, 41, 90, INTRINSICS, SIZE), 0)
     assert north[9, 14] == pytest.approx(55)
     assert north[9, 0] == pytest.approx(10 / -SLOPE_X[0, 0])  # the wall at x = 0
 
 
-def ray(level: list[Any], camera: Camera, row: int, column: int, step: float = 0.05, far: float = 260.0) -> tuple[float, int]:
+def ray(
+    level: list[Any], camera: UprightCamera, row: int, column: int, step: float = 0.05, far: float = 260.0
+) -> tuple[float, int]:
     """March along one ray until it is below a floor, above a ceiling or outside every sector."""
     fx, fy, cx, cy = camera.intrinsics
     angle = np.radians(camera.angle_deg)
@@ -115,11 +117,11 @@ INNER = [(20, 40, 30, 90, False)]
 
 @pytest.mark.parametrize(("x", "y", "angle"), [(20, 30, 35), (60, 20, 80), (10, 80, -20), (180, 80, 190)])
 def test_every_pixel_is_where_a_march_along_its_ray_stops(x: float, y: float, angle: float) -> None:
-    level = Map.from_sectors([(*WILD[0][:2], [*WILD[0][2], *INNER]), *WILD[1:]])
+    level = DoomMap.from_sectors([(*WILD[0][:2], [*WILD[0][2], *INNER]), *WILD[1:]])
     sector = level.sector_at(x, y)
     assert sector is not None
-    camera = Camera(x, y, 31.3, angle, INTRINSICS, SIZE)
-    depth, kind = level.see(camera, sector)
+    camera = UprightCamera(x, y, 31.3, angle, INTRINSICS, SIZE)
+    depth, kind = level.trace(camera, sector)
     misses = 0
     for row in range(0, SIZE[0], 3):
         for column in range(0, SIZE[1], 3):
@@ -132,8 +134,8 @@ def test_every_pixel_is_where_a_march_along_its_ray_stops(x: float, y: float, an
 
 def test_where_the_map_ends_there_is_nothing() -> None:
     """A sector whose east side is missing: rays that leave it there meet nothing."""
-    open_hall = Map.from_sectors([(0.0, 100.0, [line for line in HALL[2] if line[0] != 100 or line[2] != 100])])
-    depth, kind = open_hall.see(EAST, 0)
+    open_hall = DoomMap.from_sectors([(0.0, 100.0, [line for line in HALL[2] if line[0] != 100 or line[2] != 100])])
+    depth, kind = open_hall.trace(EAST, 0)
     assert np.isinf(depth[9, 14])
     assert kind[9, 14] == 0
     assert np.isfinite(depth[9, 29])
