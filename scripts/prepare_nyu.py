@@ -1,7 +1,7 @@
-"""Unpack NYU Depth v2: python scripts/prepare_nyu.py --mat nyu_depth_v2_labeled.mat --out ROOT.
+"""Unpack NYU Depth v2: `python scripts/prepare_nyu.py --mat nyu_depth_v2_labeled.mat --out ROOT`.
 
-Needs h5py (pip install -e ".[nyu]") and about 1 GB beside the 2.8 GB of the .mat, which can go afterwards. An interrupted call
-continues when it is repeated.
+Needs h5py (pip install -e ".[nyu]") and about 1 GB of disk beside the .mat's 2.8 GB; the .mat is not needed afterwards. An
+interrupted call is continued when it is repeated.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="the folder to write to: data.root of a config with data.dataset nyu")
     arguments = parser.parse_args()
     with exit_on_user_error():
-        done = prepare(arguments.mat, arguments.out)
-        print(f"{arguments.out}: {done.written} views written, {done.there} were there")
+        counts = prepare(arguments.mat, arguments.out)
+        print(f"{arguments.out}: {counts.written} views written, {counts.present} were there")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""The three folders in which people have NYU Depth v2, told apart by looking (data.md, "NYU Depth v2").
+"""The three forms of folders in which NYU Depth v2 is in use, recognised by their contents.
 
-What prepare_nyu.py writes; NYUD_MT (images, segmentation 0..40, depth in npy, gt_sets/{train,val}.txt), which is cut to
-425 x 560; the npy folders of MTAN and LibMTL ({train,val}/{image,label,depth}/0.npy, 288 x 384, 13 classes, -1 = none).
-The normals of the latter two are left alone: in which frame they are is nowhere said.
+- what prepare_nyu.py writes;
+- NYUD_MT: images, segmentation (0 to 40), depth (npy), gt_sets/{train,val}.txt; images are cropped to 425 x 560;
+- the npy folders of MTAN and LibMTL: {train,val}/{image,label,depth}/0.npy, 288 x 384, 13 classes, -1 = none.
+
+The normals of the last two are not read: their frame is not documented.
 """
 
 from __future__ import annotations
@@ -20,14 +22,14 @@ from mult.data.sample import BadFileError
 from mult.errors import UserError
 
 _SPLIT = {"train": "train", "val": "val", "test": "val"}
-"""Folder or list of a split, in the forms that call the 654 images of the test split val."""
+"""The folder or list of a split in the forms that call the 654 images of the test split val."""
 
 
 class Form(Protocol):
-    """Views of one split: sample ids, and how a view's files are read.
+    """The sample ids of one split, the folders that the ids begin with, and the reading of a view's files.
 
-    `space` is the number of classes of its labels, `names` those of 894 where they are known. `codes` are 0 = none, else 1 to
-    `space`; depth is in metres, with a mask.
+    `space` is the number of classes of the labels; `names` are their names if there are 894 of them. `codes` are 0 (none) or 1
+    to `space`; depth is in metres, with a mask.
     """
 
     space: int
@@ -42,23 +44,23 @@ class Form(Protocol):
     def scene(self, i: int) -> str: ...
 
 
-def form_of(root: Path, split: str, numbers: dict[str, list[int]]) -> Form:
-    """The form that `root` has; `numbers` are the published splits, counted from 1. UserError for one that is none of them."""
+def find_form(root: Path, split: str, numbers: dict[str, list[int]]) -> Form:
+    """The form of `root`; `numbers` are the published splits, counted from 1. Raises UserError for any other folder."""
     if (root / META).is_file():
-        return Unpacked(root, numbers["train" if split == "train" else "test"])
+        return PreparedForm(root, numbers["train" if split == "train" else "test"])
     if (root / "gt_sets").is_dir():
-        return Multitask(root, _SPLIT[split])
+        return NyudMtForm(root, _SPLIT[split])
     if any((root / folder / "image").is_dir() for folder in ("train", "val")):
-        return Npy(root, _SPLIT[split])
-    unfinished = (root / FOLDERS[0]).is_dir() and (root / FOLDERS[2]).is_dir()
+        return NpyForm(root, _SPLIT[split])
+    incomplete = (root / FOLDERS[0]).is_dir() and (root / FOLDERS[2]).is_dir()
     raise UserError(
-        f"{root}: got {'a preparation that has not ended' if unfinished else 'a folder of no known form'}; expected what "
+        f"{root}: got {'a preparation that did not finish' if incomplete else 'a folder of no known form'}; expected what "
         "scripts/prepare_nyu.py makes of nyu_depth_v2_labeled.mat, or NYUD_MT (gt_sets/), or LibMTL's npy (train/image/); "
-        f"{'run prepare_nyu.py again' if unfinished else 'give one of them'}"
+        f"{'run prepare_nyu.py again' if incomplete else 'give one of them'}"
     )
 
 
-class Unpacked:
+class PreparedForm:
     """What prepare_nyu.py writes."""
 
     space = LABELS
@@ -81,8 +83,8 @@ class Unpacked:
                 "prepare_nyu.py again"
             ) from error
         for folder in FOLDERS:
-            there = {file.stem for file in (root / folder).glob("*.png")}
-            missing = [name for name in self.ids if name not in there]
+            present = {file.stem for file in (root / folder).glob("*.png")}
+            missing = [name for name in self.ids if name not in present]
             if missing:
                 raise UserError(
                     f"{root / folder}: got {len(self.ids) - len(missing)} of {len(self.ids)} views; expected all, such as "
@@ -93,7 +95,7 @@ class Unpacked:
         return read_image(self._path("images", i))
 
     def codes(self, i: int, size: tuple[int, int]) -> Array:
-        return _checked(self._path("labels", i), read_pixels(self._path("labels", i), GRAY_16_BIT, size), LABELS)
+        return _check_codes(self._path("labels", i), read_pixels(self._path("labels", i), GRAY_16_BIT, size), LABELS)
 
     def depth(self, i: int, size: tuple[int, int]) -> tuple[Array, Mask]:
         units = read_pixels(self._path("depth", i), GRAY_16_BIT, size)
@@ -106,16 +108,16 @@ class Unpacked:
         return self._root / folder / f"{self.ids[i]}.png"
 
 
-class Multitask:
+class NyudMtForm:
     """NYUD_MT."""
 
     space = 40
     names: list[str] | None = None
     folders = [""]  # noqa: RUF012
 
-    def __init__(self, root: Path, listed: str) -> None:
+    def __init__(self, root: Path, list_name: str) -> None:
         self._root = root
-        path = root / "gt_sets" / f"{listed}.txt"
+        path = root / "gt_sets" / f"{list_name}.txt"
         if not path.is_file():
             raise UserError(f"{path}: got no such file; expected a name a line; fetch NYUD_MT again")
         try:
@@ -138,16 +140,16 @@ class Multitask:
 
     def codes(self, i: int, size: tuple[int, int]) -> Array:
         path = self._root / "segmentation" / f"{self.ids[i]}.png"
-        return _checked(path, read_pixels(path, (*GRAY, "P"), size), self.space)
+        return _check_codes(path, read_pixels(path, (*GRAY, "P"), size), self.space)
 
     def depth(self, i: int, size: tuple[int, int]) -> tuple[Array, Mask]:
-        return _metres(self._root / "depth" / f"{self.ids[i]}.npy", size)
+        return _read_depth(self._root / "depth" / f"{self.ids[i]}.npy", size)
 
     def scene(self, i: int) -> str:
         return ""
 
 
-class Npy:
+class NpyForm:
     """The folders of MTAN and LibMTL."""
 
     space = 13
@@ -175,15 +177,15 @@ class Npy:
 
     def codes(self, i: int, size: tuple[int, int]) -> Array:
         path = self._path("label", i)
-        codes = _of_size(path, read_npy(path), size) + 1
+        codes = _check_size(path, read_npy(path), size) + 1
         if (codes != np.rint(codes)).any() or codes.min() < 0:
             raise BadFileError(
                 f"{path}: got labels that are no whole numbers from -1 on; expected -1 (none) to 12; save it again", "range"
             )
-        return _checked(path, codes.astype(np.int64), self.space)
+        return _check_codes(path, codes.astype(np.int64), self.space)
 
     def depth(self, i: int, size: tuple[int, int]) -> tuple[Array, Mask]:
-        return _metres(self._path("depth", i), size)
+        return _read_depth(self._path("depth", i), size)
 
     def scene(self, i: int) -> str:
         return ""
@@ -193,7 +195,8 @@ class Npy:
         return self._root / folder / kind / f"{number}.npy"
 
 
-def _of_size(path: Path, values: Array, size: tuple[int, int]) -> Array:
+def _check_size(path: Path, values: Array, size: tuple[int, int]) -> Array:
+    """The values (H, W) of an array (H, W) or (H, W, 1)."""
     plane = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
     if plane.shape != size:
         raise BadFileError(
@@ -202,13 +205,14 @@ def _of_size(path: Path, values: Array, size: tuple[int, int]) -> Array:
     return plane
 
 
-def _metres(path: Path, size: tuple[int, int]) -> tuple[Array, Mask]:
-    depth_m = _of_size(path, read_npy(path), size).astype(np.float32)
+def _read_depth(path: Path, size: tuple[int, int]) -> tuple[Array, Mask]:
+    """Metres, 0 where invalid, and where they are valid: finite and above 0."""
+    depth_m = _check_size(path, read_npy(path), size).astype(np.float32)
     valid = np.isfinite(depth_m) & (depth_m > 0)
     return np.where(valid, depth_m, 0), valid
 
 
-def _checked(path: Path, codes: Array, highest: int) -> Array:
+def _check_codes(path: Path, codes: Array, highest: int) -> Array:
     if codes.max() > highest:
         raise BadFileError(f"{path}: got label {codes.max()}; expected none above {highest}; restore the file", "range")
     return codes

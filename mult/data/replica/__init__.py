@@ -1,1 +1,5 @@
-"""TODOC"""
+"""Replica, as Omnidata and as ReplicaSDK rendered it."""
+
+from mult.data.replica.dataset import Replica
+
+__all__ = ["Replica"]

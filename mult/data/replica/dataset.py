@@ -1,10 +1,10 @@
-"""Replica (data.md, "Replica"), in the two forms it is passed around in, told apart by looking.
+"""Replica, in the two forms that are published, recognised by their contents.
 
-Rendered by Omnidata: Taskonomy's layout and encodings, `<task>/replica/<space>/point_...`. Rendered by ReplicaSDK, as
-NICE-SLAM and others publish it: `<scene>/results/{frame000000.jpg,depth000000.png}` and `<scene>/traj.txt`, a camera's path
-through the scene; there names have no underscore (office0 is office_0).
+Rendered by Omnidata: Taskonomy's layout and encodings, `<task>/replica/<space>/point_...`. Rendered by ReplicaSDK, as NICE-SLAM
+and others publish it: sequences along a camera's path, `<scene>/results/{frame000000.jpg,depth000000.png}` and
+`<scene>/traj.txt`; there the names have no underscore (office0 is office_0).
 
-Neither has classes: what Habitat calls semantic images are instance ids, and only a class map makes classes of them.
+Neither has classes: Habitat's semantic images hold instance ids, which become classes by a class map.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch.utils.data import Dataset
 
 from mult.data.disk.splits import published_list, read_splits
 from mult.data.replica.instances import Instances
-from mult.data.replica.sequences import Sequences, scenes_in
-from mult.data.sample import Sample, empty_target
+from mult.data.replica.sequences import Sequences, find_scenes
+from mult.data.sample import Camera, Sample, empty_target
 from mult.data.taskonomy.dataset import Taskonomy
 from mult.errors import UserError
 from mult.labels import Intrinsics
@@ -33,15 +33,15 @@ class Replica(Dataset[Sample]):
     """Map-style dataset of Replica in either form; `dataset[i]` is a `Sample` at the files' own size.
 
     Scenes are split 10/4/4 by the published list, or by `splits.csv` (id,train,val,test) at the root. `tasks`: by default all
-    that there are labels of. `class_map` is the path of an `info_semantic.json`, absolute or below the root, in which
-    `{scene}` stands for each scene's name; without one semantic segmentation is refused, since instance ids are no classes.
-    Instance ids are read from `segment_semantic` in Omnidata's form, else from `results/semantic000000.png`.
+    with labels. `class_map` is the path of an `info_semantic.json`, absolute or below the root, in which `{scene}` stands for
+    each scene's name; semantic segmentation needs one. Instance ids are read from `segment_semantic` in Omnidata's form, else
+    from `results/semantic000000.png`.
 
-    For the sequences alone: `depth_scale`, units a metre (6553.5; some exports use 8192), and `intrinsics` (fx, fy, cx, cy)
-    in pixel indices, those of NICE-SLAM's 1200 x 680 frames by default.
+    For sequences only: `depth_scale`, units a metre (by default 6553.5; some exports use 8192), and `intrinsics`
+    (fx, fy, cx, cy) in pixel indices, by default those of NICE-SLAM's 1200 x 680 frames.
 
-    Raises UserError for a root of neither form, unknown names, an empty split, options that mean
-    nothing here, a task without labels and, on access, for a damaged file, naming it.
+    Raises UserError for a root of neither form, unknown names, an empty split, options of the other form, a task without labels
+    and, on access, for a damaged file.
     """
 
     metric_depth = True
@@ -61,14 +61,19 @@ class Replica(Dataset[Sample]):
         self.root = Path(root)
         if not self.root.is_dir():
             raise UserError(f"data.root: got {str(root)!r}, which is no folder; expected Replica's; correct the path")
-        asked = list(TASKS if tasks is None else tasks)
-        geometric = [task for task in asked if task != _SEMANTIC]
-        scenes = scenes_in(self.root)
-        self._views: Sequences | _Rendered
+        requested = list(TASKS if tasks is None else tasks)
+        others = [task for task in requested if task != _SEMANTIC]
+        scenes = find_scenes(self.root)
+        self._views: Sequences | _OmnidataViews
         if scenes:
-            wanted = None if tasks is None else geometric
             self._views = Sequences(
-                self.root, scenes, split, wanted, depth_scale=depth_scale, intrinsics=intrinsics, max_depth_m=max_depth_m
+                self.root,
+                scenes,
+                split,
+                None if tasks is None else others,
+                depth_scale=depth_scale,
+                intrinsics=intrinsics,
+                max_depth_m=max_depth_m,
             )
         elif (self.root / "rgb").is_dir() or any(self.root.glob("*_rgb")):
             for option, value in (("depth_scale", depth_scale), ("intrinsics", intrinsics)):
@@ -77,7 +82,7 @@ class Replica(Dataset[Sample]):
                         f"data.options.{option}: got {value} for Omnidata's rendering, whose files say it themselves; "
                         "expected none; leave it out"
                     )
-            self._views = _Rendered(self.root, split, tasks=() if tasks is None else geometric, max_depth_m=max_depth_m)
+            self._views = _OmnidataViews(self.root, split, tasks=() if tasks is None else others, max_depth_m=max_depth_m)
             if tasks is None:
                 self._views.tasks = tuple(task for task in self._views.available if task != _SEMANTIC)
         else:
@@ -86,11 +91,11 @@ class Replica(Dataset[Sample]):
                 "<scene>/results/frame000000.jpg; expected Replica as Omnidata or as ReplicaSDK renders it; "
                 "give the folder that holds the task folders or the scenes"
             )
-        self._instances = self._class_maps(class_map, _SEMANTIC in asked and tasks is not None)
-        without = frozenset[str]() if self._instances else frozenset({_SEMANTIC})
-        self.labelled = self._views.labelled - without
-        self.available = tuple(task for task in self._views.available if task not in without)
-        read = {*self._views.tasks, *((_SEMANTIC,) if self._instances and _SEMANTIC in asked else ())}
+        self._instances = self._load_class_maps(class_map, _SEMANTIC in requested and tasks is not None)
+        unusable = frozenset[str]() if self._instances else frozenset({_SEMANTIC})
+        self.labelled = self._views.labelled - unusable
+        self.available = tuple(task for task in self._views.available if task not in unusable)
+        read = {*self._views.tasks, *((_SEMANTIC,) if self._instances and _SEMANTIC in requested else ())}
         self.tasks = tuple(task for task in TASKS if task in read)
         self.classes = {_SEMANTIC: next(iter(self._instances.values())).names} if _SEMANTIC in read else {}
 
@@ -117,14 +122,14 @@ class Replica(Dataset[Sample]):
         return self._views.name(i)
 
     def group(self, i: int) -> str:
-        """The scene of the i-th view, as its folder is called."""
+        """The scene of the i-th view, by its folder's name."""
         return self._views.group(i)
 
     def native(self, i: int) -> frozenset[str]:
-        """The tasks of which the i-th view has a label of its own, whether or not they are read."""
+        """The tasks of which the dataset itself has a label of the i-th view, whether or not it is read."""
         return self._views.native(i) & self.labelled
 
-    def camera(self, i: int) -> tuple[Intrinsics, tuple[int, int]]:
+    def camera(self, i: int) -> Camera:
         """A view's intrinsics (fx, fy, cx, cy) in pixel indices and its (height, width); UserError where they are unknown."""
         return self._views.camera(i)
 
@@ -134,7 +139,7 @@ class Replica(Dataset[Sample]):
             raise UserError(f"{self.root}: got Omnidata's rendering; expected a sequence with traj.txt; only those have poses")
         return self._views.pose(i)
 
-    def _class_maps(self, class_map: str | None, needed: bool) -> dict[str, Instances]:
+    def _load_class_maps(self, class_map: str | None, needed: bool) -> dict[str, Instances]:
         """{scene: its class map}, none without `class_map`; all must have the same classes."""
         if class_map is None:
             if needed:
@@ -160,10 +165,10 @@ class Replica(Dataset[Sample]):
         return maps
 
 
-class _Rendered(Taskonomy):
-    """Omnidata's rendering. Its instance ids are left to Replica: here they would pass for Taskonomy's classes."""
+class _OmnidataViews(Taskonomy):
+    """Omnidata's rendering, without the instance ids, which would be read as Taskonomy's classes."""
 
-    def _published(self) -> tuple[str, dict[str, set[str]]]:
+    def _read_published(self) -> tuple[str, dict[str, str]]:
         return "Replica's published split", read_splits(published_list("replica"))
 
     def instances(self, i: int) -> Path | None:

@@ -1,7 +1,7 @@
-"""Instance ids -> classes: Habitat's "semantic" images say which object a pixel is of, a JSON beside them of what class it is.
+"""From instance ids to classes: Habitat's "semantic" images hold each pixel's object, a JSON beside them each object's class.
 
-The JSON is Replica's `info_semantic.json`: `classes`, a list of {"id", "name"}, and `objects`, one of {"id", "class_id"}. An
-object of class 0 or less has none.
+The JSON is Replica's `info_semantic.json`: `classes`, a list of {"id", "name"}, and `objects`, a list of {"id", "class_id"}. An
+object whose class id is 0 or less has no class.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 
 from mult.data.disk.images import GRAY, Array, Mask, read_pixels
-from mult.data.sample import IGNORE, BadFileError
+from mult.data.sample import BadFileError
 from mult.errors import UserError
+from mult.tasks import IGNORE
 
 _UNKNOWN = -1
 
 
 @dataclass(frozen=True)
 class Instances:
-    """The class `names`, and for each instance id below `len(table)` its class id, 255 (none) or -1 (no such object)."""
+    """The names of the classes, and for each instance id below `len(table)` its class id, 255 (none) or -1 (no such object)."""
 
     path: Path
     names: list[str]
@@ -30,7 +31,7 @@ class Instances:
 
     @classmethod
     def load(cls, path: Path) -> Instances:
-        """Read a class map; UserError, naming the file, for one that is damaged or lacks the name of a class in use."""
+        """Read a class map; UserError for one that is damaged or lacks the name of a class that objects have."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             names = {int(entry["id"]): str(entry["name"]) for entry in content["classes"]}
@@ -41,10 +42,11 @@ class Instances:
                 "[{id, class_id}], as Replica's info_semantic.json; correct data.options.class_map"
             ) from error
         classes = {identity: number for number, identity in enumerate(sorted(names))}
-        gaps = sorted({identity for identity in objects.values() if identity > 0} - set(names))
-        if gaps:
+        nameless = sorted({identity for identity in objects.values() if identity > 0} - set(names))
+        if nameless:
             raise UserError(
-                f"{path}: got objects of the classes {gaps[:8]}, which have no name; expected all of them in classes; add them"
+                f"{path}: got objects of the classes {nameless[:8]}, which have no name; expected all of them in classes; "
+                "add them"
             )
         if len(names) >= IGNORE or min(objects, default=0) < 0:
             raise UserError(
@@ -55,17 +57,16 @@ class Instances:
         for identity, category in objects.items():
             table[identity] = classes.get(category, IGNORE)
         if table[0] == _UNKNOWN:
-            table[0] = IGNORE  # a pixel of nothing
+            table[0] = IGNORE  # pixels without an object
         return cls(path, [names[identity] for identity in sorted(names)], table)
 
     def read(self, path: Path, size: tuple[int, int]) -> tuple[Array, Mask]:
-        """An image of instance ids as class ids (H, W) and where there is a class; UserError for an id without entry."""
+        """An image of instance ids as class ids (H, W) and a mask of those with a class; BadFileError for an unknown id."""
         pixels: Any = read_pixels(path, GRAY, size)
-        found = np.unique(pixels)
-        gaps = [int(i) for i in found if i >= len(self.table) or self.table[i] == _UNKNOWN]
-        if gaps:
+        unknown = [int(i) for i in np.unique(pixels) if i >= len(self.table) or self.table[i] == _UNKNOWN]
+        if unknown:
             raise BadFileError(
-                f"{path}: got the instance ids {gaps[:8]}; expected those of {self.path.name}; "
+                f"{path}: got the instance ids {unknown[:8]}; expected those of {self.path.name}; "
                 f"complete {self.path}, or give the map of this scene",
                 "range",
             )

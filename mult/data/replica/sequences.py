@@ -1,7 +1,7 @@
-"""RGB-D sequences as ReplicaSDK renders them and NICE-SLAM publishes them (data.md, "Replica"):
-`<scene>/results/{frame000000.jpg,depth000000.png}`, and `<scene>/traj.txt` with a camera-to-world matrix a frame.
+"""RGB-D sequences as ReplicaSDK renders them and NICE-SLAM publishes them.
 
-There names have no underscore: office0 is Replica's office_0.
+`<scene>/results/{frame000000.jpg,depth000000.png}`, and `<scene>/traj.txt` with a camera-to-world matrix a frame. Names of
+scenes have no underscore: office0 is Replica's office_0.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch.utils.data import Dataset
 
-from mult.data.disk.camera import Camera
-from mult.data.disk.derived import Cache, warn_of_median
+from mult.data.disk.camera import check_depth_scale, check_intrinsics
+from mult.data.disk.derived import DerivedLabels, warn_if_implausible
 from mult.data.disk.encodings import NO_GEOMETRY
-from mult.data.disk.images import GRAY_16_BIT, Array, read_image, read_pixels
-from mult.data.disk.splits import SPLITS, published_list, read_splits
-from mult.data.sample import BadFileError, Sample
+from mult.data.disk.images import GRAY_16_BIT, Array, read_image, read_pixels, read_size
+from mult.data.disk.splits import check_split_name, published_list, read_splits
+from mult.data.sample import BadFileError, Camera, Sample
 from mult.errors import UserError
 from mult.labels import Intrinsics
 from mult.tasks import TASKS
@@ -36,7 +35,7 @@ _SEMANTIC = "segment_semantic"
 
 
 class Sequences(Dataset[Sample]):
-    """ReplicaSDK's frames: their numbers, a row a frame, and of each scene where its rows begin."""
+    """The frames of a split's scenes, scene by scene, as the arguments of `Replica` say."""
 
     def __init__(
         self,
@@ -51,22 +50,25 @@ class Sequences(Dataset[Sample]):
     ) -> None:
         self.root, self.max_depth_m = root, max_depth_m
         self._of_size = SIZE if intrinsics is None else None
-        self._camera = Camera(DEPTH_UNITS_PER_M if depth_scale is None else depth_scale, intrinsics or INTRINSICS)
-        self.buildings = _of_split(root, scenes, split)
+        self._intrinsics = INTRINSICS if intrinsics is None else check_intrinsics("data.options.intrinsics", intrinsics)
+        self._depth_scale = (
+            DEPTH_UNITS_PER_M if depth_scale is None else check_depth_scale("data.options.depth_scale", depth_scale)
+        )
+        self.buildings = _select_scenes(root, scenes, split)
         self._folders = [scenes[scene] for scene in self.buildings]
-        found = [_numbers(folder) for folder in self._folders]
-        self._ends = np.cumsum([len(numbers["frame"]) for numbers in found])
-        self._numbers = np.concatenate([numbers["frame"] for numbers in found])
+        scene_numbers = [_list_numbers(folder) for folder in self._folders]
+        self._ends = np.cumsum([len(numbers["frame"]) for numbers in scene_numbers])
+        self._numbers = np.concatenate([numbers["frame"] for numbers in scene_numbers])
         self._has = {
-            task: np.concatenate([np.isin(numbers["frame"], numbers[kind]) for numbers in found])
+            task: np.concatenate([np.isin(numbers["frame"], numbers[kind]) for numbers in scene_numbers])
             for task, kind in (("depth_zbuffer", "depth"), (_SEMANTIC, "semantic"))
         }
-        self.labelled = frozenset(task for task, there in self._has.items() if there.any())
-        self.cache = Cache(root)
-        self.available = self.cache.require(tasks or (), self.labelled, self.buildings, f"split {split!r}")
-        wanted = set(self.available) - {_SEMANTIC} if tasks is None else tasks
-        self.tasks = tuple(task for task in TASKS if task in wanted)
-        with suppress(BadFileError):  # of the first frame: whoever reads it is told, or leaves it out (data.on_bad_file)
+        self.labelled = frozenset(task for task, has_label in self._has.items() if has_label.any())
+        self._derived = DerivedLabels(root)
+        self.available = self._derived.list_available(tasks or (), self.labelled, self.buildings, f"split {split!r}")
+        requested = set(self.available) - {_SEMANTIC} if tasks is None else tasks
+        self.tasks = tuple(task for task in TASKS if task in requested)
+        with suppress(BadFileError):  # raised again when the frame is read, where data.on_bad_file applies
             self._check_scale()
 
     def __len__(self) -> int:
@@ -76,9 +78,9 @@ class Sequences(Dataset[Sample]):
         image = torch.from_numpy(read_image(self._path(i, "frame", "jpg")))
         native = {}
         if "depth_zbuffer" in self.tasks and "depth_zbuffer" in self.native(i):
-            depth_m, valid = self._depth(i, (image.shape[1], image.shape[2]))
+            depth_m, valid = self._read_depth(i, (image.shape[1], image.shape[2]))
             native["depth_zbuffer"] = torch.from_numpy(depth_m)[None], torch.from_numpy(valid)[None]
-        return self.cache.complete(self.name(i), image, native, self.tasks)
+        return self._derived.build_sample(self.name(i), image, native, self.tasks)
 
     def name(self, i: int) -> str:
         return f"{self.group(i)}/frame{self._number(i):06d}"
@@ -87,22 +89,21 @@ class Sequences(Dataset[Sample]):
         return self.buildings[self._scene(i)]
 
     def native(self, i: int) -> frozenset[str]:
-        self._number(i)  # that there is one
-        return frozenset(task for task, there in self._has.items() if there[i])
+        self._number(i)  # raises IndexError if there is no such frame
+        return frozenset(task for task, has_label in self._has.items() if has_label[i])
 
     def instances(self, i: int) -> Path | None:
         return self._path(i, "semantic", "png") if _SEMANTIC in self.native(i) else None
 
-    def camera(self, i: int) -> tuple[Intrinsics, tuple[int, int]]:
+    def camera(self, i: int) -> Camera:
         path = self._path(i, "frame", "jpg")
-        with Image.open(path) as image:
-            width, height = image.size
-        if self._of_size not in (None, (height, width)):
+        size = read_size(path)
+        if self._of_size not in (None, size):
             raise UserError(
-                f"{path}: got {(height, width)} pixels (height, width), whose camera is unknown; expected {SIZE}, or "
+                f"{path}: got {size} pixels (height, width), whose camera is unknown; expected {SIZE}, or "
                 "data.options.intrinsics; give fx, fy, cx, cy in pixels"
             )
-        return self._camera.intrinsics, (height, width)
+        return Camera(self._intrinsics, size)
 
     def pose(self, i: int) -> NDArray[np.float64]:
         path, number = self._folders[self._scene(i)] / "traj.txt", self._number(i)
@@ -128,59 +129,58 @@ class Sequences(Dataset[Sample]):
     def _path(self, i: int, kind: str, suffix: str) -> Path:
         return self._folders[self._scene(i)] / "results" / f"{kind}{self._number(i):06d}.{suffix}"
 
-    def _depth(self, i: int, size: tuple[int, int] | None = None) -> tuple[Array, Array]:
-        """Metres (H, W), and where they are known: not 0, and not 65535, where the renderer's range ends."""
+    def _read_depth(self, i: int, size: tuple[int, int] | None = None) -> tuple[Array, Array]:
+        """Metres (H, W), and where they are valid: not 0, and not 65535, at which the renderer's range ends."""
         stored = read_pixels(self._path(i, "depth", "png"), GRAY_16_BIT, size)
-        depth_m = (stored / self._camera.depth_scale).astype(np.float32)
+        depth_m = (stored / self._depth_scale).astype(np.float32)
         valid = (stored > 0) & (stored != NO_GEOMETRY)
         if self.max_depth_m is not None:
             valid &= depth_m <= self.max_depth_m
         return depth_m * valid, valid
 
     def _check_scale(self) -> None:
-        """Warn of a scale that does not fit the first frame with depth."""
+        """Warn of a depth scale with which the first depth image is implausible."""
         if "depth_zbuffer" in self.tasks and "depth_zbuffer" in self.labelled:
-            depth_m, valid = self._depth(int(np.argmax(self._has["depth_zbuffer"])))
+            depth_m, valid = self._read_depth(int(np.argmax(self._has["depth_zbuffer"])))
             median = float(np.median(depth_m[valid])) if valid.any() else None
-            warn_of_median(
-                median, f"is data.options.depth_scale, {self._camera.depth_scale} units a metre, right for {self.root}?"
+            warn_if_implausible(
+                median, f"is data.options.depth_scale, {self._depth_scale} units a metre, right for {self.root}?"
             )
 
 
-def scenes_in(root: Path) -> dict[str, Path]:
-    """The scenes of a folder of sequences, or the one that the folder is; none if it holds something else."""
+def find_scenes(root: Path) -> dict[str, Path]:
+    """{name: folder} of the scenes in a folder, or of the scene that the folder itself is; empty if there is none."""
     folders = {root.resolve().name: root} | {folder.name: folder for folder in sorted(root.iterdir()) if folder.is_dir()}
     return {name: folder for name, folder in folders.items() if any((folder / "results").glob("frame*.jpg"))}
 
 
-def _of_split(root: Path, scenes: Mapping[str, Path], split: str) -> list[str]:
-    if split not in SPLITS:
-        raise UserError(f"split: got {split!r}; expected one of {', '.join(SPLITS)}; choose one of them")
+def _select_scenes(root: Path, scenes: Mapping[str, Path], split: str) -> list[str]:
+    check_split_name(split)
     own = root / "splits.csv"
-    listed = read_splits(own if own.is_file() else published_list("replica"))
+    splits = read_splits(own if own.is_file() else published_list("replica"))
     # NICE-SLAM calls office_0 office0.
-    full = {name: name if name in listed else re.sub(r"(?<=[a-z])(\d+)$", r"_\1", name) for name in scenes}
-    chosen = [name for name in scenes if split in listed.get(full[name], set())]
-    if not chosen:
-        wanted = sorted(name for name, splits in listed.items() if split in splits)
+    names = {name: name if name in splits else re.sub(r"(?<=[a-z])(\d+)$", r"_\1", name) for name in scenes}
+    selected = [name for name in scenes if splits.get(names[name]) == split]
+    if not selected:
+        expected = ", ".join(sorted(name for name, its_split in splits.items() if its_split == split))
         raise UserError(
-            f"{root}: got the scenes {', '.join(sorted(scenes))}; expected one of split {split!r}: {', '.join(wanted)}; choose "
+            f"{root}: got the scenes {', '.join(sorted(scenes))}; expected one of split {split!r}: {expected}; choose "
             "another split or write the scenes into splits.csv (id,train,val,test)"
         )
-    return sorted(chosen)
+    return sorted(selected)
 
 
-def _numbers(scene: Path) -> dict[str, Array]:
-    """Of a scene's frames, depth and instance images the numbers, sorted."""
+def _list_numbers(scene: Path) -> dict[str, Array]:
+    """The sorted numbers of a scene's frames, depth images and instance images."""
     text = "\n".join(path.name for path in (scene / "results").iterdir())
     kinds = {"frame": "jpg", "depth": "png", "semantic": "png"}
-    found = {
+    numbers = {
         kind: np.sort(np.array(re.findall(rf"^{kind}(\d{{6}})\.{suffix}$", text, re.MULTILINE), dtype=np.int64))
         for kind, suffix in kinds.items()
     }
-    if not len(found["frame"]):
+    if not len(numbers["frame"]):
         raise UserError(
             f"{scene / 'results'}: got no frame of six digits; expected frame000000.jpg and so on; rename them, depth and "
             "semantic images as well"
         )
-    return found
+    return numbers
