@@ -150,6 +150,8 @@ def test_a_loss_can_be_chosen(configured: Configured) -> None:
             r"tasks\.normal\.loss: got 'cross_entropy'; expected a loss for values; leave it out for ",
         ),
         (["tasks.segment_semantic.loss=l1"], r"tasks\.segment_semantic\.loss: got 'l1'; expected a loss for classes"),
+        (["data.dataset=room"], r"data\.dataset: got 'room'; expected one of taskonomy, rooms, .*; did you mean 'rooms'\?"),
+        (["data.dataset=imagenet"], r"data\.dataset: got 'imagenet'; expected one of .*; choose one of them"),
         (["data.options={view: 3}"], r"data\.options: got 'view' for taskonomy; expected none; leave it out"),
         (["data.options={root: x}"], r"data\.options: got 'root' for taskonomy; expected none"),
         (

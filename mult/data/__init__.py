@@ -1,10 +1,32 @@
-"""Datasets whose items are `Sample`s, and the transforms between a dataset and a batch."""
+"""The datasets, whose items are `Sample`s (sample.py): a folder each, imported when its class is first used.
 
-from mult.data.batches.transforms import Augmented, EvalTransform, TrainTransform
-from mult.data.cocodoom.dataset import CocoDoom
-from mult.data.nyu.dataset import NYU
-from mult.data.replica.dataset import Replica
-from mult.data.rooms.dataset import Rooms
-from mult.data.taskonomy.dataset import Taskonomy
+A new dataset is a folder here, whose __init__.py exports the class, and a line in DATASETS. The class takes `root`, `split` and
+`tasks`, optionally `subset` and `max_depth_m`, which are keys of a config's data section, and as keyword arguments whatever
+data.options may hold; it implements `sample.Reader`.
+"""
 
-__all__ = ["NYU", "Augmented", "CocoDoom", "EvalTransform", "Replica", "Rooms", "Taskonomy", "TrainTransform"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mult.data.cocodoom import CocoDoom as CocoDoom
+    from mult.data.nyu import NYU as NYU
+    from mult.data.replica import Replica as Replica
+    from mult.data.rooms import Rooms as Rooms
+    from mult.data.taskonomy import Taskonomy as Taskonomy
+
+DATASETS = {
+    "taskonomy": "Taskonomy",
+    "rooms": "Rooms",
+    "replica": "Replica",
+    "nyu": "NYU",
+    "cocodoom": "CocoDoom",
+}
+"""`data.dataset` of a config, which is the folder's name too -> the class that the folder exports."""
+
+
+def __getattr__(name: str) -> Any:
+    for folder, class_name in DATASETS.items():
+        if name == class_name:
+            return getattr(import_module(f"{__name__}.{folder}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
