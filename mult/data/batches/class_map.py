@@ -1,4 +1,4 @@
-"""One label space as another: the classes of a dataset under the names and numbers of those a checkpoint knows."""
+"""Class ids of one label space as those of another, such as a dataset's classes as those that a checkpoint was trained on."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from torch.utils.data import Dataset
 
 from mult.data.disk.encodings import CLASSES
 from mult.data.disk.splits import published_list
-from mult.data.sample import IGNORE, Reader, Sample
+from mult.data.sample import Reader, Sample
 from mult.errors import UserError
+from mult.tasks import IGNORE
 
-SPACES = ("taskonomy", "nyu13", "nyu40")
+LABEL_SPACES = ("taskonomy", "nyu13", "nyu40")
 
 
-class Mapped(Dataset[Sample]):
-    """A dataset whose class ids are those of the classes `to`; `mapping` has a name of `to`, or None, for each of its own.
+class ClassMapDataset(Dataset[Sample]):
+    """A dataset with other class ids; tasks that are not categorical, and all other attributes, are the reader's.
 
-    None means ignore, and several of its classes may become one. Everything but the classes is as the reader has it. Raises
-    UserError, under data.class_map, for a class of the reader that is not mapped and for names that nobody knows.
+    `to` is a name of LABEL_SPACES or the class names in the order of their ids. `mapping` gives each class of the reader a
+    class of `to`, or None: its pixels become 255 (ignore). Several classes may become one. Raises UserError, under
+    data.class_map, for a class of the reader that `mapping` lacks and for names that are not of the reader or not of `to`.
     """
 
     def __init__(self, reader: Reader, to: str | Sequence[str], mapping: Mapping[str, str | None]) -> None:
         self.reader = reader
-        names = space(to) if isinstance(to, str) else list(to)
+        names = read_label_space(to) if isinstance(to, str) else list(to)
         self.classes = dict.fromkeys(reader.classes, names)
-        self._tables = {task: _table(own, names, mapping) for task, own in reader.classes.items()}
+        self._tables = {task: _build_table(classes, names, mapping) for task, classes in reader.classes.items()}
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -43,27 +45,29 @@ class Mapped(Dataset[Sample]):
         return {**sample, "targets": targets, "valid": valid}
 
     def __getattr__(self, name: str) -> Any:
-        if name == "reader":  # while it is unpickled
+        if name == "reader":  # pickle asks for attributes before it has set any: without this the next line has no end
             raise AttributeError(name)
         return getattr(self.reader, name)
 
 
-def space(name: str) -> list[str]:
-    """The classes of a label space, in the order of their ids; UserError for one that is not of SPACES."""
-    if name not in SPACES:
-        raise UserError(f"data.class_map.to: got {name!r}; expected one of {', '.join(SPACES)} or a list of names; name one")
+def read_label_space(name: str) -> list[str]:
+    """The class names of a label space, in the order of their ids; UserError for a name that is not in LABEL_SPACES."""
+    if name not in LABEL_SPACES:
+        raise UserError(
+            f"data.class_map.to: got {name!r}; expected one of {', '.join(LABEL_SPACES)} or a list of names; name one"
+        )
     if name == "taskonomy":
         return list(CLASSES)
-    facts = json.loads(published_list("nyu", "json").read_text())
-    return [str(each) for each in facts[f"classes{name.removeprefix('nyu')}"]]
+    lists = json.loads(published_list("nyu", "json").read_text())
+    return [str(each) for each in lists[f"classes{name.removeprefix('nyu')}"]]
 
 
-def _table(own: Sequence[str], names: Sequence[str], mapping: Mapping[str, str | None]) -> Tensor:
-    """The new class id of each old one."""
+def _build_table(classes: Sequence[str], names: Sequence[str], mapping: Mapping[str, str | None]) -> Tensor:
+    """The new class id of each class id of the reader, and of 255."""
     for name, other in mapping.items():
-        if name not in own:
+        if name not in classes:
             raise UserError(
-                f"data.class_map.classes: got the class {name!r}; expected those of the dataset: {', '.join(own)}; "
+                f"data.class_map.classes: got the class {name!r}; expected those of the dataset: {', '.join(classes)}; "
                 "correct the name"
             )
         if other is not None and other not in names:
@@ -71,14 +75,14 @@ def _table(own: Sequence[str], names: Sequence[str], mapping: Mapping[str, str |
                 f"data.class_map.classes.{name}: got {other!r}; expected null (ignore) or one of {', '.join(names)}; "
                 "correct the name"
             )
-    gap = [name for name in own if name and name not in mapping]
-    if gap:
+    missing = [name for name in classes if name and name not in mapping]  # NYU names the id 255, which no pixel has, ""
+    if missing:
         raise UserError(
-            f"data.class_map.classes: got nothing for {', '.join(gap)}; expected every class of the dataset; map each to a "
-            "class of data.class_map.to, or to null to ignore it"
+            f"data.class_map.classes: got nothing for {', '.join(missing)}; expected every class of the dataset; map each to "
+            "a class of data.class_map.to, or to null to ignore it"
         )
-    table = np.full(IGNORE + 1 if len(own) <= IGNORE else len(own), IGNORE, np.int64)
-    for number, name in enumerate(own):
+    table = np.full(max(IGNORE + 1, len(classes)), IGNORE, np.int64)
+    for number, name in enumerate(classes):
         other = mapping.get(name)
         if other is not None:
             table[number] = names.index(other)

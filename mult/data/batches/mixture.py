@@ -1,50 +1,34 @@
-"""Datasets as training sees them: one after the other as one, whose samples all have the same tasks.
+"""The training dataset: several datasets one after the other, all of whose samples have the same tasks.
 
-A sample of which a file is bad is an error or, by `data.on_bad_file`, skipped: it keeps its place, so that all others are the
-same as without it on any number of workers and processes, but nothing of it is valid, so that no loss and no metric counts
-it. Never is another sample put in its place.
+A sample with a missing or damaged file is an error or, with `data.on_bad_file: skip`, has no valid pixel, so that no loss and
+no metric counts it. It keeps its index: the other samples, and the batches that they are in, are the same as without the
+damage, on any number of workers and processes. No other sample replaces it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from mult.data.sample import BadFileError, Sample, empty_target
+from mult.data.sample import BadFileError, Reader, Sample, empty_target
 from mult.errors import UserError
 from mult.tasks import TASKS
 
 DEPTH = "depth_zbuffer"
-BLANK = (32, 32)
-"""Height and width of a skipped sample, which transforms bring to the network's size as they do all others."""
-
-
-class Reader(Protocol):
-    """What a mixture needs of a dataset: samples, their tasks, class names, groups (buildings) and the unit of depth."""
-
-    @property
-    def metric_depth(self) -> bool: ...
-    @property
-    def tasks(self) -> Sequence[str]: ...
-    @property
-    def classes(self) -> dict[str, list[str]]: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, i: int, /) -> Sample: ...
-    def name(self, i: int, /) -> str: ...
-    def group(self, i: int, /) -> str: ...
+SKIPPED_SIZE = (32, 32)
+"""Height and width of a skipped sample, which transforms resize to the network's size as they do all others."""
 
 
 class Mixture(Dataset[Sample]):
-    """Map-style dataset of all samples of some readers, in their order; how often each is drawn is the sampler's business.
+    """Map-style dataset of all samples of some readers, in their order; how often each is drawn is up to the sampler.
 
-    Every sample has all of `tasks`, in their order, valid nowhere where its reader lacks one. `classes`: names of the
-    categorical tasks, as `label_spaces` finds them. With `skip_bad_files` a sample of which a file is bad is valid nowhere and
-    says so in `bad`; without, the reader's BadFileError goes on.
+    Every sample has all of `tasks`, in their order; a task that its reader lacks is valid nowhere. `classes`: the class names
+    of the categorical tasks, from `merge_label_spaces`. With `skip_bad_files` a sample with a missing or damaged file is valid
+    nowhere and has the message in `bad`; without, the reader's BadFileError is raised.
     """
 
     def __init__(
@@ -60,14 +44,14 @@ class Mixture(Dataset[Sample]):
         return self._starts[-1]
 
     def __getitem__(self, i: int) -> Sample:
-        reader, place = self._find(i)
+        reader, position = self._find(i)
         try:
-            sample = reader[place]
+            sample = reader[position]
         except BadFileError as error:
             if not self.skip_bad_files:
                 raise
-            blank = torch.zeros(3, *BLANK)
-            sample = {"image": blank, "targets": {}, "valid": {}, "id": reader.name(place), "derived": (), "bad": str(error)}
+            black = torch.zeros(3, *SKIPPED_SIZE)
+            sample = {"image": black, "targets": {}, "valid": {}, "id": reader.name(position), "derived": (), "bad": str(error)}
         height, width = sample["image"].shape[-2:]
         targets, valid = {}, {}
         for task in self.tasks:
@@ -79,18 +63,19 @@ class Mixture(Dataset[Sample]):
 
     def group(self, i: int) -> str:
         """The building of a sample."""
-        reader, place = self._find(i)
-        return reader.group(place)
+        reader, position = self._find(i)
+        return reader.group(position)
 
     def _find(self, i: int) -> tuple[Reader, int]:
+        """The reader that sample `i` comes from, and its index there."""
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
         source = int(np.searchsorted(self._starts, i, side="right")) - 1
         return self.readers[source], i - self._starts[source]
 
 
-def label_spaces(readers: Sequence[Reader], names: Sequence[str]) -> dict[str, list[str]]:
-    """The class names of each categorical task that a reader has; `names` say in messages which reader is which.
+def merge_label_spaces(readers: Sequence[Reader], names: Sequence[str]) -> dict[str, list[str]]:
+    """The class names of each categorical task that a reader has; `names` are what error messages call the readers.
 
     Raises UserError where two readers give different classes to one task, and for depth in metres beside relative depth.
     """
@@ -100,17 +85,18 @@ def label_spaces(readers: Sequence[Reader], names: Sequence[str]) -> dict[str, l
             f"data: got two units of {DEPTH}: {units[True]} has metres, {units[False]} has depth of no known scale; expected "
             "one; give the latter its scale in data.options, or train without it"
         )
-    found: dict[str, tuple[str, list[str]]] = {}
+    spaces: dict[str, tuple[str, list[str]]] = {}
     for reader, name in zip(readers, names, strict=True):
         for task, classes in reader.classes.items():
-            other, expected = found.setdefault(task, (name, classes))
+            other, expected = spaces.setdefault(task, (name, classes))
             if classes != expected:
                 raise UserError(
-                    f"data: got two label spaces of {task}: {other} has {_some(expected)}, {name} has {_some(classes)}; "
-                    "expected one; map the classes of one to the other's with data.class_map in its section"
+                    f"data: got two label spaces of {task}: {other} has {_describe(expected)}, {name} has "
+                    f"{_describe(classes)}; expected one; map the classes of one to the other's with data.class_map in its "
+                    "section"
                 )
-    return {task: classes for task, (_, classes) in found.items()}
+    return {task: classes for task, (_, classes) in spaces.items()}
 
 
-def _some(classes: list[str]) -> str:
+def _describe(classes: list[str]) -> str:
     return f"{len(classes)} classes ({', '.join(classes[:4])}{', ...' if len(classes) > 4 else ''})"

@@ -11,9 +11,8 @@ import torch
 
 from mult.build import build_eval_batches
 from mult.data import Taskonomy
-from mult.data.batches.corruptions import AMOUNTS, Corrupted, Corruption, parse
+from mult.data.batches.corruptions import AMOUNTS, CorruptedDataset, Corruption, parse_corruptions
 from mult.errors import UserError
-from mult.evaluation import evaluate
 
 
 def draw() -> torch.Generator:
@@ -70,12 +69,12 @@ def test_severity_0_is_the_image(image: torch.Tensor) -> None:
 
 def test_neither_batches_nor_workers_nor_shares_matter(tree_root: Path) -> None:
     views = Taskonomy(tree_root, split="train", tasks=("reshading", "depth_zbuffer"))
-    noisy = Corrupted(views, (48, 40), Corruption("noise", 3))
+    noisy = CorruptedDataset(views, (48, 40), Corruption("noise", 3))
     one = [batch["image"] for batch in build_eval_batches(noisy, (48, 40), batch_size=1, workers=0)]
     other = [batch["image"] for batch in build_eval_batches(noisy, (48, 40), batch_size=4, workers=2)]
     assert torch.equal(torch.cat(one), torch.cat(other))
     assert not torch.equal(one[0], one[1])
-    clean = torch.cat([batch["image"] for batch in build_eval_batches(evaluate.share(views), (48, 40), 4, 0)])
+    clean = torch.cat([batch["image"] for batch in build_eval_batches(views, (48, 40), 4, 0)])
     residual = torch.cat(one) - clean
     assert float((residual[0] - residual[1]).abs().mean()) > 0.05  # every view has its own
     for i in range(len(views)):
@@ -83,17 +82,17 @@ def test_neither_batches_nor_workers_nor_shares_matter(tree_root: Path) -> None:
 
 
 def test_what_the_command_line_says() -> None:
-    assert parse(None, None) == [Corruption()]
-    found = parse("0,1,2.5,1", "noise")
+    assert parse_corruptions(None, None) == [Corruption()]
+    found = parse_corruptions("0,1,2.5,1", "noise")
     assert [corruption.suffix for corruption in found] == ["", "-blur1", "-blur2.5", *(f"-noise{k}" for k in range(1, 6))]
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "nan", "1,,1e9"])
 def test_what_is_no_sigma(text: str) -> None:
     with pytest.raises(UserError, match=r"--blur: got '.*'; expected sigmas in pixels, 0 to 64; write e\.g\. --blur 0,1,2,4"):
-        parse(text, None)
+        parse_corruptions(text, None)
 
 
 def test_what_is_no_kind() -> None:
     with pytest.raises(UserError, match="--corrupt: got 'fog'; expected some of noise, brightness, contrast; blur has --blur"):
-        parse(None, "noise,fog")
+        parse_corruptions(None, "noise,fog")

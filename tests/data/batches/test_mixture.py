@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
 
-from mult.data.batches.mixture import Mixture, label_spaces
-from mult.data.sample import Sample
+from mult.data.batches.mixture import Mixture, merge_label_spaces
+from mult.data.sample import Camera, Sample
 from mult.errors import UserError
 
 
@@ -21,6 +23,16 @@ class Depths:
     tasks: tuple[str, ...] = ("depth_zbuffer",)
     classes: dict[str, list[str]] = field(default_factory=dict)
     metric_depth: bool = True
+    root: Path = Path()
+    labelled: frozenset[str] = frozenset({"depth_zbuffer"})
+    available: tuple[str, ...] = ("depth_zbuffer",)
+    underivable: Mapping[str, str] = field(default_factory=dict)
+
+    def native(self, i: int, /) -> frozenset[str]:
+        return self.labelled
+
+    def camera(self, i: int, /) -> Camera:
+        return Camera((1, 1, 0.5, 0), (1, 2))
 
     def group(self, i: int, /) -> str:
         return f"{self.offset}:{i}"
@@ -69,17 +81,17 @@ def test_a_label_that_a_dataset_lacks_is_valid_nowhere() -> None:
 
 def test_label_spaces_must_agree() -> None:
     bed, same = ({"segment_semantic": ["bed", "sofa"]} for _ in range(2))
-    assert label_spaces([Depths(0, 1), Depths(0, 1, classes=bed), Depths(0, 1, classes=same)], ["a", "b", "c"]) == bed
+    assert merge_label_spaces([Depths(0, 1), Depths(0, 1, classes=bed), Depths(0, 1, classes=same)], ["a", "b", "c"]) == bed
     other = {"segment_semantic": ["sofa", "bed", "chair", "tv", "book"]}
     message = (
         r"data: got two label spaces of segment_semantic: mine \(x\) has 2 classes \(bed, sofa\), nyu \(y\) has 5 classes "
         r"\(sofa, bed, chair, tv, \.\.\.\); expected one; map the classes of one to the other's with data\.class_map"
     )
     with pytest.raises(UserError, match=message):
-        label_spaces([Depths(0, 1, classes=bed), Depths(0, 1, classes=other)], ["mine (x)", "nyu (y)"])
+        merge_label_spaces([Depths(0, 1, classes=bed), Depths(0, 1, classes=other)], ["mine (x)", "nyu (y)"])
     reordered = {"segment_semantic": ["sofa", "bed"]}  # the same names under other ids would be learnt wrongly
     with pytest.raises(UserError, match="two label spaces"):
-        label_spaces([Depths(0, 1, classes=bed), Depths(0, 1, classes=reordered)], ["a", "b"])
+        merge_label_spaces([Depths(0, 1, classes=bed), Depths(0, 1, classes=reordered)], ["a", "b"])
 
 
 def test_metres_do_not_mix_with_relative_depth() -> None:
@@ -89,6 +101,6 @@ def test_metres_do_not_mix_with_relative_depth() -> None:
         r"expected one; give the latter its scale in data\.options, or train without it"
     )
     with pytest.raises(UserError, match=message):
-        label_spaces(readers, ["rooms (a)", "cocodoom (b)"])
+        merge_label_spaces(readers, ["rooms (a)", "cocodoom (b)"])
     readers[1].tasks = ("normal",)
-    assert label_spaces(readers, ["rooms (a)", "cocodoom (b)"]) == {}
+    assert merge_label_spaces(readers, ["rooms (a)", "cocodoom (b)"]) == {}

@@ -6,12 +6,12 @@ from collections import Counter
 
 import pytest
 
-from mult.data.batches.sampler import Shuffled, shares, turn
+from mult.data.batches.sampler import ShuffledBatches, dataset_at, remaining_shares
 from mult.errors import UserError
 
 
-def shuffled(length: int, batch_size: int, seed: int, start: int, stop: int, **ranks: int) -> Shuffled:
-    return Shuffled([length], [1.0], batch_size, seed, start, stop, **ranks)
+def shuffled(length: int, batch_size: int, seed: int, start: int, stop: int, **ranks: int) -> ShuffledBatches:
+    return ShuffledBatches([length], [1.0], batch_size, seed, start, stop, **ranks)
 
 
 def flat(batches: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:
@@ -69,7 +69,7 @@ def test_a_batch_that_processes_cannot_share_is_refused() -> None:
 def test_turns_keep_the_proportions_at_every_position(weights: list[float]) -> None:
     taken = [0] * len(weights)
     for position in range(3000):
-        source, before = turn(position, shares(weights))
+        source, before = dataset_at(position, remaining_shares(weights))
         assert before == taken[source]  # a function of the position alone knows what came before it
         taken[source] += 1
         ideal = [weight / sum(weights) * (position + 1) for weight in weights]
@@ -77,29 +77,30 @@ def test_turns_keep_the_proportions_at_every_position(weights: list[float]) -> N
 
 
 def test_turns_alternate_and_do_not_drift() -> None:
-    assert [turn(position, shares([3, 1]))[0] for position in range(8)] == [0, 0, 1, 0, 0, 0, 1, 0]
+    assert [dataset_at(position, remaining_shares([3, 1]))[0] for position in range(8)] == [0, 0, 1, 0, 0, 0, 1, 0]
     far = 10**15  # where a float would have lost the fraction
-    assert turn(far, shares([0.1, 0.2]))[1] == {0: far // 3, 1: far - far // 3}[turn(far, shares([0.1, 0.2]))[0]]
+    source, before = dataset_at(far, remaining_shares([0.1, 0.2]))
+    assert before == (far // 3, far - far // 3)[source]
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_a_mixture_visits_each_dataset_epoch_by_epoch(world: int) -> None:
     lengths, weights = [5, 7], [1.0, 3.0]
-    parts = [list(Shuffled(lengths, weights, 4, 9, 0, 21, rank, world)) for rank in range(world)]
+    parts = [list(ShuffledBatches(lengths, weights, 4, 9, 0, 21, rank, world)) for rank in range(world)]
     keys = flat([part[step] for step in range(21) for part in parts])
-    assert keys == flat(list(Shuffled(lengths, weights, 4, 9, 0, 21)))
+    assert keys == flat(list(ShuffledBatches(lengths, weights, 4, 9, 0, 21)))
     small, large = ([key for key in keys if (key[1] >= 5) == is_large] for is_large in (False, True))
     assert (len(small), len(large)) == (21, 63)
     for taken, members in ((small, range(5)), (large, range(5, 12))):
         for epoch in range(len(taken) // len(members)):
             drawn = taken[epoch * len(members) : (epoch + 1) * len(members)]
             assert sorted(drawn) == [(epoch, index) for index in members]
-    late = Shuffled(lengths, weights, 4, 9, 13, 21)
+    late = ShuffledBatches(lengths, weights, 4, 9, 13, 21)
     assert flat(list(late)) == keys[13 * 4 :]
 
 
 def test_datasets_of_one_length_are_shuffled_differently() -> None:
-    keys = flat(list(Shuffled([30, 30], [1, 1], 60, 0, 0, 1)))
+    keys = flat(list(ShuffledBatches([30, 30], [1, 1], 60, 0, 0, 1)))
     first, second = ([index % 30 for _, index in keys if index // 30 == source] for source in (0, 1))
     assert sorted(first) == sorted(second) == list(range(30))
     assert first != second

@@ -13,7 +13,16 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as oracle
 
 from mult import TASKS
-from mult.data.batches.transforms import Augmented, EvalTransform, TrainTransform, _interpolate, _jitter, flip, mirror, resize
+from mult.data.batches.transforms import (
+    AugmentedDataset,
+    EvalTransform,
+    TrainTransform,
+    _interpolate,
+    _jitter,
+    flip,
+    mirror,
+    resize,
+)
 from mult.data.sample import Sample, collate_train
 from mult.labels import normals_from_depth
 
@@ -292,14 +301,14 @@ def same(one: Any, other: Any) -> bool:
 
 
 def test_randomness_is_a_function_of_seed_epoch_and_index() -> None:
-    views = Augmented(Views(), TrainTransform((8, 10)), seed=3)
+    views = AugmentedDataset(Views(), TrainTransform((8, 10)), seed=3)
     assert len(views) == 4
     first = views[0, 2]
     torch.rand(100)  # the global generator plays no part
     assert same(views[0, 2], first)
     assert first["id"] == "view 2"
     assert not same(views[1, 2], first)
-    assert not same(Augmented(Views(), TrainTransform((8, 10)), seed=4)[0, 2], first)
+    assert not same(AugmentedDataset(Views(), TrainTransform((8, 10)), seed=4)[0, 2], first)
 
 
 def test_neighbouring_seeds_epochs_and_indices_share_no_draws() -> None:
@@ -307,11 +316,11 @@ def test_neighbouring_seeds_epochs_and_indices_share_no_draws() -> None:
         return {**sample, "id": str(torch.rand(1, generator=generator).item())}
 
     keys = [(seed, epoch, index) for seed in range(3) for epoch in range(3) for index in range(4)]
-    assert len({Augmented(Views(), draw, seed)[epoch, index]["id"] for seed, epoch, index in keys}) == len(keys)
+    assert len({AugmentedDataset(Views(), draw, seed)[epoch, index]["id"] for seed, epoch, index in keys}) == len(keys)
 
 
 def test_workers_do_not_matter() -> None:
-    views = Augmented(Views(), TrainTransform((8, 10)), seed=3)
+    views = AugmentedDataset(Views(), TrainTransform((8, 10)), seed=3)
     order = [[(0, 3), (0, 1)], [(0, 0), (0, 2)], [(1, 1), (1, 0)]]
     alone, shared = (
         list(DataLoader(views, batch_sampler=order, num_workers=workers, collate_fn=collate_train)) for workers in (0, 2)
