@@ -1,4 +1,4 @@
-"""What the commands share: how a process ends, and with which exit status."""
+"""How a command ends: its message and its exit status."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ _REMEDIES = {
     errno.EROFS: "a disk that can be written to; choose another path",
     errno.ENOSPC: "room on its disk; make room or choose another path",
     errno.EDQUOT: "room in the user's quota; make room or choose another path",
+    errno.EFBIG: "a disk and a process limit that allow files of this size; choose another path",
     errno.ENAMETOOLONG: "a name that the file system takes; choose a shorter one",
 }
-"""What was expected, and what to do, for the system's errors about a path, which say neither."""
+"""What was expected, and what to do, for errors of the system about a path; the system says neither."""
 
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """Turn a user's mistake in the body into one message on stderr and exit status 2.
 
-    A user's mistake is a `UserError`, or the system's refusal of a path (no such file, no room on the disk). Training that
-    diverged (FloatingPointError) and a data loader whose worker died end with status 1 and a message, Ctrl-C with 130. Any
-    other exception keeps its traceback. (`tqdm.write` clears the progress bars first.)
+    A user's mistake is a `UserError`, or an error of the system about a path (no such file, no room on the disk). Training that
+    diverged (FloatingPointError) and a data loader whose worker was killed end with status 1 and a message, Ctrl-C with 130.
+    Any other exception keeps its traceback.
     """
     try:
         yield
@@ -45,19 +46,20 @@ def exit_on_user_error() -> Iterator[None]:
     except FloatingPointError as error:
         _end(1, f"stopped: {error}")
     except RuntimeError as error:
-        died = re.match(r"DataLoader worker \(pid.*", str(error))
-        if died is None:
+        dead_worker = re.match(r"DataLoader worker \(pid.*", str(error))
+        if dead_worker is None:
             raise
         _end(
             1,
-            f"stopped: {died[0].rstrip('. ')}; expected it to live; memory (RAM or /dev/shm) may have run out: lower "
-            "data.workers or data.batch_size; a training goes on with --resume",
+            f"stopped: {dead_worker[0].rstrip('. ')}; expected it to run until the end; memory (RAM or /dev/shm) may have run "
+            "out: lower data.workers or data.batch_size; a training goes on with --resume",
         )
     except KeyboardInterrupt:
         _end(130, "stopped: interrupted")
 
 
 def _end(status: int, message: str) -> None:
+    # Not print, which would write into a progress bar.
     tqdm.write(message, file=sys.stderr)
     sys.exit(status)
 

@@ -16,7 +16,7 @@ Tree = dict[str, Any]
 def load_file(cls: type, path: Path, descendants: tuple[Path, ...] = ()) -> Tree:
     """The values of a YAML file, which may be a part of `cls`, merged over those of its base.
 
-    descendants: the files that derive from this one, the first that was asked for first. Raises UserError for a missing file
+    descendants: the files that derive from this one, from the one that the user named on. Raises UserError for a missing file
     and for anything that is wrong in it.
     """
     if path.resolve() in (descendant.resolve() for descendant in descendants):

@@ -88,13 +88,13 @@ class Run:
         else:
             for key, change in run._changes().items():
                 _print(f"--resume: {key} changes, {change}")
-            first = read_json(path, "delete it, and what made the first part of the run is not known")
+            first = read_json(path, "delete it: the run goes on without") if path.exists() else {}
             write_json(path, first | {"resumed": [*first.get("resumed", []), provenance]})
         write_text(run.folder / "config.yaml", run.config_yaml)
         return run
 
     def check(self, resume: bool) -> None:
-        """Raise UserError, before any work, where `open` would overwrite a run, or finds none, one in use or another."""
+        """Raise UserError, before any work, where `open` would overwrite or mix runs, or there is none or one in use."""
         if (self.folder / ".lock").exists():
             os.close(_lock(self.folder / ".lock"))
         self._check_content(resume)
@@ -115,7 +115,7 @@ class Run:
         refused = {
             key: change
             for key, change in self._changes().items()
-            if not any(key == may or key.startswith(f"{may}.") for may in MAY_CHANGE)
+            if not any(key == permitted or key.startswith(f"{permitted}.") for permitted in MAY_CHANGE)
         }
         if refused:
             differences = "; ".join(f"{key}: {change}" for key, change in refused.items())
@@ -181,7 +181,7 @@ class Run:
     def list_bad_files(self, messages: Iterable[str]) -> None:
         """Append to bad_files.txt the messages that it does not hold yet, one line each."""
         path = self.folder / "bad_files.txt"
-        listed = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        listed = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
         lines = [" ".join(message.splitlines()) for message in messages]
         new = [line for line in dict.fromkeys(lines) if line not in listed]
         if new:

@@ -23,7 +23,7 @@ from mult.config import Config
 from mult.errors import UserError
 from mult.files import read_json
 from mult.runs.folder import Run
-from mult.runtime.signals import HANDLED, Interruptible, Signals, StoppedError
+from mult.runtime.signals import HANDLED, InterruptibleBatches, Signals, StoppedError
 from mult.training.experiment import Experiment, build_experiment
 from mult.training.loop import train
 
@@ -129,8 +129,8 @@ def test_an_evaluation_is_left_at_a_signal_and_done_by_the_resumed_run(
 
 def test_batches_end_at_a_signal() -> None:
     with Signals() as signals:
-        assert list(Interruptible([1, 2], 3, signals)) == [1, 2]  # another process has three
-        batches = iter(Interruptible([1, 2, 3], 3, signals))
+        assert list(InterruptibleBatches([1, 2], 3, signals)) == [1, 2]  # another process has three
+        batches = iter(InterruptibleBatches([1, 2, 3], 3, signals))
         assert next(batches) == 1
         os.kill(os.getpid(), signal.SIGUSR1)
         with pytest.raises(StoppedError):
@@ -216,7 +216,7 @@ def test_a_dead_worker_ends_the_run_with_a_message(script: Any, config_file: Pat
     assert ended.status == 1, ended.err
     said = [line for line in ended.err.splitlines() if line.startswith("stopped:")]
     assert len(said) == 1
-    assert re.match(r"stopped: DataLoader worker \(pid.*; expected it to live; .*lower data\.workers .*--resume$", said[0])
+    assert re.match(r"stopped: DataLoader worker \(pid.*; expected it to run until the end; .*lower data\.workers .*--resume$", said[0])
     assert "Traceback" not in ended.err
 
 

@@ -212,7 +212,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_save(checkpoints: Che
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["2", "4", "last"]
 
 
-def test_killed_before_the_link_the_newest_is_still_found(checkpoints: Checkpoints) -> None:
+def test_the_newest_is_used_though_its_process_was_killed_before_the_link(checkpoints: Checkpoints) -> None:
     save(checkpoints, 2)
     save(checkpoints, 4)
     (checkpoints.folder / "last").unlink()
@@ -248,11 +248,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_passed_over(checkpoints: Checkpoints, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
-    spoil, reason = DAMAGES[damage]
+    inflict, reason = DAMAGES[damage]
     for step in (2, 4, 6):
         save(checkpoints, step)
     checkpoints.mark_best(6)
-    spoil(checkpoints.folder / "6")
+    inflict(checkpoints.folder / "6")
     assert checkpoints.recover() == 4
     said = capsys.readouterr().err
     assert f"{checkpoints.folder}/6: damaged ({reason}" in said
@@ -285,6 +285,26 @@ def test_where_all_are_damaged_each_is_named(checkpoints: Checkpoints) -> None:
         match=r"4: damaged \(state\.pt .*2: damaged \(state\.pt .*; expected at least one whole checkpoint; start an",
     ):
         checkpoints.recover()
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda _: b"", lambda content: content[::-1]])
+def test_a_state_that_is_damaged_after_it_was_checked_is_one_message(
+    checkpoints: Checkpoints, damage: Callable[[bytes], bytes]
+) -> None:
+    folder = save(checkpoints, 2, {"moments": torch.zeros(400)})
+    assert checkpoints.recover() == 2
+    (folder / "state.pt").write_bytes(damage((folder / "state.pt").read_bytes()))
+    with pytest.raises(UserError, match=r"2/state\.pt: cannot be read as the state of a training .*; delete .*/2: training"):
+        checkpoints.load(2)
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"format_version": 1, "sha256": 3}', '{"format_version": 1, "sha256": {"": "0"}}', "[" * 100_000]
+)
+def test_any_damage_of_a_manifest_is_a_damaged_checkpoint(checkpoints: Checkpoints, content: str) -> None:
+    save(checkpoints, 2)
+    (save(checkpoints, 4) / "manifest.json").write_text(content)
+    assert checkpoints.recover() == 2
 
 
 def test_another_format_version_is_not_taken_for_damage(checkpoints: Checkpoints) -> None:

@@ -1,4 +1,4 @@
-"""A run's folder: nothing half-written, nothing overwritten, and found again."""
+"""A run's folder: nothing half-written, nothing overwritten, and resumed only as the same run."""
 
 from __future__ import annotations
 
@@ -253,6 +253,17 @@ def test_what_may_change_is_said(saved: Run, config: Configs, capsys: pytest.Cap
     made = read_json(saved.folder / "provenance.json")
     assert len(made["resumed"]) == 2  # with which code and on which machine it went on
     assert made["resumed"][1]["versions"] == made["versions"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, "\xff"], ids=["empty", "half", "list", "nested", "bytes"])
+def test_a_damaged_provenance_is_one_message_and_may_be_deleted(saved: Run, content: str) -> None:
+    path = saved.folder / "provenance.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=r"provenance\.json: cannot be read as JSON .*; delete it: the run goes on without"):
+        Run.open(saved.config, resume=True)
+    path.unlink()
+    Run.open(saved.config, resume=True)
+    assert [each["seed"] for each in read_json(path)["resumed"]] == [3]
 
 
 HOLD = "import sys; from mult.config import load_config; from mult.runs.folder import Run; "
