@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -165,6 +168,18 @@ def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"got files but no rooms\.json; expected a new folder"):
         Rooms(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_root_with_nothing_but_the_file_of_a_killed_process_is_new(tmp_path: Path) -> None:
+    code = (
+        "import os, signal; from pathlib import Path; from mult.files import write_file; "
+        f"write_file(Path({str(tmp_path / 'rooms.json')!r}), lambda file: os.kill(os.getpid(), signal.SIGKILL))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    (leftover,) = tmp_path.iterdir()
+    assert leftover.name != "rooms.json"
+    assert render_missing(tmp_path, workers=1, **{**SMALL, "views": 1}) == 3
+    assert not leftover.exists()
 
 
 @pytest.mark.parametrize(
