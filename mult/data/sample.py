@@ -1,30 +1,34 @@
-"""What one view is to the rest of the library (architecture.md, Contract), and how views become batches.
+"""What every dataset gives to the rest of the library: samples, batches of them, and the interface `Reader`.
 
-Every dataset yields `Sample`s. A view that lacks a label holds an empty target, so that all samples have the same
-keys and a batch can be stacked.
+A sample is one view: an image and a label for each task. A task of which the view has no label gets an empty target, valid
+nowhere, so that all samples of a dataset have the same tasks and can be stacked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import NamedTuple, Protocol, TypedDict
 
 import torch
 from torch import Tensor
 
 from mult.errors import UserError
 from mult.labels import Intrinsics
-from mult.tasks import Task
+from mult.tasks import IGNORE, Task
 
-IGNORE = 255
-"""The class id of pixels that no loss or metric counts."""
+
+class Camera(NamedTuple):
+    """A pinhole camera: (fx, fy, cx, cy) in pixel indices, the first pixel's centre being 0, and its images' (height, width)."""
+
+    intrinsics: Intrinsics
+    size: tuple[int, int]
 
 
 class BadFileError(UserError):
-    """A file of a dataset is missing or cannot be used; the message names it, and what to do.
+    """A file of a dataset is missing or cannot be used; the message names it and says what to do.
 
-    `kind`: "missing", "damaged", or of another "mode", "size" or "range" of values than it should be.
+    `kind`: "missing", "damaged", or the property that is wrong: "mode", "size" or "range" (of values).
     """
 
     def __init__(self, message: str, kind: str = "damaged") -> None:
@@ -32,8 +36,8 @@ class BadFileError(UserError):
         self.kind = kind
 
 
-class _View(TypedDict):
-    """What every sample has."""
+class _RequiredKeys(TypedDict):
+    """The keys of every sample."""
 
     image: Tensor
     targets: dict[str, Tensor]
@@ -42,12 +46,12 @@ class _View(TypedDict):
     derived: tuple[str, ...]
 
 
-class Sample(_View, total=False):
-    """One view: image float32 (3, H, W) in [0, 1], a target and a bool mask (1, H, W) a task, and a name for messages.
+class Sample(_RequiredKeys, total=False):
+    """One view: image float32 (3, H, W) in [0, 1]; for each task a target and a bool mask `valid` (1, H, W); its id, for messages.
 
     Targets are int64 (H, W) class ids (255 = ignore) or float32 (C, H, W) in the task's unit, 0 where invalid. `derived`
-    names the tasks whose labels were made from depth or colour (derived.py), the others are the dataset's own. A view that was
-    skipped has `bad`, which says what is wrong with its files, and nothing of it is valid.
+    names the tasks whose labels were computed from depth or colour (disk/derived.py); the others are the dataset's own. The
+    key `bad` is there only if the view was skipped because of a bad file: it holds the message, and no pixel is valid.
     """
 
     bad: str
@@ -56,7 +60,7 @@ class Sample(_View, total=False):
 class Batch(TypedDict):
     """Samples of one size, stacked: image (B, 3, H, W), targets (B, H, W) or (B, C, H, W), valid (B, 1, H, W).
 
-    `bad` says what is wrong with the files of the samples that were skipped.
+    `bad` holds the messages of the skipped samples.
     """
 
     image: Tensor
@@ -67,7 +71,7 @@ class Batch(TypedDict):
 
 
 class EvalBatch(TypedDict):
-    """Images of one size, stacked, with every view's targets at their native size: lists of B tensors; `bad` as in Batch."""
+    """Images of one size, stacked; targets and masks at their own sizes, in lists of B tensors; `bad` as in Batch."""
 
     image: Tensor
     targets: dict[str, list[Tensor]]
@@ -77,11 +81,12 @@ class EvalBatch(TypedDict):
 
 
 class Reader(Protocol):
-    """What every dataset offers beside its samples.
+    """The interface of a dataset.
 
-    `tasks` are those of its samples, `classes` the class names of the categorical ones. `labelled` are the tasks of which
-    some sample has a label of the dataset's own, asked for or not, `available` those and the derived ones. Without
-    `metric_depth`, depth is known up to a scale. `underivable` says of which tasks no label can be derived, and why.
+    tasks: those of its samples; classes: the class names of the categorical ones. labelled: the tasks of which some sample has
+    a label of the dataset's own, whether or not it is among `tasks`; available: these and those with derived labels.
+    metric_depth: whether depth is in metres, otherwise it is known up to a scale. underivable: {task of which no label can be
+    derived from this dataset: why}.
     """
 
     root: Path
@@ -95,20 +100,20 @@ class Reader(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, i: int, /) -> Sample: ...
     def name(self, i: int, /) -> str:
-        """The id of a sample, without reading it."""
+        """The id of a sample, without reading its files."""
 
     def group(self, i: int, /) -> str:
         """The building, scene or map of a sample; "" if there is none."""
 
     def native(self, i: int, /) -> frozenset[str]:
-        """The tasks of which a sample has a label of the dataset's own, without reading it."""
+        """The tasks of which a sample has a label of the dataset's own, whether or not they are among `tasks`."""
 
-    def camera(self, i: int, /) -> tuple[Intrinsics, tuple[int, int]]:
-        """(fx, fy, cx, cy) in pixel indices and (height, width); UserError where they are unknown."""
+    def camera(self, i: int, /) -> Camera:
+        """The camera of a sample; UserError where it is unknown."""
 
 
 def empty_target(task: Task, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The target and mask of a missing label: zeros (class ids 255), valid nowhere."""
+    """The target and mask of a missing label: zeros, or class ids 255; valid nowhere."""
     if task.channels is None:
         target = torch.full((height, width), IGNORE, dtype=torch.int64)
     else:
@@ -116,22 +121,20 @@ def empty_target(task: Task, height: int, width: int) -> tuple[Tensor, Tensor]:
     return target, torch.zeros(1, height, width, dtype=torch.bool)
 
 
-def note_bad(batches: Iterable[EvalBatch], noted: list[str]) -> Iterator[EvalBatch]:
-    """The same batches; what they say of bad files is added to `noted` on the way."""
+def collect_bad(batches: Iterable[EvalBatch], messages: list[str]) -> Iterator[EvalBatch]:
+    """Yield the same batches and add their messages about bad files to `messages`."""
     for batch in batches:
-        noted += batch["bad"]
+        messages += batch["bad"]
         yield batch
 
 
 def collate_train(samples: Sequence[Sample]) -> Batch:
     """Stack samples of one size and one set of tasks."""
-    tasks = samples[0]["targets"]
+    batch = collate_eval(samples)
     return {
-        "image": torch.stack([sample["image"] for sample in samples]),
-        "targets": {task: torch.stack([sample["targets"][task] for sample in samples]) for task in tasks},
-        "valid": {task: torch.stack([sample["valid"][task] for sample in samples]) for task in tasks},
-        "id": [sample["id"] for sample in samples],
-        "bad": [sample["bad"] for sample in samples if "bad" in sample],
+        **batch,
+        "targets": {task: torch.stack(targets) for task, targets in batch["targets"].items()},
+        "valid": {task: torch.stack(masks) for task, masks in batch["valid"].items()},
     }
 
 

@@ -1,16 +1,22 @@
-"""TODOC"""
+"""Pictures and arrays on the disk: every image file that a dataset or a command reads, and every PNG that we write.
+
+Labels are read as the file stores them (`read_pixels`), photographs as RGB whatever their mode (`read_photograph`). Files go
+through Pillow and NumPy rather than torchvision, which turns 16-bit PNG into int16: 65535, the code for "no depth", becomes -1.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mult.data.sample import BadFileError
-from mult.files import write_atomically
+from mult.files import write_file
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -21,21 +27,16 @@ GRAY = ("L", "1", *GRAY_16_BIT)
 
 
 def read_pixels(path: Path, modes: tuple[str, ...], size: tuple[int, int] | None = None, convert: str | None = None) -> Array:
-    """The stored values, (H, W) or (H, W, 3), of an image brought to the mode `convert`, if there is one.
+    """The values that a picture stores, (H, W) or (H, W, 3), after conversion to the mode `convert` if one is given.
 
-    Raises BadFileError naming the file if it is damaged, of another mode than one of `modes` or of another size.
+    Raises BadFileError, naming the file, if it is damaged, its mode is none of `modes` or its (height, width) is not `size`.
     """
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-            image.load()
-            pixels = np.asarray(image if convert is None else image.convert(convert))
-    except UNREADABLE as error:
-        raise BadFileError(
-            f"{path}: got a file that cannot be read ({error}); expected a whole image; "
-            "fetch or make it again, or delete it to go without this label",
-            "missing" if isinstance(error, FileNotFoundError) else "damaged",
-        ) from error
+    with _open_picture(
+        path, "expected a whole image; fetch or make it again, or delete it to go without this label"
+    ) as picture:
+        mode = picture.mode
+        picture.load()
+        pixels = np.asarray(picture if convert is None else picture.convert(convert))
     if mode not in modes:
         raise BadFileError(
             f"{path}: got an image of mode {mode}; expected {' or '.join(modes)}; "
@@ -53,11 +54,46 @@ def read_pixels(path: Path, modes: tuple[str, ...], size: tuple[int, int] | None
 
 def read_image(path: Path, modes: tuple[str, ...] = ("RGB",)) -> Array:
     """A picture as float32 (3, H, W) in [0, 1]; raises as `read_pixels` does."""
-    return _planes(read_pixels(path, modes)) / np.float32(255)
+    return channels_first(read_pixels(path, modes)) / np.float32(255)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """The (height, width) of a picture, without decoding it; BadFileError, naming the file, if it cannot be read."""
+    with _open_picture(path, "expected a whole image; fetch or make it again") as picture:
+        return picture.height, picture.width
+
+
+def read_photograph(path: Path, *, upright: bool = True) -> Image.Image:
+    """A photograph of any mode in RGB; BadFileError, naming the file, if it cannot be read.
+
+    With `upright` it is turned as its EXIF orientation says and as viewers show it. Without, its pixels stay in the order in
+    which they are stored: that of a depth map beside it.
+    """
+    with _open_picture(path, "expected a whole picture, such as a jpg or png; fetch or make it again") as picture:
+        picture.load()
+        return to_rgb(ImageOps.exif_transpose(picture) if upright else picture)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode in RGB. 16-bit gray is scaled to 8 bits, where Pillow's `convert` alone clips it at 255."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    return image.convert("RGB")
+
+
+@contextmanager
+def _open_picture(path: Path, remedy: str) -> Iterator[Image.Image]:
+    """Open a picture; what Pillow raises while it is decoded becomes a BadFileError."""
+    try:
+        with Image.open(path) as picture:
+            yield picture
+    except UNREADABLE as error:
+        kind = "missing" if isinstance(error, FileNotFoundError) else "damaged"
+        raise BadFileError(f"{path}: got a file that cannot be read ({error}); {remedy}", kind) from error
 
 
 def read_npy(path: Path) -> Array:
-    """The numbers of an npy, of any shape; BadFileError, naming the file, for one that is damaged or holds anything else."""
+    """The numbers of an npy file, of any shape; BadFileError, naming it, if it is damaged or holds anything else."""
     try:
         values = np.load(path)
     except UNREADABLE as error:
@@ -71,7 +107,7 @@ def read_npy(path: Path) -> Array:
     return values
 
 
-def _planes(pixels: Array) -> Array:
+def channels_first(pixels: Array) -> Array:
     """(H, W, C) -> contiguous (C, H, W), along which NumPy computes several times faster."""
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
@@ -79,4 +115,4 @@ def _planes(pixels: Array) -> Array:
 def write_png(path: Path, pixels: Array) -> None:
     """Store pixels (H, W) or (H, W, 3), uint8 or uint16, as they are, whole or not at all."""
     picture = Image.fromarray(np.ascontiguousarray(pixels))
-    write_atomically(path, lambda file: picture.save(file, format="PNG", compress_level=1))
+    write_file(path, lambda file: picture.save(file, format="PNG", compress_level=1))

@@ -1,66 +1,65 @@
-"""The parameters that a dataset of ours was made with, in a JSON at its root: what is added later is made with the same."""
+"""The parameters that one of our own datasets was made with: a JSON file at its root, so that later additions use the same."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from mult.errors import UserError
-from mult.files import write_atomically
+from mult.files import is_temporary, read_json, write_json
 
 
 class Parameter(NamedTuple):
-    """A whole number: what it is by default, and what it may be."""
+    """A whole number: its default and its limits, both of which it may have."""
 
     default: int
-    least: int
-    most: int | None = None
+    minimum: int
+    maximum: int | None = None
 
 
-def settle(
-    root: Path, name: str, parameters: Mapping[str, Parameter], renderer: int, asked: Mapping[str, int | None]
+def resolve_parameters(
+    root: Path, name: str, parameters: Mapping[str, Parameter], renderer: int, requested: Mapping[str, int | None]
 ) -> dict[str, int]:
-    """The parameters of a root, from its file `name`; if it is new, those asked for, else the defaults, are written there.
+    """The parameters in the file `name` of a root. For a new root it is written, with the requested ones or the defaults.
 
-    `renderer` is the version of what makes the data. Raises UserError for a value out of range, for others than the root
-    has, and for a folder that holds something else.
+    `renderer` is the version of the code that makes the data. Raises UserError for a value out of range, for one that differs
+    from the root's, and for a folder that holds other files.
     """
     path = root / name
-    given = {key: value for key, value in asked.items() if value is not None}
+    given = {key: value for key, value in requested.items() if value is not None}
     for key, value in given.items():
-        _, least, most = parameters[key]
-        if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
-            limits = f"from {least} on" if most is None else f"from {least} to {most}"
-            raise UserError(f"{path.stem}: got {key} {value!r}; expected a whole number {limits}; change {key}")
+        _check_range(path.stem, key, value, parameters[key])
     if not path.exists():
-        if root.exists() and any(root.iterdir()):
+        if root.exists() and not all(is_temporary(each) for each in root.iterdir()):
             raise UserError(
                 f"{root}: got files but no {name}; expected a new folder or one of {path.stem.capitalize()}; use another root"
             )
-        chosen = {**{key: parameter.default for key, parameter in parameters.items()}, **given, "renderer": renderer}
-        write_atomically(path, lambda file: file.write((json.dumps(chosen, indent=2) + "\n").encode()))
-        return chosen
-    held = _read(path, {*parameters, "renderer"})
-    wanted = {**held, **given, "renderer": renderer}
-    different = [key for key in wanted if held[key] != wanted[key]]
+        resolved = {**{key: parameter.default for key, parameter in parameters.items()}, **given, "renderer": renderer}
+        write_json(path, resolved)
+        return resolved
+    stored = _read(path, {*parameters, "renderer"})
+    resolved = {**stored, **given, "renderer": renderer}
+    different = [key for key in resolved if stored[key] != resolved[key]]
     if different:
         raise UserError(
-            f"{root}: got {', '.join(f'{key} {wanted[key]}' for key in different)}; expected "
-            f"{', '.join(f'{key} {held[key]}' for key in different)}, with which it was rendered ({name}); "
+            f"{root}: got {', '.join(f'{key} {resolved[key]}' for key in different)}; expected "
+            f"{', '.join(f'{key} {stored[key]}' for key in different)}, with which it was rendered ({name}); "
             "use those, or another root"
         )
-    return wanted
+    return resolved
+
+
+def _check_range(where: str, key: str, value: int, parameter: Parameter) -> None:
+    _, minimum, maximum = parameter
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or value < minimum or (maximum is not None and value > maximum):
+        limits = f"from {minimum} on" if maximum is None else f"from {minimum} to {maximum}"
+        raise UserError(f"{where}: got {key} {value!r}; expected a whole number {limits}; change {key}")
 
 
 def _read(path: Path, names: set[str]) -> dict[str, int]:
-    try:
-        held = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(
-            f"{path}: got a file that is no JSON ({error}); expected the parameters of a rendering; use another root"
-        ) from error
-    if not isinstance(held, dict) or set(held) != names or not all(isinstance(value, int) for value in held.values()):
-        raise UserError(f"{path}: got {held}; expected whole numbers for {', '.join(sorted(names))}; use another root")
-    return held
+    stored = read_json(path, "use another root")
+    if set(stored) != names or not all(isinstance(value, int) for value in stored.values()):
+        raise UserError(f"{path}: got {stored}; expected whole numbers for {', '.join(sorted(names))}; use another root")
+    return stored

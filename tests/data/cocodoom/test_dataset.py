@@ -388,7 +388,7 @@ def test_images_that_are_not_there(root: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "trian"}, r"split: got 'trian'; expected one of train, val, test; choose"),
+        ({"split": "trian"}, r"split: got 'trian'; expected one of train, val, test; did you mean 'train'"),
         ({"by": "level"}, r"data\.options\.by: got 'level'; expected one of run, map; choose"),
         ({"depth": "8-bit"}, r"data\.options\.depth: got '8-bit'; expected one of 16bit, 8bit; choose"),
         ({"map_units_per_metre": 0}, r"map_units_per_metre: got 0; expected a number above 0; leave it out for relative"),
