@@ -1,30 +1,25 @@
-"""Taskonomy (data.md, "Taskonomy"): the reader, and the writer that gives our own views the same layout.
-
-`write_view` is used by Rooms and `annotate.py`; its `point_info` also carries `intrinsics` and `size`, so that images
-need not be square.
-"""
+"""The reader of Taskonomy's trees, and of our own in the same layout (mult/data/README.md has the layouts and the codes)."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
-from mult.data.disk.derived import Cache
+from mult.data.disk.camera import check_intrinsics
+from mult.data.disk.derived import DerivedLabels
 from mult.data.disk.encodings import CLASSES, ENCODINGS, NO_GEOMETRY
-from mult.data.disk.images import GRAY, GRAY_16_BIT, Array, Mask, read_image, read_pixels
-from mult.data.disk.splits import SPLITS, published_list, read_splits
-from mult.data.sample import Sample
+from mult.data.disk.images import GRAY, GRAY_16_BIT, Array, Mask, read_image, read_pixels, read_size
+from mult.data.disk.splits import check_split_name, published_list, read_splits
+from mult.data.sample import Camera, Sample
 from mult.data.taskonomy.index import Index
-from mult.errors import UserError
+from mult.errors import UserError, suggest
 from mult.tasks import TASKS
 
 SUBSETS = ("tiny", "medium", "full", "fullplus")
@@ -33,13 +28,12 @@ SUBSETS = ("tiny", "medium", "full", "fullplus")
 class Taskonomy(Dataset[Sample]):
     """Map-style dataset of a tree in any of Taskonomy's layouts; `dataset[i]` is a `Sample` at the files' own size.
 
-    Views are split by building: by `splits.csv` (id,train,val,test) at the root if there is one, else by the
-    published `subset`. A flat tree, which names no building, serves any split unless its folder's name is in a list.
-    `classes` holds the class names of each categorical task. Labels that a view has no file of are taken from the cache
-    of derived ones beside the tree (derived.py), if they are there. `available` are all tasks that can be asked for. Depth
-    beyond `max_depth_m` becomes invalid. Buildings of the split that are not on disk are named in one warning. Raises
-    UserError for unknown names, an empty split, a task that no view of the split labels and, on access, for a file that is
-    damaged or not in Taskonomy's encoding, naming it.
+    Buildings are split by `splits.csv` at the root if there is one, else by the published list of `subset`. A flat tree, which
+    names no building, serves every split unless its folder's name is in a list. A label that a view has no file of is taken
+    from the derived labels beside the tree (disk/derived.py), if it is there. Depth beyond `max_depth_m` becomes invalid.
+
+    Warns once of the buildings of the split that are not on the disk. Raises UserError for unknown names, an empty split, a
+    task that no view of the split labels and, on access, for a file that is damaged or not in Taskonomy's encoding, naming it.
     """
 
     metric_depth = True
@@ -57,58 +51,58 @@ class Taskonomy(Dataset[Sample]):
         self.split, self.subset, self.max_depth_m = split, subset, max_depth_m
         requested = list(tasks)
         for task in requested:
-            _known("tasks", task, ENCODINGS)
-        _known("split", split, SPLITS)
-        _known("data.subset", subset, SUBSETS)
+            _check_name("tasks", task, ENCODINGS)
+        check_split_name(split)
+        _check_name("data.subset", subset, SUBSETS)
         if max_depth_m is not None and not max_depth_m > 0:
             raise UserError(f"data.max_depth_m: got {max_depth_m}; expected metres above 0; leave it out for no cut-off")
         self.tasks = tuple(task for task in TASKS if task in requested)
         self.classes: dict[str, list[str]] = {task: list(CLASSES) for task in self.tasks if TASKS[task].categorical}
         self.index = Index(root)
         self.root = self.index.root
-        self.buildings = self._buildings()
+        self.buildings = self._find_buildings()
         self._rows = [self.index.rows(building) for building in self.buildings]
         self._ends = np.cumsum([len(rows) for rows in self._rows])
-        self.cache = Cache(self.root)
+        self._derived = DerivedLabels(self.root)
         domains = set().union(*(self.index.domains(building) for building in self.buildings))
         self.labelled = frozenset(domains.intersection(ENCODINGS))
-        self.available = self.cache.require(self.tasks, self.labelled, self.buildings, f"split {split!r}")
+        self.available = self._derived.list_available(self.tasks, self.labelled, self.buildings, f"split {split!r}")
 
-    def _buildings(self) -> list[str]:
-        """The buildings of the split that are on disk."""
+    def _find_buildings(self) -> list[str]:
+        """The buildings of the split that are on the disk."""
         own = self.root / "splits.csv"
         if own.is_file():
-            source, listed = str(own), read_splits(own)
+            source, splits = str(own), read_splits(own)
         else:
-            source, listed = self._published()
-        if self.index.flat is not None and not _is_listed(self.index.flat, listed):
+            source, splits = self._read_published()
+        if self.index.flat is not None and not _is_listed(self.index.flat, splits):
             warnings.warn(
                 f"{self.root} names no building and {self.index.flat!r} is in no list: its views are used for split "
                 f"{self.split!r}, whichever that is; a splits.csv at the root would say which",
                 stacklevel=3,
             )
             return [self.index.flat]
-        wanted = sorted(building for building, splits in listed.items() if self.split in splits)
-        present = [building for building in wanted if len(self.index.rows(building))]
+        expected = sorted(building for building, its_split in splits.items() if its_split == self.split)
+        present = [building for building in expected if len(self.index.rows(building))]
         if not present:
             remedy = (
                 "correct that file" if own.is_file() else "choose another data.subset, or write splits.csv (id,train,val,test)"
             )
             raise UserError(
                 f"{self.root}: got no view of split {self.split!r}; expected at least one of the buildings "
-                f"{_some(wanted)} ({source}), the tree holds {_some(self.index.buildings)}; {remedy}"
+                f"{_shorten(expected)} ({source}), the tree holds {_shorten(self.index.buildings)}; {remedy}"
             )
-        missing = sorted(set(wanted) - set(present))
+        missing = sorted(set(expected) - set(present))
         if missing:
             warnings.warn(
-                f"{self.root}: {len(missing)} of {len(wanted)} buildings of split {self.split!r} ({source}) "
+                f"{self.root}: {len(missing)} of {len(expected)} buildings of split {self.split!r} ({source}) "
                 f"are not there: {', '.join(missing)}",
                 stacklevel=3,
             )
         return present
 
-    def _published(self) -> tuple[str, dict[str, set[str]]]:
-        """What to call the published list of splits, and building -> its splits."""
+    def _read_published(self) -> tuple[str, dict[str, str]]:
+        """What messages call the published list of splits, and {building: its split}."""
         return f"subset {self.subset!r}", read_splits(published_list(f"taskonomy_{self.subset}"))
 
     def __len__(self) -> int:
@@ -127,7 +121,7 @@ class Taskonomy(Dataset[Sample]):
         }
         geometry = np.ones((height, width), np.bool_)
         if any(ENCODINGS[task].needs_geometry for task in stored):
-            geometry = self._geometry(row, stored, geometry)
+            geometry = self._read_geometry(row, stored, geometry)
         native = {}
         for task, path in files.items():
             if path is None:
@@ -137,10 +131,10 @@ class Taskonomy(Dataset[Sample]):
                 mask = mask & (target[0] <= self.max_depth_m)
                 target *= mask
             native[task] = torch.from_numpy(target), torch.from_numpy(mask)[None]
-        return self.cache.complete(self.name(i), torch.from_numpy(image), native, self.tasks)
+        return self._derived.build_sample(self.name(i), torch.from_numpy(image), native, self.tasks)
 
     def name(self, i: int) -> str:
-        """The id of the i-th sample."""
+        """The id of the i-th view."""
         building, point, view = self.index.view(self._row(i))
         return f"{building}/point_{point}_view_{view}"
 
@@ -153,8 +147,8 @@ class Taskonomy(Dataset[Sample]):
         row = self._row(i)
         return frozenset(task for task in ENCODINGS if self.index.path(row, task) is not None)
 
-    def _geometry(self, row: int, stored: Mapping[str, Array], everywhere: Mask) -> Mask:
-        """Where there is a surface: as mask_valid says, without one as depth does, without either everywhere."""
+    def _read_geometry(self, row: int, stored: Mapping[str, Array], everywhere: Mask) -> Mask:
+        """Where there is a surface: according to mask_valid, without it to depth, without either everywhere."""
         path = self.index.path(row, "mask_valid")
         if path is not None:
             return read_pixels(path, GRAY, everywhere.shape) > 0
@@ -163,8 +157,8 @@ class Taskonomy(Dataset[Sample]):
         path = self.index.path(row, "depth_zbuffer")
         return everywhere if path is None else read_pixels(path, GRAY_16_BIT, everywhere.shape) != NO_GEOMETRY
 
-    def camera(self, i: int) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
-        """A view's intrinsics (fx, fy, cx, cy) in pixel indices and its (height, width); UserError without point_info."""
+    def camera(self, i: int) -> Camera:
+        """The camera of the i-th view, from its point_info; UserError where there is none."""
         row = self._row(i)
         path = self.index.path(row, "point_info")
         if path is None:
@@ -175,9 +169,8 @@ class Taskonomy(Dataset[Sample]):
         try:
             info = json.loads(path.read_text())
             if "intrinsics" in info:
-                fx, fy, cx, cy = (float(value) for value in info["intrinsics"])
                 height, width = (int(value) for value in info["size"])
-                return (fx, fy, cx, cy), (height, width)
+                return Camera(check_intrinsics("intrinsics", info["intrinsics"]), (height, width))
             fov = float(info["field_of_view_rads"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
@@ -186,15 +179,14 @@ class Taskonomy(Dataset[Sample]):
             ) from error
         rgb = self.index.path(row, "rgb")
         assert rgb is not None
-        with Image.open(rgb) as image:
-            width, height = image.size
+        height, width = read_size(rgb)
         if height != width:
             raise UserError(
                 f"{path}: got a field of view of an image of {(height, width)} pixels (height, width); "
                 "expected square ones or intrinsics; write intrinsics [fx, fy, cx, cy] and size into the file"
             )
         focal = width / 2 / math.tan(fov / 2)
-        return (focal, focal, (width - 1) / 2, (height - 1) / 2), (height, width)
+        return Camera((focal, focal, (width - 1) / 2, (height - 1) / 2), (height, width))
 
     def _row(self, i: int) -> int:
         """The index row of the i-th view of the split."""
@@ -205,18 +197,15 @@ class Taskonomy(Dataset[Sample]):
         return self._rows[position][i - int(self._ends[position])]
 
 
-def _known(what: str, name: object, names: Iterable[str]) -> None:
-    if name not in list(names):
-        near = difflib.get_close_matches(str(name), list(names), n=1)
-        raise UserError(
-            f"{what}: got {name!r}; expected one of {list(names)}; "
-            + (f"did you mean {near[0]!r}?" if near else "choose one of them")
-        )
+def _check_name(where: str, name: str, names: Collection[str]) -> None:
+    if name not in names:
+        remedy = suggest(name, names, "choose one of them")
+        raise UserError(f"{where}: got {name!r}; expected one of {', '.join(names)}; {remedy}")
 
 
-def _is_listed(building: str, listed: Mapping[str, object]) -> bool:
-    return building in listed or any(building in read_splits(published_list(f"taskonomy_{subset}")) for subset in SUBSETS)
+def _is_listed(building: str, splits: Mapping[str, str]) -> bool:
+    return building in splits or any(building in read_splits(published_list(f"taskonomy_{subset}")) for subset in SUBSETS)
 
 
-def _some(names: list[str]) -> str:
+def _shorten(names: list[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "(none)"

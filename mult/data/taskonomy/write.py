@@ -1,4 +1,4 @@
-"""TODOC"""
+"""The writer of views in Taskonomy's layout and encodings: of rendered rooms and of annotated RGB-D folders."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mult.data.disk.encodings import ENCODINGS, require
+from mult.data.disk.encodings import ENCODINGS, require_encodable
 from mult.data.disk.images import Array, Mask, write_png
-from mult.data.taskonomy.dataset import _known
+from mult.errors import UserError, suggest
 from mult.files import write_text
+from mult.labels import Intrinsics
 from mult.tasks import TASKS
 
 
@@ -26,31 +27,35 @@ def write_view(
     image: NDArray[np.uint8],
     targets: Mapping[str, Array],
     valid: Mask,
-    intrinsics: tuple[float, float, float, float],
+    intrinsics: Intrinsics,
 ) -> None:
-    """Write one view as `<root>/<task>/<building>/point_P_view_V_domain_D.png`, with `mask_valid` and, last,
-    `point_info`.
+    """Write one view as `<root>/<task>/<building>/point_P_view_V_domain_D.png`, with `mask_valid` and `point_info`.
 
-    image (H, W, 3); targets in the library's units: (C, H, W), class ids (H, W) with 255 = uncertain; valid (H, W):
-    where there is geometry, without which depth, normals and reshading are coded as missing whatever they hold. So is
-    a normal of zeros. intrinsics (fx, fy, cx, cy) in pixel indices. Every file is written under a temporary name and
-    then renamed, so the view is complete as soon as its `point_info` exists. Raises UserError, before anything is
-    written, for a task that Taskonomy does not have, for shapes that differ and for values that the encoding cannot
+    image (H, W, 3); targets in the tasks' units: (C, H, W), or class ids (H, W) with 255 = uncertain; valid (H, W): where there
+    is geometry. Elsewhere depth, normals and reshading are coded as missing whatever the targets hold, as are normals of zeros.
+    intrinsics (fx, fy, cx, cy) in pixel indices; `point_info` holds them and the size, so that images need not be square.
+
+    Every file appears whole or not at all, and `point_info` last: a view is complete when it exists. Raises UserError, before
+    anything is written, for a task that Taskonomy does not have, for shapes that differ and for values that the encoding cannot
     hold.
     """
     height, width = valid.shape
     got = f"{image.dtype} {image.shape}"
-    require(image.dtype == np.uint8 and image.shape == (height, width, 3), "an image", got, f"uint8 {(height, width, 3)}")
-    coded: dict[str, tuple[str, Array]] = {"rgb": ("rgb", image)}
+    is_image = image.dtype == np.uint8 and image.shape == (height, width, 3)
+    require_encodable(is_image, "an image", got, f"uint8 {(height, width, 3)}")
+    name = f"point_{point}_view_{view}"
+    files: dict[str, tuple[str, Array]] = {"rgb": (f"{name}_domain_rgb.png", image)}
     for task, target in targets.items():
-        _known("write_view", task, ENCODINGS)
+        if task not in ENCODINGS:
+            remedy = suggest(task, ENCODINGS, "leave it out")
+            raise UserError(f"labels to write: got task {task!r}; expected one of {', '.join(ENCODINGS)}; {remedy}")
         channels = TASKS[task].channels
         shape = (height, width) if channels is None else (channels, height, width)
-        require(target.shape == shape, f"{task} of shape", target.shape, str(shape))
-        coded[task] = (ENCODINGS[task].ending, ENCODINGS[task].encode(target, valid))
-    coded["mask_valid"] = ("mask_valid", valid.astype(np.uint8) * 255)
-    for folder, (ending, pixels) in coded.items():
-        write_png(Path(root, folder, building, f"point_{point}_view_{view}_domain_{ending}.png"), pixels)
+        require_encodable(target.shape == shape, f"{task} of shape", target.shape, str(shape))
+        files[task] = ENCODINGS[task].file_name(name), ENCODINGS[task].encode(target, valid)
+    files["mask_valid"] = f"{name}_domain_mask_valid.png", valid.astype(np.uint8) * 255
+    for folder, (file_name, pixels) in files.items():
+        write_png(Path(root, folder, building, file_name), pixels)
 
     fx, fy, cx, cy = (float(value) for value in intrinsics)
     info: dict[str, object] = {"intrinsics": [fx, fy, cx, cy], "size": [height, width]}
@@ -59,7 +64,7 @@ def write_view(
     write_text(_info_path(root, building, point, view), json.dumps(info))
 
 
-def view_complete(root: str | Path, building: str, point: int, view: int) -> bool:
+def is_view_complete(root: str | Path, building: str, point: int, view: int) -> bool:
     """Whether `write_view` has finished this view."""
     return _info_path(root, building, point, view).exists()
 
