@@ -1,8 +1,6 @@
-"""Labels that depth and colour give where a dataset has none: a cache beside the data, and what fills it.
+"""Labels computed from depth and colour, and the job that computes those that a dataset lacks (`scripts/annotate.py`).
 
-The cache is `<root>/derived/<task>/<sample id>.png` in Taskonomy's encodings. A file holds its own mask: a normal of
-(128, 128, 128) is none, as in Taskonomy; so is a reshading of 0, and the darkest shade is stored as 1. `scripts/annotate.py`
-fills it, every reader looks there for what its dataset does not ship, and a `Sample` names what came from there.
+Where the files are and what they hold says disk/derived.py.
 """
 
 from __future__ import annotations
@@ -14,11 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from torch import Tensor
 from tqdm import tqdm
 
-from mult.data.disk.derived import DERIVABLE, FROM_COLOUR, FROM_DEPTH, Cache, warn_of_median
+from mult.data.disk.derived import DERIVABLE, FROM_COLOUR, FROM_DEPTH, DerivedLabels, warn_if_implausible
 from mult.data.disk.images import Array, Mask
-from mult.data.parallel import in_processes
+from mult.data.parallel import map_in_processes
 from mult.data.sample import Reader
 from mult.errors import UserError
 from mult.labels import Intrinsics, normals_from_depth, reshading
@@ -26,7 +25,7 @@ from mult.labels import Intrinsics, normals_from_depth, reshading
 
 @dataclass(frozen=True)
 class Geometry:
-    """Depth (H, W) along z, where it is valid, the camera in pixel indices and, where known, normals and their mask."""
+    """Depth (H, W) along z, its mask, (fx, fy, cx, cy) in pixel indices and, if the dataset has any, normals and a mask."""
 
     depth_m: Array
     valid: Mask
@@ -54,9 +53,10 @@ def derive(tasks: Iterable[str], image: Array, geometry: Geometry | None) -> dic
 
 @dataclass(frozen=True)
 class Filled:
-    """How many views of each task were `written` now, were `there`, are `native` to the dataset or have no `depth`.
+    """What `fill` did.
 
-    `refused` has the reason for each task that was not asked of the views; `median_depth_m` is of the views written.
+    counts: {task: {state: views}}, where the label was "written", was "there" before, is "native" to the dataset, or the view
+    lacks the "depth" for it. refused: {task that cannot be derived: why}. median_depth_m: of the views whose geometry was read.
     """
 
     counts: dict[str, dict[str, int]]
@@ -64,9 +64,9 @@ class Filled:
     median_depth_m: float | None
 
     def __str__(self) -> str:
-        words = {"written": "written", "there": "were there", "native": "the dataset's own", "depth": "without depth"}
+        phrases = {"written": "written", "there": "were there", "native": "the dataset's own", "depth": "without depth"}
         lines = [
-            f"{task}: " + ", ".join(f"{count[state]} {words[state]}" for state in words if state in count)
+            f"{task}: " + ", ".join(f"{count[state]} {phrases[state]}" for state in phrases if state in count)
             for task, count in self.counts.items()
         ]
         return "\n".join([*lines, *(f"{task}: not derived, {reason}" for task, reason in self.refused.items())])
@@ -75,11 +75,12 @@ class Filled:
 def fill(
     open_views: Callable[[Sequence[str]], Reader], tasks: Sequence[str] | None = None, workers: int | None = None
 ) -> Filled:
-    """Derive what the views of a dataset lack and the cache beside it does not hold yet.
+    """Compute and write the labels that the views of a dataset lack and that were not derived yet.
 
-    `open_views(tasks)` opens the dataset with targets of `tasks`. By default all of DERIVABLE are made that the dataset's
-    depth allows; named ones are refused with a UserError where it does not. Files are whole or absent, and an interrupted
-    call can be repeated. Warns of an implausible median depth. Raises UserError for a view whose depth has no known camera.
+    `open_views(tasks)` opens the dataset with labels of `tasks`. By default all of DERIVABLE are computed for which the
+    dataset's depth suffices; a named one for which it does not is refused with a UserError. Files are whole or absent, so that
+    an interrupted call can be repeated. Warns of an implausible median depth. Raises UserError for a view with depth whose
+    camera is unknown.
     """
     views = open_views(())
     refused = dict(views.underivable)
@@ -93,26 +94,26 @@ def fill(
             raise UserError(f"tasks: got {task!r}; expected some of {', '.join(DERIVABLE)}; no other can be derived")
         if task in refused:
             raise UserError(f"tasks: got {task}; expected what can be derived, {refused[task]}; leave it out")
-    chosen = [task for task in DERIVABLE if task not in refused and task in (tasks or DERIVABLE)]
+    derivable = [task for task in DERIVABLE if task not in refused and task in (tasks or DERIVABLE)]
 
-    work = partial(_fill_view, open_views(sources), chosen)
-    counts = {task: Counter[str]() for task in chosen}
+    fill_view = partial(_fill_view, open_views(sources), derivable)
+    counts = {task: Counter[str]() for task in derivable}
     medians = []
     workers = min(workers or os.cpu_count() or 1, len(views))
-    results = in_processes(work, range(len(views)), workers, chunk=8)
-    for states, median in tqdm(results, desc="derived labels", total=len(views), unit="view"):
+    results = map_in_processes(fill_view, range(len(views)), workers, chunk=8)
+    for states, median_m in tqdm(results, desc="derived labels", total=len(views), unit="view"):
         for task, state in states.items():
             counts[task][state] += 1
-        if median is not None:
-            medians.append(median)
-    median_m = float(np.median(medians)) if medians and views.metric_depth else None
-    warn_of_median(median_m, f"are the options of {views.root} right?")
-    return Filled({task: dict(count) for task, count in counts.items()}, {} if tasks else refused, median_m)
+        if median_m is not None:
+            medians.append(median_m)
+    median_depth_m = float(np.median(medians)) if medians and views.metric_depth else None
+    warn_if_implausible(median_depth_m, f"are the options of {views.root} right?")
+    return Filled({task: dict(count) for task, count in counts.items()}, {} if tasks else refused, median_depth_m)
 
 
 def _fill_view(views: Reader, tasks: Sequence[str], i: int) -> tuple[dict[str, str], float | None]:
-    """Make what one view lacks; the state of each task (see Filled) and the median depth, None where it was not needed."""
-    cache, name, native = Cache(views.root), views.name(i), views.native(i)
+    """Fill one view: {task: its state, as in Filled}, and the median depth, None where no depth was read."""
+    derived_labels, name, native = DerivedLabels(views.root), views.name(i), views.native(i)
     states = {}
     for task in tasks:
         if task in native:
@@ -120,13 +121,13 @@ def _fill_view(views: Reader, tasks: Sequence[str], i: int) -> tuple[dict[str, s
         elif task in FROM_DEPTH and "depth_zbuffer" not in native:
             states[task] = "depth"
         else:
-            states[task] = "there" if cache.path(task, name).exists() else "written"
+            states[task] = "there" if derived_labels.path(task, name).exists() else "written"
     missing = [task for task in tasks if states[task] == "written"]
     if not missing:
         return states, None
     sample = views[i]
-    image = np.rint(sample["image"].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-    geometry, median = None, None
+    image = to_8_bit(sample["image"])
+    geometry, median_m = None, None
     if any(task in FROM_DEPTH for task in missing):
         depth_m, valid = sample["targets"]["depth_zbuffer"][0].numpy(), sample["valid"]["depth_zbuffer"][0].numpy()
         intrinsics, size = views.camera(i)
@@ -135,9 +136,14 @@ def _fill_view(views: Reader, tasks: Sequence[str], i: int) -> tuple[dict[str, s
                 f"{views.root}: {name}: got a camera of {size} pixels (height, width); expected {image.shape[:2]}, as the "
                 "image has; correct the camera"
             )
-        own = (sample["targets"]["normal"].numpy(), sample["valid"]["normal"][0].numpy()) if "normal" in native else None
-        geometry = Geometry(depth_m.astype(np.float64), valid, intrinsics, own)
-        median = float(np.median(depth_m[valid])) if valid.any() else None
+        normal = (sample["targets"]["normal"].numpy(), sample["valid"]["normal"][0].numpy()) if "normal" in native else None
+        geometry = Geometry(depth_m.astype(np.float64), valid, intrinsics, normal)
+        median_m = float(np.median(depth_m[valid])) if valid.any() else None
     for task, (target, mask) in derive(missing, image, geometry).items():
-        cache.write(task, name, target, mask)
-    return states, median
+        derived_labels.write(task, name, target, mask)
+    return states, median_m
+
+
+def to_8_bit(image: Tensor) -> Array:
+    """A sample's image as uint8 (H, W, 3): the values of its file."""
+    return np.rint(image.permute(1, 2, 0).numpy() * 255).astype(np.uint8)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mult.data.prepare.check import SCALES, judge_frame, judge_scale, spread
+from mult.data.prepare.check import space_evenly
+from mult.data.prepare.compare import SCALES, judge_frame, judge_scale
 from mult.data.taskonomy.write import write_view
 from mult.labels import reshading
 
@@ -190,10 +191,10 @@ def test_what_cannot_be_opened_is_a_mistake(run: Callable[..., Any], tmp_path: P
     assert "got no view of split 'val'" in ended.err
 
 
-def test_spread_is_even() -> None:
-    assert spread(5, None) == [0, 1, 2, 3, 4]
-    assert spread(101, 3) == [0, 50, 100]
-    assert spread(2, 9) == [0, 1]
+def test_indices_are_spaced_evenly() -> None:
+    assert space_evenly(5, None) == [0, 1, 2, 3, 4]
+    assert space_evenly(101, 3) == [0, 50, 100]
+    assert space_evenly(2, 9) == [0, 1]
 
 
 def test_labels_that_fit_nothing_are_not_called_flipped() -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mult.data import Taskonomy
-from mult.data.disk.derived import Cache
+from mult.data.disk.derived import DerivedLabels
 from mult.data.prepare.derive import fill
 from mult.errors import UserError
 from mult.labels import edge_texture, keypoints2d
@@ -194,10 +194,10 @@ def test_without_depth_only_colour_gives_labels(by_task: Any) -> None:
 
 
 def test_the_darkest_shade_is_no_hole(tmp_path: Path) -> None:
-    cache = Cache(tmp_path)
+    cache = DerivedLabels(tmp_path)
     valid = np.array([[True, True, False]])
     cache.write("reshading", "a/b", np.array([[[0.0001, 0.5, 0.7]]]), valid)
-    target, mask = Cache(tmp_path).read("reshading", "a/b", (1, 3)) or pytest.fail("nothing there")
+    target, mask = DerivedLabels(tmp_path).read("reshading", "a/b", (1, 3)) or pytest.fail("nothing there")
     assert mask[0].tolist() == valid.tolist()
     np.testing.assert_allclose(target[0, 0].numpy(), [1 / 255, 128 / 255, 0], atol=1e-6)
 
