@@ -39,6 +39,21 @@ def cross_entropy(output: Tensor, target: Tensor, valid: Tensor, count: float | 
     return _divide(total, (target != IGNORE).sum() if count is None else count)
 
 
+def balanced_cross_entropy(
+    output: Tensor, target: Tensor, valid: Tensor, count: float | Tensor | None = None, positive_weight: float = 0.95
+) -> Tensor:
+    """Binary cross-entropy, in nats, weighted by class: the mean over valid pixels.
+
+    A positive pixel weighs `positive_weight`, a negative one 1 - positive_weight; the weights are not normalised by how many
+    there are. output (B, 1, H, W) logits; target (B, 1, H, W) 0 or 1; valid (B, 1, H, W) bool -> float32 scalar.
+    """
+    _check("balanced_cross_entropy", output, target, valid)
+    logits, truth = output.float().where(valid, 0.0), target.where(valid, 0.0)
+    weight = (positive_weight * truth + (1 - positive_weight) * (1 - truth)).where(valid, 0.0)
+    total = F.binary_cross_entropy_with_logits(logits, truth.float(), weight, reduction="sum")
+    return _divide(total, count_pixels(valid) if count is None else count)
+
+
 def l1(output: Tensor, target: Tensor, valid: Tensor, count: float | Tensor | None = None) -> Tensor:
     """Absolute difference, the mean over channels and then over valid pixels.
 
