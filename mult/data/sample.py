@@ -19,7 +19,7 @@ from mult.tasks import IGNORE, Task
 
 
 class Camera(NamedTuple):
-    """A pinhole camera: (fx, fy, cx, cy) in pixel indices, the first pixel's centre being 0, and its images' (height, width)."""
+    """A pinhole: (fx, fy, cx, cy) in pixel indices, the first pixel's centre being 0, and its images' (height, width)."""
 
     intrinsics: Intrinsics
     size: tuple[int, int]
@@ -47,7 +47,7 @@ class _RequiredKeys(TypedDict):
 
 
 class Sample(_RequiredKeys, total=False):
-    """One view: image float32 (3, H, W) in [0, 1]; for each task a target and a bool mask `valid` (1, H, W); its id, for messages.
+    """One view: image float32 (3, H, W) in [0, 1]; a target and a bool mask (1, H, W) for each task; its id, for messages.
 
     Targets are int64 (H, W) class ids (255 = ignore) or float32 (C, H, W) in the task's unit, 0 where invalid. `derived`
     names the tasks whose labels were computed from depth or colour (disk/derived.py); the others are the dataset's own. The

@@ -1,4 +1,4 @@
-"""Trees in Taskonomy's four layouts, written with plain Pillow: the tests' own reading of data.md, not the library's."""
+"""Trees in Taskonomy's four layouts, written with plain Pillow: as mult/data/README.md describes them, not by the library."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The reader against files written with plain Pillow.
 
 Every stored value is a formula in row and column that no transposition, mirror, shift or scale leaves as it is; what a
-reader must make of it is computed beside it, value by value, from data.md.
+reader must make of it is computed beside it, value by value, from the codes in mult/data/README.md.
 """
 
 from __future__ import annotations

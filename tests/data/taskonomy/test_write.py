@@ -1,4 +1,4 @@
-"""The writer against the reader, and its codes against data.md."""
+"""The writer against the reader, and its codes against those in mult/data/README.md."""
 
 from __future__ import annotations
 
