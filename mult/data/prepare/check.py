@@ -12,10 +12,9 @@ from functools import partial
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from mult.data.disk.derived import describe_implausible_depth
-from mult.data.parallel import map_in_processes
+from mult.data.parallel import map_with_progress
 from mult.data.prepare.compare import Comparison, compare
 from mult.data.sample import BadFileError, Reader, Sample
 from mult.tasks import TASKS
@@ -88,8 +87,7 @@ def check(
     medians: list[float] = []
     counts = Counter[str]()
     check_view = partial(_check_view, views, [open_views((task,)) for task in tasks])
-    results = map_in_processes(check_view, indices, workers, chunk=8)
-    for view in tqdm(results, desc=f"check {split}", total=len(indices), unit="view"):
+    for view in map_with_progress(check_view, indices, workers, f"check {split}", "view", chunk=8):
         report.read += 1
         for task, (is_derived, valid) in view.labels.items():
             entry = report.tasks[task]

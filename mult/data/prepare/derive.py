@@ -5,7 +5,6 @@ Where the files are and what they hold says disk/derived.py.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,10 @@ from functools import partial
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 
 from mult.data.disk.derived import DERIVABLE, FROM_COLOUR, FROM_DEPTH, DerivedLabels, warn_if_implausible
 from mult.data.disk.images import Array, Mask
-from mult.data.parallel import map_in_processes
+from mult.data.parallel import map_with_progress
 from mult.data.sample import Reader
 from mult.errors import UserError
 from mult.labels import Intrinsics, normals_from_depth, reshading
@@ -99,9 +97,7 @@ def fill(
     fill_view = partial(_fill_view, open_views(sources), derivable)
     counts = {task: Counter[str]() for task in derivable}
     medians = []
-    workers = min(workers or os.cpu_count() or 1, len(views))
-    results = map_in_processes(fill_view, range(len(views)), workers, chunk=8)
-    for states, median_m in tqdm(results, desc="derived labels", total=len(views), unit="view"):
+    for states, median_m in map_with_progress(fill_view, range(len(views)), workers, "derived labels", "view", chunk=8):
         for task, state in states.items():
             counts[task][state] += 1
         if median_m is not None:

@@ -6,7 +6,6 @@ number of a view is its frame's position among all frames of the folder, so that
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from dataclasses import dataclass
@@ -15,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from mult.data.disk.camera import check_depth_scale, check_intrinsics
 from mult.data.disk.derived import DERIVABLE, warn_if_implausible
 from mult.data.disk.encodings import DEPTH_LIMITS_M, DEPTH_UNITS_PER_M, NO_GEOMETRY
 from mult.data.disk.images import GRAY_16_BIT, Mask, read_npy, read_photograph, read_pixels
 from mult.data.disk.splits import check_building, record_building
-from mult.data.parallel import map_in_processes
+from mult.data.parallel import map_with_progress
 from mult.data.prepare.derive import Geometry, derive
 from mult.data.taskonomy.write import is_view_complete, write_view
 from mult.errors import UserError
@@ -82,8 +80,7 @@ def annotate_folder(
     selected = _select(pair_frames(rgb, depth), frames)
     missing = [frame for frame in selected if not is_view_complete(root, building, frame.point, 0)]
     annotate = partial(_annotate_frame, depth_scale=depth_scale, intrinsics=intrinsics, root=root, building=building)
-    workers = min(workers or os.cpu_count() or 1, len(missing))
-    written = list(tqdm(map_in_processes(annotate, missing, workers), desc=building, total=len(missing), unit="view"))
+    written = list(map_with_progress(annotate, missing, workers, building, "view"))
     record_building(splits, building, split)
 
     medians = [median for median, _ in written if median is not None]

@@ -174,6 +174,18 @@ def test_a_pixel_without_normal_is_no_geometry(tmp_path: Path) -> None:
     assert not stored(root, "reshading", 0).any()
 
 
+def test_16_bit_gray_is_scaled_and_an_orientation_does_not_turn_colour_against_depth(tmp_path: Path) -> None:
+    (rgb, depth), root = write_frames(tmp_path, ("gray", "turned")), tmp_path / "root"
+    gray = np.linspace(0, 65535, SHAPE[0] * SHAPE[1]).astype(np.uint16).reshape(SHAPE)
+    Image.fromarray(gray).save(rgb / "gray.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.fromarray(picture(1)).save(rgb / "turned.png", exif=exif)
+    annotate((rgb, depth), root)
+    np.testing.assert_array_equal(stored(root, "rgb", 0), np.repeat((gray // 257)[..., None], 3, axis=2))
+    np.testing.assert_array_equal(stored(root, "rgb", 1), picture(1))
+
+
 def test_complete_views_are_left_alone(tmp_path: Path) -> None:
     folders, root = write_frames(tmp_path), tmp_path / "root"
     annotate(folders, root, frames=(0, 2))
