@@ -35,11 +35,12 @@ class Boundary(Accumulator):
     99 thresholds are the benchmark's. Fewer are a quick form for use during training, and `notes` says so: 24 are every
     fourth of the 99, so that odsF is at most what it would be with 99.
 
-    What is shown, in tests/metrics/test_boundary.py and test_thinning.py: the number of matched pixels is that of the exact
-    assignment; the thinned lines are those of scikit-image's `thin`. Against the C code that the package edgeval has, where
-    that is installed: the maxima are those of the Structured Edge Detection toolbox, but for a few pixels that its float32
-    decides otherwise; Berkeley's `correspondPixels` never matches more pixels, and at most 0.5 % fewer. It looks for the
-    cheapest assignment in a graph with a random sample of the edges that leave a pixel unmatched, and so misses a few pairs.
+    What is shown, in test_matching.py, test_boundary.py and test_thinning.py of tests/metrics: the number of matched pixels is
+    that of the exact assignment; the thinned lines are those of scikit-image's `thin`. Against the C code that the package
+    edgeval has, where that is installed: the maxima are those of the Structured Edge Detection toolbox, but for a few pixels
+    that its float32 decides otherwise; Berkeley's `correspondPixels` never matches more pixels, and at most 0.5 % fewer. It
+    looks for the cheapest assignment in a graph with a random sample of the edges that leave a pixel unmatched, and so misses
+    a few pairs.
     What is not shown: parity with SEISM, which runs in Matlab, reads predictions rounded to 8 bits, and draws the truth's
     lines itself, from regions. The two have not been compared on the same files.
 

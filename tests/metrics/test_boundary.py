@@ -17,26 +17,14 @@ from torch import Tensor
 
 from mult.errors import UserError
 from mult.metrics import Accumulator, Boundary
-from mult.metrics.boundary import Matching, count_image
+from mult.metrics.boundary import count_image
 from mult.metrics.thinning import suppress
 
-optimize = pytest.importorskip("scipy.optimize")
 ndimage = pytest.importorskip("scipy.ndimage")
 Array = NDArray[Any]
 Batch = tuple[Tensor, Tensor, Tensor]
 Accumulate = Callable[..., Accumulator]
-
-
-def assign(predicted: Array, truth: Array, reach: float) -> int:
-    """The size of the largest matching, by the exact assignment over all pairs; distances are compared as integers."""
-    a, b = np.argwhere(predicted), np.argwhere(truth)
-    near = ((a[:, None] - b[None]) ** 2).sum(-1) <= round(reach**2, 6)
-    rows, columns = optimize.linear_sum_assignment(near, maximize=True)
-    return int(near[rows, columns].sum())
-
-
-def draw(*rows: str) -> Array:
-    return np.array([[place == "#" for place in row] for row in rows])
+Assign = Callable[[Array, Array, float], int]
 
 
 def make_image(seed: int, height: int = 44, width: int = 60) -> tuple[Array, Array]:
@@ -74,78 +62,7 @@ def odsf(accumulator: Accumulator) -> float:
     return value
 
 
-# Matching
-
-
-@pytest.mark.parametrize("seed", range(60))
-def test_matching_of_random_maps_is_the_exact_assignment(seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    shape = generator.integers(1, 30, 2)
-    predicted, truth = (generator.random(shape) < generator.uniform(0.02, 0.5) for _ in range(2))
-    reach = generator.uniform(0, 5)
-    assert Matching(truth, reach).count(predicted) == assign(predicted, truth, reach)
-
-
-@pytest.mark.parametrize("reach", [1, 2, 4.3])
-@pytest.mark.parametrize("thickness", [1, 2, 5])
-@pytest.mark.parametrize("gap", [1, 2, 3, 7])
-def test_matching_of_thick_and_parallel_lines_is_the_exact_assignment(reach: float, thickness: int, gap: int) -> None:
-    """Lines that compete for the same partners along their whole length, with holes that let them shift."""
-    predicted, truth = np.zeros((2, 25, 40), bool)
-    truth[10 : 10 + thickness, 2:] = True
-    predicted[10 - gap, :35] = predicted[10 + gap, ::2] = predicted[:, 20] = True
-    truth[:, 7::11] = False
-    for a, b in ((predicted, truth), (truth, predicted)):
-        assert Matching(b, reach).count(a) == assign(a, b, reach)
-
-
-def test_a_pixel_is_in_one_pair_only() -> None:
-    truth = draw(".....", "..#..", ".....")
-    predicted = draw(".#.#.", ".#.#.", ".###.")
-    assert Matching(truth, 3).count(predicted) == 1
-    assert Matching(predicted, 3).count(truth) == 1
-
-
-def test_a_greedy_choice_is_taken_back() -> None:
-    """The middle prediction is nearest to both truths, and each outer one has one partner."""
-    truth = draw("..#.#..")
-    predicted = draw("#..#...")
-    assert Matching(truth, 2).count(predicted) == 2
-    assert Matching(truth, 1).count(predicted) == 1
-
-
-@pytest.mark.parametrize(("fraction", "step"), [(0.05, (3, 4)), (0.29, (20, 21)), (0.29, (0, 29)), (0.58, (40, 42))])
-def test_a_distance_equal_to_the_limit_counts(fraction: float, step: tuple[int, int]) -> None:
-    """The diagonal is 100, and 0.29 * 100 is less than 29 in floating point."""
-    distance = math.hypot(*step)
-    assert fraction * 100 == pytest.approx(distance, rel=1e-12)
-    truth, predicted = np.zeros((2, 60, 80))
-    truth[6, 10] = predicted[6 + step[0], 10 + step[1]] = 1
-    for limit, expected in ((fraction, 1), (fraction * (1 - 1e-6), 0)):
-        matched, counted, true = count_image(predicted, truth > 0, np.ones((60, 80), bool), limit, 9)
-        assert (matched.tolist(), counted.tolist(), int(true)) == ([expected] * 9, [1] * 9, 1)
-
-
-@pytest.mark.parametrize(("gap", "expected"), [(5, 40), (6, 0)])
-def test_parallel_lines_at_the_limit_match_whole_and_beyond_it_not_at_all(gap: int, expected: int) -> None:
-    truth, predicted = np.zeros((2, 60, 80))
-    truth[20, 20:60] = predicted[20 + gap, 20:60] = 1
-    matched, counted, _ = count_image(predicted, truth > 0, np.ones((60, 80), bool), 0.05, 9)
-    assert (matched[4], counted[4]) == (expected, 40)
-
-
-def test_matching_of_long_double_lines_is_the_exact_assignment() -> None:
-    """A surplus at one end, and partners for it at the other, 300 pixels away."""
-    predicted, truth = np.zeros((2, 9, 400), bool)
-    predicted[3:5], truth[4:6, 100:] = True, True
-    predicted[:, ::97], truth[:, ::61] = False, False
-    assert Matching(truth, 3).count(predicted) == assign(predicted, truth, 3)
-
-
-# Counts of images
-
-
-def reference_counts(probability: Array, truth: Array, max_distance: float, thresholds: int) -> Array:
+def reference_counts(probability: Array, truth: Array, max_distance: float, thresholds: int, assign: Assign) -> Array:
     """(matched, predicted) for each threshold, without what the metric shares between thresholds."""
     morphology = pytest.importorskip("skimage.morphology")
     maxima = suppress(probability, 0)
@@ -158,10 +75,10 @@ def reference_counts(probability: Array, truth: Array, max_distance: float, thre
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("max_distance", [0.011, 0.05])
-def test_counts_equal_exact_assignment_of_lines_thinned_by_scikit_image(seed: int, max_distance: float) -> None:
+def test_counts_equal_exact_assignment_of_lines_thinned_by_scikit_image(seed: int, max_distance: float, assign: Assign) -> None:
     probability, truth = make_image(seed)
     matched, predicted, true = count_image(probability, truth, np.ones_like(truth), max_distance, 24)
-    expected = reference_counts(probability, truth, max_distance, 24)
+    expected = reference_counts(probability, truth, max_distance, 24, assign)
     np.testing.assert_array_equal([matched, predicted], expected)
     assert true == truth.sum() > matched.max() > 0
     assert len(np.unique(matched)) > 8
@@ -184,9 +101,6 @@ def test_matching_is_never_below_correspond_pixels_of_edgeval_and_at_most_half_a
         theirs, of_truth, _, _ = csa.correspond_pixels(lines, truth, 0.011)
         assert np.count_nonzero(theirs) == np.count_nonzero(of_truth)
         assert np.count_nonzero(theirs) <= matched[k] <= 1.005 * np.count_nonzero(theirs) + 1
-
-
-# The accumulator
 
 
 def test_the_best_threshold_is_one_for_the_whole_dataset(accumulate: Accumulate) -> None:
