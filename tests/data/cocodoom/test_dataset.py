@@ -147,13 +147,13 @@ def test_annotation_ids_keep_64_bits(root: Path) -> None:
 def test_depth_is_of_the_map_without_a_scale_and_metric_with_one(root: Path) -> None:
     relative, metric = CocoDoom(root), CocoDoom(root, map_units_per_metre=32)
     assert (relative.metric_depth, metric.metric_depth) == (False, True)
-    known = (Y >= 2) & (DEPTH > 0)
+    has_depth = (Y >= 2) & (DEPTH > 0)
     for dataset, units in ((relative, 64), (metric, 64 * 32)):
         sample = dataset[0]
         depth, valid = (sample[key]["depth_zbuffer"][0].numpy() for key in ("targets", "valid"))
-        assert np.array_equal(valid, known)
+        assert np.array_equal(valid, has_depth)
         assert not valid[3, 4]
-        np.testing.assert_allclose(depth, np.where(known, DEPTH.astype(np.float64) / units, 0), rtol=1e-6)
+        np.testing.assert_allclose(depth, np.where(has_depth, DEPTH.astype(np.float64) / units, 0), rtol=1e-6)
         assert sample["targets"]["depth_zbuffer"].dtype == torch.float32
 
 
@@ -248,9 +248,9 @@ def test_normals_follow_the_engines_camera(root: Path) -> None:
     png(root / "run1/map01/depth/000123.png", np.rint(depth * 64), 0)
     fill(lambda tasks: CocoDoom(root, tasks=tasks), ["normal"], workers=1)
     sample = CocoDoom(root, tasks=["normal"])[0]
-    found = sample["targets"]["normal"].numpy()[:, sample["valid"]["normal"][0].numpy()]
-    assert found.shape[1] == HEIGHT * WIDTH
-    np.testing.assert_allclose(found, np.repeat(normal[:, None], found.shape[1], 1), atol=0.012)  # 8 bits of the cache
+    normals = sample["targets"]["normal"].numpy()[:, sample["valid"]["normal"][0].numpy()]
+    assert normals.shape[1] == HEIGHT * WIDTH
+    np.testing.assert_allclose(normals, np.repeat(normal[:, None], normals.shape[1], 1), atol=0.012)  # 8 bits of the cache
 
 
 def test_reshading_goes_with_a_metric_scale_alone(root: Path) -> None:
@@ -297,9 +297,7 @@ def test_index_is_kept_and_read_again_once_something_changes(root: Path, cache: 
         path.write_bytes(b"")
     assert np.array_equal(CocoDoom(root)[0]["targets"]["segment_semantic"].numpy(), expected)
     shutil.rmtree(cache / "mult")
-    with pytest.raises(
-        UserError, match=r"run-full-train-.*\.npy: got no such file; .*; start again, and do not"
-    ):
+    with pytest.raises(UserError, match=r"run-full-train-.*\.npy: got no such file; .*; start again, and do not"):
         pickle.loads(sent)
 
 
