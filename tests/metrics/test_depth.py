@@ -43,15 +43,14 @@ def reference_depth(images: list[tuple[Array, Array]]) -> dict[str, float | None
     values |= {"rmse": float(np.sqrt(np.mean((p - t) ** 2))), "l1": float(np.mean(np.abs(p - t)))}
     values |= reference_unitless(p, t)
     scaled, fitted = [], []
-    for ours, theirs in images:
-        lower = (np.sort(values)[(len(values) - 1) // 2] for values in (ours, theirs))
-        centre = next(lower)
-        scaled.append(ours * (next(lower) / centre) if centre > 0 else 0 * ours)
-        if len(ours) > 1:
-            slope, offset = np.linalg.lstsq(np.stack([ours, np.ones_like(ours)], axis=1), theirs, rcond=None)[0]
-            fitted.append(slope * ours + offset)
+    for prediction, truth in images:
+        lower_median, true_median = (np.sort(pixels)[(len(pixels) - 1) // 2] for pixels in (prediction, truth))
+        scaled.append(prediction * (true_median / lower_median) if lower_median > 0 else 0 * prediction)
+        if len(prediction) > 1:
+            slope, offset = np.linalg.lstsq(np.stack([prediction, np.ones_like(prediction)], axis=1), truth, rcond=None)[0]
+            fitted.append(slope * prediction + offset)
         else:
-            fitted.append(theirs)
+            fitted.append(truth)
     for name, aligned in (("median_aligned/", scaled), ("lstsq_aligned/", fitted)):
         values |= {name + metric: value for metric, value in reference_unitless(np.concatenate(aligned), t).items()}
     return values
