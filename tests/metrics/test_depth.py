@@ -19,10 +19,9 @@ ALL = torch.ones(1, 1, 1, 4, dtype=torch.bool)
 Batch = tuple[Tensor, Tensor, Tensor]
 Array = NDArray[Any]
 MakeBatch = Callable[..., Batch]
-OnePixel = Callable[[Batch], Batch]
 PixelsOf = Callable[[Batch], tuple[Array, Array]]
 Accumulate = Callable[..., Accumulator]
-AssertSame = Callable[..., None]
+AssertEquals = Callable[..., None]
 Score = Callable[..., float]
 
 
@@ -61,22 +60,8 @@ def reference(batch: Batch, pixels_of: PixelsOf) -> dict[str, float | None]:
     return reference_depth([(p[:, 0], t[:, 0]) for p, t in images])
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_equals_numpy(seed: int, make_batch: MakeBatch, pixels_of: PixelsOf, assert_same: AssertSame) -> None:
-    batch = make_batch("depth", seed)
-    accumulator = Depth()
-    accumulator.update(*batch)
-    assert_same(accumulator.compute(), reference(batch, pixels_of))
-    assert accumulator.pixels == int(batch[2].sum())
-    assert list(accumulator.compute()) == list(accumulator.METRICS)
-
-
-def test_one_pixel(make_batch: MakeBatch, one_pixel: OnePixel, pixels_of: PixelsOf, assert_same: AssertSame) -> None:
-    batch = one_pixel(make_batch("depth"))
-    accumulator = Depth()
-    accumulator.update(*batch)
-    assert accumulator.pixels == 1
-    assert_same(accumulator.compute(), reference(batch, pixels_of))
+def test_equals_numpy(assert_equals: AssertEquals, pixels_of: PixelsOf) -> None:
+    assert_equals(Depth, "depth", lambda batch: reference(batch, pixels_of))
 
 
 def row(*values: float) -> Tensor:
