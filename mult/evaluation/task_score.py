@@ -43,8 +43,10 @@ class TaskScore:
         **metric_arguments: float,
     ) -> None:
         self.task = task
-        has_unit = metric_depth or task.unitless_metric is None
-        self.model = task.metric(classes, **metric_arguments) if has_unit else task.unitless_metric()
+        if metric_depth or task.unitless_metric is None:
+            self.model = task.metric(classes, **metric_arguments)
+        else:
+            self.model = task.unitless_metric()
         # Metrics whose best constants are equal share an accumulator; a metric without a constant has the primary's.
         self.constants = constants and {name: constants.get(name, constants[task.primary]) for name in self.model.METRICS}
         metrics_of: dict[str, list[str]] = {}

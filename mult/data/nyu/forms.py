@@ -11,14 +11,13 @@ The normals of the last are not read: their frame is not documented.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from mult.data.disk.benchmark_labels import read_binary, read_normals
+from mult.data.disk.benchmark_files import read_binary, read_names, read_normals
 from mult.data.disk.images import GRAY, GRAY_16_BIT, Array, Mask, read_image, read_npy, read_pixels
 from mult.data.nyu.unpack import DEPTH_UNITS_PER_M, FOLDERS, LABELS, META, VIEWS
 from mult.data.sample import BadFileError
@@ -123,27 +122,15 @@ class NyudMtForm:
 
     def __init__(self, root: Path, list_name: str) -> None:
         self._root = root
-        path = root / "gt_sets" / f"{list_name}.txt"
-        if not path.is_file():
-            raise UserError(f"{path}: got no such file; expected a name a line; fetch NYUD_MT again")
-        try:
-            self.ids = path.read_text(encoding="utf-8").split()
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: got bytes that are no text ({error}); expected a name a line; fetch it again") from error
-        if not self.ids:
-            raise UserError(f"{path}: got no name; expected one a line; fetch NYUD_MT again")
-        for name in self.ids:
-            if not re.fullmatch(r"\w[\w.-]*", name):
-                raise UserError(
-                    f"{path}: got the name {name!r}; expected letters, digits, '_', '-' and '.', so that its files are below "
-                    f"{root}; correct the list"
-                )
-        functions = {
+        self.ids = read_names(root / "gt_sets" / f"{list_name}.txt")
+        functions: dict[str, tuple[str, ReadLabel]] = {
             "depth": ("depth_zbuffer", self._depth),
             "normals": ("normal", self._normal),
             "edge": ("boundary", self._edge),
         }
-        self.labels = {task: function for folder, (task, function) in functions.items() if (root / folder).is_dir()}
+        self.labels: dict[str, ReadLabel] = {
+            task: function for folder, (task, function) in functions.items() if (root / folder).is_dir()
+        }
 
     def image(self, i: int) -> Array:
         path = self._root / "images" / f"{self.ids[i]}.jpg"

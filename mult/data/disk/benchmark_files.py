@@ -1,16 +1,37 @@
-"""Labels in the encodings of NYUD_MT and PASCAL_MT: maps of 0 and 255, and normals as 2 v / 255 - 1."""
+"""The files of NYUD_MT and PASCAL_MT: lists of names, maps of 0 and 255, and normals as 2 v / 255 - 1."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
 from mult.data.disk.images import GRAY, Array, Mask, channels_first, read_npy, read_pixels
 from mult.data.sample import BadFileError
+from mult.errors import UserError
 
 SHORTEST = 0.5
 """A stored normal below this length is none: the zero vector, which 8 bits cannot hold, has components of 1/255."""
+
+
+def read_names(path: Path) -> list[str]:
+    """The names of a list, one a line, each of which a file's name can begin with; UserError for any other list."""
+    if not path.is_file():
+        raise UserError(f"{path}: got no such file; expected a name a line; fetch the dataset again")
+    try:
+        names = path.read_text(encoding="utf-8").split()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: got bytes that are no text ({error}); expected a name a line; fetch it again") from error
+    if not names:
+        raise UserError(f"{path}: got no name; expected one a line; fetch the dataset again")
+    for name in names:
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise UserError(
+                f"{path}: got the name {name!r}; expected letters, digits, '_', '-' and '.', so that its files are below the "
+                "dataset's root; correct the list"
+            )
+    return names
 
 
 def read_binary(path: Path, size: tuple[int, int]) -> Array:
