@@ -284,7 +284,12 @@ def test_gallery_wraps_the_legend_of_many_classes() -> None:
 
 def test_the_gallery_names_each_task_s_classes_by_its_own_names() -> None:
     sample = make_sample(96, 192)
-    legends = ({}, {"parts": ["head", "torso"]}, {"label": ["floor", "wall"]}, {"label": ["floor", "lamp"]})
+    legends: list[dict[str, list[str]]] = [
+        {},
+        {"parts": ["head", "torso"]},
+        {"label": ["floor", "wall"]},
+        {"label": ["floor", "lamp"]},
+    ]
     none, another, first, second = (np.asarray(draw_gallery([sample], TABLE, classes)) for classes in legends)
     assert np.array_equal(none, another)
     assert not np.array_equal(none, first)
