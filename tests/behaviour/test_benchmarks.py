@@ -111,6 +111,19 @@ def test_pascal_in_five_tasks(tmp_path: Path, train_run: Callable[..., Path], sc
         assert (maps["saliency"] < 1).all()
 
 
+@pytest.mark.parametrize("dataset", ["nyu", "pascal"])
+def test_check_data_knows_both(tmp_path: Path, script: Callable[..., Any], dataset: str) -> None:
+    if dataset == "nyu":
+        write_nyud(tmp_path / "data")
+    else:
+        write_pascal(tmp_path / "data", (40, 56), {"train": ["2008_000001", "2008_000002"], "val": ["2009_000003"]})
+    ended = script(
+        "check_data", "--dataset", dataset, "--root", tmp_path / "data", "--split", "train", "--out", tmp_path / "check"
+    )
+    assert ended.status == 0, ended.err
+    assert "boundary" in ended.out
+
+
 @pytest.mark.parametrize("weight", [0, 1])
 def test_a_positive_weight_of_no_use_is_refused(weight: int) -> None:
     tree = {

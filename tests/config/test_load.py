@@ -64,9 +64,9 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
             "backbone_args": None,
         },
         "tasks": {
-                "normal": {"weight": 1.0, "loss": None, "positive_weight": None},
-                "reshading": {"weight": 0.25, "loss": None, "positive_weight": None},
-            },
+            "normal": {"weight": 1.0, "loss": None, "positive_weight": None},
+            "reshading": {"weight": 0.25, "loss": None, "positive_weight": None},
+        },
         "optim": {
             "name": "adamw",
             "lr": 1e-4,

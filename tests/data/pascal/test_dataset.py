@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,13 @@ def test_lists_of_classes_that_are_none(root: Path) -> None:
     (root / "db_info/context_classes.json").write_text("[]]")
     with pytest.raises(UserError, match=r"db_info: got no lists of classes .*; expected nyu_classes.json, a list of names"):
         Pascal(root)
+
+
+def test_scipy_is_asked_for_where_a_mat_file_is_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(UserError, match=r"got no SciPy to read .mat files; expected it; run: pip install -e \"\.\[labels\]\""):
+        Pascal(root, tasks=["human_parts"])
+    assert len(Pascal(root, tasks=["segment_semantic", "saliency"])) == 2
 
 
 def test_cameras_are_unknown(root: Path) -> None:
