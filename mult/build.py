@@ -45,9 +45,9 @@ def build_dataset(data: DataConfig, tasks: Iterable[str], split: str) -> Reader:
     dataset_class = getattr(mult.data, names[data.dataset])
     arguments = {"split": split, "tasks": tuple(tasks), **_dataset_arguments(data, dataset_class)}
     dataset: Reader = dataset_class(data.root, **arguments)
-    if data.class_map is None:
-        return dataset
-    return cast(Reader, ClassMapDataset(dataset, data.class_map.to, data.class_map.classes))
+    for task, class_map in (data.class_map or {}).items():
+        dataset = cast(Reader, ClassMapDataset(dataset, task, class_map.to, class_map.classes))
+    return dataset
 
 
 def _dataset_arguments(data: DataConfig, dataset_class: type) -> dict[str, Any]:

@@ -54,6 +54,15 @@ def balanced_cross_entropy(
     return _divide(total, count_pixels(valid) if count is None else count)
 
 
+def binary_cross_entropy(output: Tensor, target: Tensor, valid: Tensor, count: float | Tensor | None = None) -> Tensor:
+    """Binary cross-entropy, in nats, of all pixels alike: the mean over valid pixels.
+
+    output (B, 1, H, W) logits; target (B, 1, H, W) 0 or 1; valid (B, 1, H, W) bool -> float32 scalar.
+    """
+    _check("binary_cross_entropy", output, target, valid)
+    return 2 * balanced_cross_entropy(output, target, valid, count, positive_weight=0.5)
+
+
 def l1(output: Tensor, target: Tensor, valid: Tensor, count: float | Tensor | None = None) -> Tensor:
     """Absolute difference, the mean over channels and then over valid pixels.
 
@@ -100,10 +109,21 @@ Count = Callable[[Tensor], Tensor]
 
 LOSSES: dict[str, tuple[Loss, Count]] = {
     "cross_entropy": (cross_entropy, count_pixels),
+    "balanced_cross_entropy": (balanced_cross_entropy, count_pixels),
+    "binary_cross_entropy": (binary_cross_entropy, count_pixels),
     "l1": (l1, count_pixels),
     "rotate_l1": (rotate_l1, count_images),
 }
 """The name of a loss in a config -> the loss, and the function that counts its denominator from `valid`."""
+
+TARGETS: dict[str, str] = {
+    "cross_entropy": "classes",
+    "balanced_cross_entropy": "probabilities",
+    "binary_cross_entropy": "probabilities",
+    "l1": "values",
+    "rotate_l1": "values",
+}
+"""The name of a loss -> what it compares the output with: a task takes the losses of the same kind as its own."""
 
 
 def _check(where: str, output: Tensor, target: Tensor, valid: Tensor) -> None:

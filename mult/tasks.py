@@ -1,13 +1,14 @@
 """The table of tasks: one record says what a task is, from its unit to its loss, metric and colours.
 
-Names, encodings and their order are Taskonomy's. A network regresses `encode(target)`; `decode(output)` brings a raw output
-back to physical units. The constants are those published with Task Grouping (Standley et al., ICML 2020), converted to our
-units: there depth is in 1/512 m, and keypoints and edges are 16-bit values.
+The first six have Taskonomy's names, encodings and order; the benchmarks NYUD-v2 and PASCAL-Context have the others too. A
+network regresses `encode(target)`; `decode(output)` brings a raw output back to physical units. The constants are those
+published with Task Grouping (Standley et al., ICML 2020), converted to our units: there depth is in 1/512 m, and keypoints and
+edges are 16-bit values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
@@ -39,8 +40,9 @@ class Task:
     encode: Callable[[Tensor], Tensor]
     decode: Callable[[Tensor], Tensor]
     loss: losses.Loss
-    metric: Callable[[Sequence[str] | None], metrics.Accumulator]
-    """Makes an empty accumulator; the argument is the names of the classes, None for a task that is not categorical."""
+    metric: Callable[..., metrics.Accumulator]
+    """Makes an empty accumulator. The argument is the names of the classes, None for a task that is not categorical; keyword
+    arguments are those that a dataset gives in `metric_arguments` (mult/data/sample.py)."""
     primary: str
     """The metric that stands for the task in comparisons."""
     colours: draw.Colours
@@ -164,6 +166,46 @@ TASKS: dict[str, Task] = {
             metric=lambda classes: metrics.Regression(),
             primary="l1",
             colours=draw.Scalar("gray", low=0.0, high=1.0),
+        ),
+        Task(
+            name="boundary",
+            channels=1,
+            unit="probability",
+            resize="nearest",  # lines stay 0 or 1, as the loss and the metric need
+            flip="mirror",
+            encode=_identity,
+            decode=torch.sigmoid,
+            loss=losses.balanced_cross_entropy,
+            # 0.0075 of the diagonal is BSDS500's and PASCAL-Context's; a dataset with another one says so.
+            metric=lambda classes, max_distance=0.0075: metrics.Boundary(max_distance),
+            primary="odsF",
+            colours=draw.Scalar("gray", low=0.0, high=1.0),
+        ),
+        Task(
+            name="saliency",
+            channels=1,
+            unit="probability",
+            resize="nearest",
+            flip="mirror",
+            encode=_identity,
+            decode=torch.sigmoid,
+            loss=losses.binary_cross_entropy,
+            metric=lambda classes: metrics.Saliency(),
+            primary="maxF",
+            colours=draw.Scalar("gray", low=0.0, high=1.0),
+        ),
+        Task(
+            name="human_parts",
+            channels=None,
+            unit="class",
+            resize="nearest",
+            flip="mirror",
+            encode=_identity,
+            decode=lambda output: output.argmax(dim=1),
+            loss=losses.cross_entropy,
+            metric=lambda classes: metrics.Segmentation(list(classes or ())),
+            primary="miou",
+            colours=draw.Classes(ignore=IGNORE),
         ),
     )
 }

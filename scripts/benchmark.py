@@ -30,6 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from mult.data.batches.transforms import AugmentedDataset, TrainTransform
+from mult.data.disk.encodings import ENCODINGS
 from mult.data.rooms.dataset import Rooms
 from mult.data.taskonomy.dataset import Taskonomy
 from mult.evaluation.task_score import TaskScore
@@ -98,7 +99,7 @@ def measure_activation_bytes(recomputes: bool) -> int:
         free_gradients(model)
         model.set_grad_checkpointing(recomputes)
 
-    step = build_training_step(list(TASKS), prepare)
+    step = build_training_step(list(ENCODINGS), prepare)
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     step()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
@@ -116,14 +117,14 @@ def memory(pairs: int) -> None:
         0.6,
         f"{checkpointed / usual:6.3f}   (of {usual >> 20} MiB)",
     )
-    six = list(TASKS)
+    six = list(ENCODINGS)
     ratio = compare(build_training_step(six, use_checkpointing), build_training_step(six), pairs, "checkpointing")
     print_row("activation checkpointing: step / without", 1.4, ratio)
 
 
 def compiled(pairs: int) -> None:
     """torch.compile by block: the time of the first step, which compiles, and the ratio of the later ones."""
-    six = list(TASKS)
+    six = list(ENCODINGS)
     eager, step = build_training_step(six), build_training_step(six, MulT.compile_blocks)
     first = measure_seconds(step)
     print(f"compiled blocks: the first step takes {first:.0f} s ({first / measure_seconds(eager):.0f} eager steps)")
@@ -155,7 +156,7 @@ def print_row(name: str, bound: float, value: str) -> None:
 
 def model(pairs: int) -> None:
     """A step of the joint model, against single-task models, its operations alone and independent attention."""
-    six = list(TASKS)
+    six = list(ENCODINGS)
     paper = build_training_step(six)
     matrix = build_product(count_operations(paper))
     print_row("paper: step / its matrix operations at a large product's rate", 1.6, compare(paper, matrix, pairs, "matrix"))
@@ -176,7 +177,7 @@ def model(pairs: int) -> None:
 def build_forward_pass(size: int, batch: int) -> Step:
     """A function that predicts six tasks for a batch of images, as evaluation does."""
     torch.manual_seed(0)
-    network = MulT({task: TASKS[task].channels or CLASSES for task in TASKS}, REFERENCE).eval()
+    network = MulT({task: TASKS[task].channels or CLASSES for task in ENCODINGS}, REFERENCE).eval()
     images = torch.rand(batch, 3, size, size)
 
     @torch.inference_mode()
@@ -210,7 +211,8 @@ def metrics(pairs: int) -> None:
     for size in (SIZE, 512):
         generator = torch.Generator().manual_seed(0)
         batches = []
-        for name, task in TASKS.items():
+        for name in ENCODINGS:
+            task = TASKS[name]
             channels = task.channels or CLASSES
             output = torch.rand(batch, channels, SIZE, SIZE, generator=generator)
             target = torch.rand(batch, channels, size, size, generator=generator) * 2 + 0.1
@@ -233,7 +235,7 @@ def metrics(pairs: int) -> None:
 def data(pairs: int) -> None:
     """Samples a second of six tasks, 512 -> 256, against decoding the same files with Pillow; one process."""
     with tempfile.TemporaryDirectory() as folder:
-        views = Rooms(folder, "train", tuple(TASKS), buildings=4, views=8, size=512)
+        views = Rooms(folder, "train", tuple(ENCODINGS), buildings=4, views=8, size=512)
         keys = [(0, index) for index in range(len(views))]
         samples = Loader(AugmentedDataset(views, TrainTransform((256, 256)), seed=0), batch_size=None, sampler=keys)
         files = [file for building in views.buildings for file in Path(folder).glob(f"*/{building}/*.png")]

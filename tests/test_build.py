@@ -17,6 +17,7 @@ from torch import nn
 from mult import TASKS
 from mult.build import build_eval_batches
 from mult.config import Config
+from mult.data.disk.encodings import ENCODINGS
 from mult.errors import UserError
 from mult.training.experiment import Experiment, build_experiment
 
@@ -144,7 +145,12 @@ def test_a_loss_can_be_chosen(configured: Configured) -> None:
         (["model.reference=keypoints3d"], r"model\.reference: got 'keypoints3d'; expected one of segment.*; name one"),
         (["tasks={depth_zbuffer: 1, reshading: 1}"], r"model\.reference: got 'normal'; expected one of depth.*; name one"),
         (["model.reference=null"], r"model\.reference: got none; expected one of .*; name one"),
-        (["tasks.normal.loss=l2"], r"tasks\.normal\.loss: got 'l2'; expected one of cross_entropy, l1, rotate_l1; "),
+        (["tasks.normal.loss=l2"], r"tasks\.normal\.loss: got 'l2'; expected one of cross_entropy, .*, l1, rotate_l1; "),
+        (["tasks.normal.loss=binary_cross_entropy"], r"got 'binary_cross_entropy'; expected a loss for values; leave it out"),
+        (
+            ["tasks.normal={positive_weight: 0.9}"],
+            r"tasks\.normal\.positive_weight: got 0\.9 for l1; expected it for balanced_cross_entropy alone; leave it out",
+        ),
         (
             ["tasks.normal.loss=cross_entropy"],
             r"tasks\.normal\.loss: got 'cross_entropy'; expected a loss for values; leave it out for ",
@@ -238,7 +244,7 @@ def test_a_mixture_gives_each_dataset_its_share_of_every_batch(configured: Confi
     overrides = [mix, "data.batch_size=4", "data.image_size=[32, 40]"]
     experiment = build_experiment(configured(*overrides))
     assert experiment.train_data.lengths == [6, 6]
-    assert experiment.model.tasks == list(TASKS)
+    assert experiment.model.tasks == list(ENCODINGS)
     batches = collect(experiment)
     labelled = np.array([batch["valid"]["segment_semantic"].flatten(1).any(1).tolist() for batch in batches])
     from_first = np.array([[position % 4 == 1 for position in range(4)]] * 4)  # weights 1 : 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,17 @@ from torch import Tensor
 from mult import losses
 from mult.draw import Classes
 from mult.errors import UserError
-from mult.losses import LOSSES, count_images, count_pixels, cross_entropy, l1, rotate_l1
+from mult.losses import (
+    LOSSES,
+    TARGETS,
+    balanced_cross_entropy,
+    binary_cross_entropy,
+    count_images,
+    count_pixels,
+    cross_entropy,
+    l1,
+    rotate_l1,
+)
 from mult.metrics import segmentation
 from mult.tasks import IGNORE, TASKS
 
@@ -32,6 +43,9 @@ def make_case(name: str, channels: int = 2, seed: int = 0) -> Case:
     if name == "cross_entropy":
         output = 3 * torch.randn(BATCH, CLASSES, HEIGHT, WIDTH, generator=generator)
         return output, torch.randint(CLASSES, (BATCH, HEIGHT, WIDTH), generator=generator), valid
+    if "binary" in name or "balanced" in name:
+        output = 3 * torch.randn(BATCH, 1, HEIGHT, WIDTH, generator=generator)
+        return output, torch.randint(2, (BATCH, 1, HEIGHT, WIDTH), generator=generator).float(), valid
     output = torch.randn(BATCH, channels, HEIGHT, WIDTH, generator=generator)
     return output, torch.randn(BATCH, channels, HEIGHT, WIDTH, generator=generator), valid
 
@@ -73,7 +87,28 @@ def reference_rotate_l1(output: NDArray[Any], target: NDArray[Any], valid: NDArr
     return float(sum(images) / len(images))
 
 
-REFERENCES = {"cross_entropy": reference_cross_entropy, "l1": reference_l1, "rotate_l1": reference_rotate_l1}
+def reference_binary_cross_entropy(
+    output: NDArray[Any], target: NDArray[Any], valid: NDArray[Any], weights: tuple[float, float] = (1.0, 1.0)
+) -> float:
+    """`weights` are those of a negative and of a positive pixel."""
+    terms = []
+    for b, y, x in np.ndindex(valid[:, 0].shape):
+        if valid[b, 0, y, x]:
+            probability = 1 / (1 + math.exp(-output[b, 0, y, x]))
+            positive = target[b, 0, y, x]
+            terms.append(
+                -weights[1] * positive * math.log(probability) - weights[0] * (1 - positive) * math.log(1 - probability)
+            )
+    return sum(terms) / len(terms)
+
+
+REFERENCES: dict[str, Any] = {
+    "cross_entropy": reference_cross_entropy,
+    "balanced_cross_entropy": partial(reference_binary_cross_entropy, weights=(0.05, 0.95)),
+    "binary_cross_entropy": reference_binary_cross_entropy,
+    "l1": reference_l1,
+    "rotate_l1": reference_rotate_l1,
+}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -290,8 +325,11 @@ def test_losses_metrics_and_pictures_ignore_the_same_class_id() -> None:
 
 
 def test_names() -> None:
+    assert TARGETS.keys() == LOSSES.keys()
     assert {name: loss for name, (loss, _) in LOSSES.items()} == {
         "cross_entropy": cross_entropy,
+        "balanced_cross_entropy": balanced_cross_entropy,
+        "binary_cross_entropy": binary_cross_entropy,
         "l1": l1,
         "rotate_l1": rotate_l1,
     }

@@ -18,6 +18,7 @@ from PIL import Image
 from mult import TASKS, Predictor
 from mult.data import Taskonomy
 from mult.data.batches.transforms import EvalTransform
+from mult.data.disk.encodings import ENCODINGS
 from mult.draw import TokenAttention, draw_attention_page
 from mult.evaluation.evaluate import predict_samples
 from mult.models import MulT
@@ -44,7 +45,7 @@ def predictor(trained: Path) -> Predictor:
 def test_maps_are_as_the_contract_says(predictor: Predictor, mode: str, size: tuple[int, int]) -> None:
     image = picture(mode, size)
     maps = predictor(image)
-    assert list(maps) == list(TASKS)
+    assert list(maps) == list(ENCODINGS)
     for task, values in maps.items():
         channels = TASKS[task].channels
         assert values.shape == (size[::-1] if channels is None else (channels, *size[::-1]))
@@ -144,10 +145,10 @@ def test_the_script_writes_arrays_and_pictures(script: Script, trained: Path, pr
     assert ended.status == 0, ended.err
     assert "3 of 3 images predicted" in ended.out
     stems = ["a.b", "deep/er/c", "alone"]
-    names = {f"{stem}.npz" for stem in stems} | {f"{stem}_{task}.png" for stem in stems for task in TASKS}
+    names = {f"{stem}.npz" for stem in stems} | {f"{stem}_{task}.png" for stem in stems for task in ENCODINGS}
     assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == names
     with np.load(out / "a.b.npz") as stored:
-        assert set(stored.files) == set(TASKS)
+        assert set(stored.files) == set(ENCODINGS)
         for task, values in predictor(picture()).items():
             np.testing.assert_allclose(stored[task], values, atol=1e-5)
             assert stored[task].dtype == values.dtype
@@ -259,7 +260,7 @@ def test_classes_that_are_not_taskonomy_s_are_left_out_with_a_note(script: Scrip
     ended = script("predict", "--ckpt", checkpoint, photo, "--out", tmp_path / "out", "--format", "taskonomy")
     assert ended.status == 0, ended.err
     assert "segment_semantic: not written, the model's classes are not Taskonomy's 17" in ended.out
-    assert {path.name for path in (tmp_path / "out").iterdir()} == set(TASKS) - {"segment_semantic"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(ENCODINGS) - {"segment_semantic"}
 
     backbone_args = {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8]}
     model = MulT({"segment_semantic": 2}, backbone_args=backbone_args)

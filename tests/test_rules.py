@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Room of mult (a file, or a folder whose files may import each other) -> the rooms it imports, no more and no fewer."""
 
 DATA_MAY_IMPORT: dict[str, set[str]] = {
-    "__init__": {"cocodoom", "nyu", "replica", "rooms", "taskonomy"},
+    "__init__": {"cocodoom", "nyu", "pascal", "replica", "rooms", "taskonomy"},
     "parallel": set(),
     "sample": set(),
     "disk": {"sample"},
@@ -68,6 +68,7 @@ DATA_MAY_IMPORT: dict[str, set[str]] = {
     "taskonomy": {"disk", "sample"},
     "replica": {"disk", "sample", "taskonomy"},
     "nyu": {"disk", "sample"},
+    "pascal": {"disk", "sample"},
     "cocodoom": {"disk", "parallel", "sample"},
     "rooms": {"disk", "parallel", "taskonomy"},
     "prepare": {"disk", "parallel", "sample", "taskonomy"},

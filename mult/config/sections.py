@@ -93,8 +93,8 @@ class DataConfig:
     """Depth beyond it is invalid; None: no cut-off."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the dataset itself."""
-    class_map: ClassMapConfig | None = None
-    """Maps the classes of segmentation; None: the dataset's own classes."""
+    class_map: dict[str, ClassMapConfig] | None = None
+    """Task -> other classes for it; a task that is not here, and all with None, have the dataset's own."""
     on_bad_file: Literal["error", "skip"] = "error"
     """error: a missing or damaged file ends the training. skip: its sample is left out, without another in its place; the run's
     bad_files.txt lists the file, and the log has the number of samples that a step lacks."""
@@ -127,6 +127,8 @@ class TaskConfig:
 
     weight: NonNegative = 1.0
     loss: str | None = None
+    positive_weight: Annotated[float, Rule("a number in (0, 1)", lambda x: 0 < x < 1)] | None = None
+    """What a positive pixel weighs in balanced_cross_entropy; a negative one weighs the rest to 1. None: the loss's own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mult.data.cocodoom import CocoDoom as CocoDoom
     from mult.data.nyu import NYU as NYU
+    from mult.data.pascal import Pascal as Pascal
     from mult.data.replica import Replica as Replica
     from mult.data.rooms import Rooms as Rooms
     from mult.data.taskonomy import Taskonomy as Taskonomy
@@ -20,6 +21,7 @@ DATASETS = {
     "rooms": "Rooms",
     "replica": "Replica",
     "nyu": "NYU",
+    "pascal": "Pascal",
     "cocodoom": "CocoDoom",
 }
 """`data.dataset` of a config, which is the folder's name too -> the class that the folder exports."""

@@ -85,8 +85,9 @@ class Reader(Protocol):
 
     tasks: those of its samples; classes: the class names of the categorical ones. labelled: the tasks of which some sample has
     a label of the dataset's own, whether or not it is among `tasks`; available: these and those with derived labels.
-    metric_depth: whether depth is in metres, otherwise it is known up to a scale. underivable: {task of which no label can be
-    derived from this dataset: why}.
+    metric_depth: whether depth is in metres, otherwise it is known up to a scale. metric_arguments: {task: what the dataset's
+    benchmark fixes of its metric, as keyword arguments of `Task.metric`}. underivable: {task of which no label can be derived
+    from this dataset: why}.
     """
 
     root: Path
@@ -95,6 +96,7 @@ class Reader(Protocol):
     labelled: frozenset[str]
     available: tuple[str, ...]
     metric_depth: bool
+    metric_arguments: Mapping[str, Mapping[str, float]]
     underivable: Mapping[str, str]
 
     def __len__(self) -> int: ...

@@ -35,13 +35,14 @@ PLATE = 244
 
 
 def draw_gallery(
-    samples: Sequence[Mapping[str, Any]], tasks: Mapping[str, Drawable], classes: Sequence[str] | None
+    samples: Sequence[Mapping[str, Any]], tasks: Mapping[str, Drawable], classes: Mapping[str, Sequence[str]]
 ) -> Image.Image:
     """Ground truth, prediction and error of a few samples, a column a task.
 
     A sample is {"id", "image" (3, H, W) float in [0, 1], "targets", "valid", "predictions"}, the last three by task
     name, NumPy arrays or CPU tensors of any size. Truth and prediction share the limits of this image's truth, printed
-    below them. A task without a label shows its prediction alone. Raises UserError without samples.
+    below them. A task without a label shows its prediction alone. `classes` are the names of each categorical task's classes,
+    for the legend. Raises UserError without samples.
     """
     if not samples:
         raise UserError("gallery: got no samples; expected at least one; give it some images of an evaluation")
@@ -56,7 +57,7 @@ def draw_gallery(
     keys = [(hatch(np.zeros(3), np.zeros((CELL, CELL), bool))[:16, :16], "no label here")]
     for task in tasks.values():
         maps = [np.asarray(sample[kind][task.name]) for sample in samples for kind in ("targets", "predictions")]
-        keys += task.colours.keys(maps, classes)
+        keys += task.colours.keys(maps, classes.get(task.name))
     page = join_pictures([header, join_pictures(body, 1, 3 * GAP), draw_legend(keys, header.width, 14)], 1, 2 * GAP)
     return ImageOps.expand(page, MARGIN, "white")
 

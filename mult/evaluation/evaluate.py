@@ -40,6 +40,8 @@ class Views(Samples, Protocol):
     def classes(self) -> Mapping[str, Sequence[str]]: ...
     @property
     def metric_depth(self) -> bool: ...
+    @property
+    def metric_arguments(self) -> Mapping[str, Mapping[str, float]]: ...
     def group(self, i: int, /) -> str: ...
 
 
@@ -89,7 +91,14 @@ def evaluate(
     cannot be scored}. Results are equal on all processes.
     """
     scores = {
-        task: TaskScore(TASKS[task], views.classes.get(task), constants.get(task, {}), views.metric_depth) for task in tasks
+        task: TaskScore(
+            TASKS[task],
+            views.classes.get(task),
+            constants.get(task, {}),
+            views.metric_depth,
+            **views.metric_arguments.get(task, {}),
+        )
+        for task in tasks
     }
     ids: list[str] = []
     with _evaluation_mode(model):

@@ -29,13 +29,24 @@ Columns = dict[str, NDArray[Any]]
 
 
 class TaskScore:
-    """The metrics of one task; `metric_depth` False says that the unit of length of the dataset's labels is unknown."""
+    """The metrics of one task; `metric_depth` False says that the unit of length of the dataset's labels is unknown.
+
+    `metric_arguments` are what the dataset fixes of the task's metric.
+    """
 
     def __init__(
-        self, task: Task, classes: Sequence[str] | None, constants: Mapping[str, Any], metric_depth: bool = True
+        self,
+        task: Task,
+        classes: Sequence[str] | None,
+        constants: Mapping[str, Any],
+        metric_depth: bool = True,
+        **metric_arguments: float,
     ) -> None:
         self.task = task
-        self.model = task.metric(classes) if metric_depth or task.unitless_metric is None else task.unitless_metric()
+        if metric_depth or task.unitless_metric is None:
+            self.model = task.metric(classes, **metric_arguments)
+        else:
+            self.model = task.unitless_metric()
         # Metrics whose best constants are equal share an accumulator; a metric without a constant has the primary's.
         self.constants = constants and {name: constants.get(name, constants[task.primary]) for name in self.model.METRICS}
         metrics_of: dict[str, list[str]] = {}

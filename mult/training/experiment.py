@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.optim import Optimizer
@@ -11,13 +12,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from mult.build import build_dataset, build_mixture, build_model, task_names
-from mult.config import Config
+from mult.config import Config, TaskConfig
 from mult.data.batches.mixture import Mixture
 from mult.data.batches.sampler import ShuffledBatches
 from mult.data.batches.transforms import AugmentedDataset, TrainTransform
 from mult.data.sample import Batch, collate_train
 from mult.errors import UserError, suggest
-from mult.losses import LOSSES, Count, Loss
+from mult.losses import LOSSES, TARGETS, Count, Loss, balanced_cross_entropy
 from mult.models import MulT
 from mult.runs.checkpoint import check_model, find_checkpoint
 from mult.runtime import distributed
@@ -74,7 +75,7 @@ def build_experiment(config: Config, resumes: bool = False) -> Experiment:
     resumes: the weights will come from a checkpoint of the run, so the checkpoint that `run.init` names is not read.
     """
     tasks = task_names(config)
-    objectives = {task: _build_objective(task, config.tasks[task].loss) for task in tasks}
+    objectives = {task: _build_objective(task, config.tasks[task]) for task in tasks}
     if config.model.reference is not None and config.model.reference not in tasks:
         raise UserError(
             f"model.reference: got {config.model.reference!r}; expected one of {', '.join(tasks)}; name one of the config's "
@@ -120,13 +121,21 @@ def _load_initial_weights(model: MulT, path: str) -> None:
         tqdm.write(f"weights from {folder}" + "".join(f"; {task} starts anew: {why}" for task, why in reasons.items()))
 
 
-def _build_objective(task: str, name: str | None) -> Objective:
+def _build_objective(task: str, config: TaskConfig) -> Objective:
     default = TASKS[task].loss.__name__
-    name = name or default
+    name = config.loss or default
     if name not in LOSSES:
         remedy = suggest(name, LOSSES, f"leave it out for {default}")
         raise UserError(f"tasks.{task}.loss: got {name!r}; expected one of {', '.join(LOSSES)}; {remedy}")
-    if (name == "cross_entropy") != TASKS[task].categorical:
-        expected = "classes" if TASKS[task].categorical else "values"
-        raise UserError(f"tasks.{task}.loss: got {name!r}; expected a loss for {expected}; leave it out for {default}")
-    return Objective(*LOSSES[name])
+    if TARGETS[name] != TARGETS[default]:
+        expected = f"a loss for {TARGETS[default]}"
+        raise UserError(f"tasks.{task}.loss: got {name!r}; expected {expected}; leave it out for {default}")
+    loss, count = LOSSES[name]
+    if config.positive_weight is not None:
+        if loss is not balanced_cross_entropy:
+            raise UserError(
+                f"tasks.{task}.positive_weight: got {config.positive_weight} for {name}; expected it for "
+                f"{balanced_cross_entropy.__name__} alone; leave it out"
+            )
+        loss = partial(loss, positive_weight=config.positive_weight)
+    return Objective(loss, count)

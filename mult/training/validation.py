@@ -79,8 +79,7 @@ def _report(
                 EvalTransform(config.data.image_size),
                 state.device,
             )
-        class_names = next(iter(views.classes.values()), None)
-        gallery = draw.draw_gallery(samples, {task: TASKS[task] for task in experiment.objectives}, class_names)
+        gallery = draw.draw_gallery(samples, {task: TASKS[task] for task in experiment.objectives}, views.classes)
         progress.save_image(state.step, "gallery", gallery)
     values = {
         f"{task}/{metric}": entry["value"]

@@ -47,6 +47,7 @@ from mult.tasks import TASKS
 
 class Toy(Dataset[Sample]):
     metric_depth = True
+    metric_arguments: dict[str, dict[str, float]] = {}
     underivable: dict[str, str] = {}
 
     def __init__(self, root, split="train", tasks=(), *, views: int = 4):

@@ -63,7 +63,10 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
             "dropout": 0.0,
             "backbone_args": None,
         },
-        "tasks": {"normal": {"weight": 1.0, "loss": None}, "reshading": {"weight": 0.25, "loss": None}},
+        "tasks": {
+            "normal": {"weight": 1.0, "loss": None, "positive_weight": None},
+            "reshading": {"weight": 0.25, "loss": None, "positive_weight": None},
+        },
         "optim": {
             "name": "adamw",
             "lr": 1e-4,

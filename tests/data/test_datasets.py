@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import mult.data
-from mult.data import NYU, CocoDoom, Replica, Rooms, Taskonomy
+from mult.data import NYU, CocoDoom, Pascal, Replica, Rooms, Taskonomy
 
 PACKAGE = Path(mult.data.__file__).resolve().parents[1]
 
@@ -22,7 +22,14 @@ def run_python(code: str, folder: Path) -> str:
 
 def test_the_table_names_the_public_classes() -> None:
     table = {name: getattr(mult.data, class_name) for name, class_name in mult.data.DATASETS.items()}
-    assert table == {"taskonomy": Taskonomy, "rooms": Rooms, "replica": Replica, "nyu": NYU, "cocodoom": CocoDoom}
+    assert table == {
+        "taskonomy": Taskonomy,
+        "rooms": Rooms,
+        "replica": Replica,
+        "nyu": NYU,
+        "pascal": Pascal,
+        "cocodoom": CocoDoom,
+    }
     for name, dataset_class in table.items():
         assert dataset_class.__module__ == f"mult.data.{name}.dataset"
 

@@ -205,7 +205,7 @@ def test_overlay_brings_the_image_to_the_size_of_the_map() -> None:
 def test_gallery_shows_each_map_in_its_place(find_places: FindPlaces) -> None:
     size = (96, 192)  # the width of a cell: nothing is rescaled, and height differs from width
     samples = [make_sample(*size, seed=seed) for seed in (1, 2)]
-    page = np.asarray(draw_gallery(samples, TABLE, [f"name{k}" for k in range(5)]))
+    page = np.asarray(draw_gallery(samples, TABLE, {"label": [f"name{k}" for k in range(5)]}))
     corners = {}
     for row, sample in enumerate(samples):
         image = np.rint(sample["image"] * 255).astype(np.uint8).transpose(1, 2, 0)
@@ -242,7 +242,7 @@ def test_gallery_takes_tensors() -> None:
         name: {task: torch.from_numpy(values) for task, values in part.items()} if isinstance(part, dict) else part
         for name, part in sample.items()
     } | {"image": torch.from_numpy(sample["image"])}
-    assert np.array_equal(np.asarray(draw_gallery([as_tensors], TABLE, None)), np.asarray(draw_gallery([sample], TABLE, None)))
+    assert np.array_equal(np.asarray(draw_gallery([as_tensors], TABLE, {})), np.asarray(draw_gallery([sample], TABLE, {})))
 
 
 def test_gallery_without_a_label_still_shows_the_prediction(find_places: FindPlaces) -> None:
@@ -251,7 +251,7 @@ def test_gallery_without_a_label_still_shows_the_prediction(find_places: FindPla
     sample["targets"]["far"][:] = 0
     sample["valid"]["label"][:] = False
     sample["targets"]["label"][:] = 255
-    page = np.asarray(draw_gallery([sample], TABLE, None))
+    page = np.asarray(draw_gallery([sample], TABLE, {}))
     colours = TABLE["far"].colours
     assert len(find_places(page, colours.paint(sample["predictions"]["far"]))) == 1
     assert len(find_places(page, overlay(sample["image"], Classes(255).paint(sample["predictions"]["label"])))) == 1
@@ -265,8 +265,8 @@ def test_gallery_without_a_label_still_shows_the_prediction(find_places: FindPla
 
 @pytest.mark.parametrize("size", [(50, 400), (400, 50), (500, 333), (7, 5)])
 def test_gallery_fits_any_size_into_cells_of_one_width(size: tuple[int, int]) -> None:
-    wide = draw_gallery([make_sample(*size)], TABLE, None)
-    assert wide.width == draw_gallery([make_sample(192, 192)], TABLE, None).width
+    wide = draw_gallery([make_sample(*size)], TABLE, {})
+    assert wide.width == draw_gallery([make_sample(192, 192)], TABLE, {}).width
     page = np.asarray(wide).astype(int)
     assert (page[:10] == 255).all()
     assert (page[-10:] == 255).all()
@@ -275,11 +275,25 @@ def test_gallery_fits_any_size_into_cells_of_one_width(size: tuple[int, int]) ->
 
 def test_gallery_wraps_the_legend_of_many_classes() -> None:
     sample = make_sample(96, 192)
-    few = draw_gallery([sample], TABLE, None)
+    few = draw_gallery([sample], TABLE, {})
     sample["predictions"]["label"] = np.arange(96 * 192).reshape(96, 192) % 60
-    many = draw_gallery([sample], TABLE, [f"a rather long name {k}" for k in range(60)])
+    many = draw_gallery([sample], TABLE, {"label": [f"a rather long name {k}" for k in range(60)]})
     assert many.width == few.width
     assert many.height > few.height + 100
+
+
+def test_the_gallery_names_each_task_s_classes_by_its_own_names() -> None:
+    sample = make_sample(96, 192)
+    legends: list[dict[str, list[str]]] = [
+        {},
+        {"parts": ["head", "torso"]},
+        {"label": ["floor", "wall"]},
+        {"label": ["floor", "lamp"]},
+    ]
+    none, another, first, second = (np.asarray(draw_gallery([sample], TABLE, classes)) for classes in legends)
+    assert np.array_equal(none, another)
+    assert not np.array_equal(none, first)
+    assert not np.array_equal(first, second)
 
 
 def test_legend_names_the_classes_that_occur() -> None:
@@ -339,6 +353,6 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match=r"Scalar: got colormap 'jet'; expected one of viridis, inferno, turbo, reds, gray"):
         Scalar("jet")
     with pytest.raises(UserError, match="gallery: got no samples; expected at least one"):
-        draw_gallery([], TABLE, None)
+        draw_gallery([], TABLE, {})
     with pytest.raises(UserError, match="sheet: got no samples; expected at least one"):
         draw_label_sheet([], TABLE)

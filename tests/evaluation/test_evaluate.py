@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mult import TASKS, Predictor
 from mult.build import build_eval_batches
 from mult.data import Taskonomy
+from mult.data.disk.encodings import ENCODINGS
 from mult.evaluation import evaluate
 from mult.evaluation.results import Results, compute_improvement
 from mult.evaluation.tables import format_evaluation
@@ -29,7 +30,7 @@ CPU = torch.device("cpu")
 
 def pixels(root: Path, split: str) -> dict[str, NDArray[Any]]:
     """All valid target pixels of a split: (N,) class ids or (N, C)."""
-    found: dict[str, list[NDArray[Any]]] = {task: [] for task in TASKS}
+    found: dict[str, list[NDArray[Any]]] = {task: [] for task in ENCODINGS}
     for view in list_of(Taskonomy(root, split=split)):
         for task, target in view["targets"].items():
             mask = view["valid"][task][0].numpy()
@@ -46,7 +47,7 @@ def predicted(trained: Path, tree_root: Path) -> Pixels:
     """(prediction, target) of all valid pixels of the validation split, by the last checkpoint."""
     model, _ = load_checkpoint(trained / "checkpoints" / "last")
     decode = Predictor(model, (48, 40)).tasks
-    found: dict[str, list[tuple[Any, Any]]] = {task: [] for task in TASKS}
+    found: dict[str, list[tuple[Any, Any]]] = {task: [] for task in ENCODINGS}
     for view in list_of(Taskonomy(tree_root, split="val")):
         with torch.no_grad():
             outputs = model(F.interpolate(view["image"][None], (48, 40), mode="bilinear", antialias=True))
@@ -163,7 +164,7 @@ def test_the_batch_size_does_not_matter(trained: Path, tree_root: Path) -> None:
 def test_the_file_is_as_the_contract_says(trained: Path) -> None:
     file = read_json(trained / "eval" / "taskonomy-val.json")
     assert (file["dataset"], file["split"], file["images"], file["metric_version"]) == ("taskonomy", "val", 3, 1)
-    assert list(file["tasks"]) == list(TASKS)
+    assert list(file["tasks"]) == list(ENCODINGS)
     units = {"segment_semantic": "", "depth_zbuffer": "m", "normal": "deg", "reshading": TASKS["reshading"].unit}
     better = {"segment_semantic": "higher", "depth_zbuffer": "lower", "normal": "lower", "reshading": "lower"}
     for task in units:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mult import TASKS
+from mult.data.disk.encodings import ENCODINGS
 from mult.errors import UserError
 from mult.evaluation.gain import compute_delta_m, format_delta_m, merge_baselines
 from mult.evaluation.results import NOT_FINITE, SavedEvaluation, comparability
@@ -31,7 +32,7 @@ def test_the_script_prints_delta_m(script: Script, trained: Path, tmp_path: Path
         files[-1].write_text(json.dumps(single))
     ended = script("eval", "--ckpt", last, "--split", "val", "--out", ours, "--baseline", *files)
     assert ended.status == 0, ended.err
-    terms = [f"{task} {-100 * number:+.2f} %" for number, task in enumerate(TASKS)]  # all but the first are better if lower
+    terms = [f"{task} {-100 * number:+.2f} %" for number, task in enumerate(ENCODINGS)]  # all but the first are better if lower
     (line,) = [line for line in ended.out.splitlines() if line.startswith("Δm")]
     why = "no interval: a baseline has no .npz beside it, or there is one image"
     assert line.replace("-0.00", "+0.00") == f"Δm -250.00 % ({why}): {', '.join(terms)}"
@@ -91,7 +92,7 @@ def test_a_task_in_two_baselines_is_refused(trained: Path) -> None:
     file: dict[str, Any] = read_json(trained / "eval" / "taskonomy-val.json")
     ours = comparability("taskonomy", "val", 3, None)
     with pytest.raises(UserError, match="--baseline b: got segment_semantic in two files; expected one a task; leave one out"):
-        merge_baselines(ours, TASKS, [SavedEvaluation(Path(name), file, {}) for name in ("a", "b")])
+        merge_baselines(ours, ENCODINGS, [SavedEvaluation(Path(name), file, {}) for name in ("a", "b")])
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_a_baseline_that_no_gain_is_a_part_of_is_refused_first(trained: Path, ch
     file["tasks"]["normal"]["mean"].update(change)
     ours = comparability("taskonomy", "val", 3, None)
     with pytest.raises(UserError, match=f"--baseline: normal: got {got}; expected a number that a gain .*; train that"):
-        merge_baselines(ours, TASKS, [SavedEvaluation(Path("a"), file, {})])
+        merge_baselines(ours, ENCODINGS, [SavedEvaluation(Path("a"), file, {})])
 
 
 def test_each_severity_has_its_own_baselines(script: Script, trained: Path, tmp_path: Path) -> None:

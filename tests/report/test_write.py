@@ -17,6 +17,7 @@ from PIL import Image
 
 from mult import TASKS, report
 from mult.data import Taskonomy
+from mult.data.disk.encodings import ENCODINGS
 from mult.draw import ERROR
 from mult.files import read_arrays, write_arrays
 from mult.predict import Predictor
@@ -82,7 +83,7 @@ def test_the_script_shows_the_views_that_the_columns_rank(
     predictor = Predictor.from_checkpoint(trained / "checkpoints" / "last")  # what training evaluated last
     evaluation = run.evaluations["taskonomy-val"]
     entries = evaluation.tasks
-    for task in TASKS:
+    for task in ENCODINGS:
         values = evaluation.image_values(task, TASKS[task].primary)
         best = int(np.nanargmax(values) if entries[task][TASKS[task].primary]["better"] == "higher" else np.nanargmin(values))
         view = views[best]

@@ -15,24 +15,33 @@ from mult.data.disk.encodings import CLASSES
 from mult.data.disk.splits import published_list
 from mult.data.sample import Reader, Sample
 from mult.errors import UserError
-from mult.tasks import IGNORE
+from mult.tasks import IGNORE, TASKS
 
 LABEL_SPACES = ("taskonomy", "nyu13", "nyu40")
 
 
 class ClassMapDataset(Dataset[Sample]):
-    """A dataset with other class ids; tasks that are not categorical, and all other attributes, are the reader's.
+    """A dataset with other class ids of one task; its other tasks and all other attributes are the reader's.
 
-    `to` is a name of LABEL_SPACES or the class names in the order of their ids. `mapping` gives each class of the reader a
-    class of `to`, or None: its pixels become 255 (ignore). Several classes may become one. Raises UserError, under
-    data.class_map, for a class of the reader that `mapping` lacks and for names that are not of the reader or not of `to`.
+    `to` is a name of LABEL_SPACES or the class names in the order of their ids. `mapping` gives each of the task's classes a
+    class of `to`, or None: its pixels become 255 (ignore). Several classes may become one. A task that the reader does not read
+    needs no map. Raises UserError, under data.class_map, for a task without classes, for a class that `mapping` lacks and for
+    names that are not of the reader or not of `to`.
     """
 
-    def __init__(self, reader: Reader, to: str | Sequence[str], mapping: Mapping[str, str | None]) -> None:
+    def __init__(self, reader: Reader, task: str, to: str | Sequence[str], mapping: Mapping[str, str | None]) -> None:
+        if task not in TASKS or not TASKS[task].categorical:
+            tasks = ", ".join(name for name, record in TASKS.items() if record.categorical)
+            raise UserError(f"data.class_map: got {task!r}; expected a task of classes ({tasks}), and under it to and classes")
         self.reader = reader
-        names = read_label_space(to) if isinstance(to, str) else list(to)
-        self.classes = dict.fromkeys(reader.classes, names)
-        self._tables = {task: _build_table(classes, names, mapping) for task, classes in reader.classes.items()}
+        where = f"data.class_map.{task}"
+        names = read_label_space(to, f"{where}.to") if isinstance(to, str) else list(to)
+        self.classes = {each: names if each == task else classes for each, classes in reader.classes.items()}
+        self._tables = {
+            each: _build_table(f"{where}.classes", classes, names, mapping)
+            for each, classes in reader.classes.items()
+            if each == task
+        }
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -50,36 +59,32 @@ class ClassMapDataset(Dataset[Sample]):
         return getattr(self.reader, name)
 
 
-def read_label_space(name: str) -> list[str]:
+def read_label_space(name: str, where: str) -> list[str]:
     """The class names of a label space, in the order of their ids; UserError for a name that is not in LABEL_SPACES."""
     if name not in LABEL_SPACES:
-        raise UserError(
-            f"data.class_map.to: got {name!r}; expected one of {', '.join(LABEL_SPACES)} or a list of names; name one"
-        )
+        raise UserError(f"{where}: got {name!r}; expected one of {', '.join(LABEL_SPACES)} or a list of names; name one")
     if name == "taskonomy":
         return list(CLASSES)
     lists = json.loads(published_list("nyu", "json").read_text())
     return [str(each) for each in lists[f"classes{name.removeprefix('nyu')}"]]
 
 
-def _build_table(classes: Sequence[str], names: Sequence[str], mapping: Mapping[str, str | None]) -> Tensor:
+def _build_table(where: str, classes: Sequence[str], names: Sequence[str], mapping: Mapping[str, str | None]) -> Tensor:
     """The new class id of each class id of the reader, and of 255."""
     for name, other in mapping.items():
         if name not in classes:
             raise UserError(
-                f"data.class_map.classes: got the class {name!r}; expected those of the dataset: {', '.join(classes)}; "
-                "correct the name"
+                f"{where}: got the class {name!r}; expected those of the dataset: {', '.join(classes)}; correct the name"
             )
         if other is not None and other not in names:
             raise UserError(
-                f"data.class_map.classes.{name}: got {other!r}; expected null (ignore) or one of {', '.join(names)}; "
-                "correct the name"
+                f"{where}.{name}: got {other!r}; expected null (ignore) or one of {', '.join(names)}; correct the name"
             )
     missing = [name for name in classes if name and name not in mapping]  # NYU names the id 255, which no pixel has, ""
     if missing:
         raise UserError(
-            f"data.class_map.classes: got nothing for {', '.join(missing)}; expected every class of the dataset; map each to "
-            "a class of data.class_map.to, or to null to ignore it"
+            f"{where}: got nothing for {', '.join(missing)}; expected every class of the dataset; map each to "
+            "one of the new classes, or to null to ignore it"
         )
     table = np.full(max(IGNORE + 1, len(classes)), IGNORE, np.int64)
     for number, name in enumerate(classes):

@@ -37,6 +37,7 @@ class Mixture(Dataset[Sample]):
         self.readers, self.tasks, self.classes = list(readers), tuple(tasks), classes
         self.skip_bad_files = skip_bad_files
         self.metric_depth = all(reader.metric_depth for reader in readers)
+        self.metric_arguments = readers[0].metric_arguments  # a mixture is evaluated on its first dataset
         self.lengths = [len(reader) for reader in readers]
         self._starts = [0, *accumulate(self.lengths)]
 

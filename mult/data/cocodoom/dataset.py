@@ -54,6 +54,8 @@ class CocoDoom(Dataset[Sample]):
     JSON that is damaged or does not fit its files and, on access, for a damaged file.
     """
 
+    metric_arguments: Mapping[str, Mapping[str, float]] = {}
+
     def __init__(
         self,
         root: str | Path,
@@ -110,7 +112,7 @@ class CocoDoom(Dataset[Sample]):
         )
         self.tasks = self._check_tasks(tasks)
         names = [*(_SURFACES.values() if surfaces else ["background"]), *self._annotations.names]
-        self.classes = {task: names for task in self.tasks if TASKS[task].categorical}
+        self.classes = {task: names for task in self.tasks if task == "segment_semantic"}
 
     def __len__(self) -> int:
         return len(self._annotations)

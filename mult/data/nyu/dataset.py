@@ -3,7 +3,8 @@
 The published split has 795 views for training and 654 for testing, and no validation split. `val` is the 654 too, as in the
 code of most papers: a checkpoint that was selected by its `val` results was selected on the test set.
 
-Depth is the dataset's `depths`, in which its authors filled the pixels that the sensor did not measure. Normals are derived.
+Depth is the dataset's `depths`, in which its authors filled the pixels that the sensor did not measure. Normals are derived
+from it, or read from NYUD_MT's files. Boundaries are NYUD_MT's; the benchmark matches them within 0.011 of the diagonal.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -45,12 +47,14 @@ class NYU(Dataset[Sample]):
     894 classes, ids from 255 on are one higher than the class's index, as 255 means ignore everywhere; the class of id 255 is
     named "" and no pixel has it. `crop` removes the border without depth. `intrinsics` (fx, fy, cx, cy) in pixel indices of the
     files' images, before `crop`; by default those of the original images, of NYUD_MT, or of the originals at another size.
+    `normals`: "depth" for those that scripts/annotate.py derives, "file" for NYUD_MT's own, whose frame is not documented.
 
     Raises UserError for a folder of no known form, unknown names, a label space that the folder's labels do not give, a task
     without labels and, on access, for a damaged file.
     """
 
     metric_depth = True
+    metric_arguments: Mapping[str, Mapping[str, float]] = {"boundary": {"max_distance": 0.011}}
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class NYU(Dataset[Sample]):
         space: int | None = None,
         crop: bool = False,
         intrinsics: Intrinsics | None = None,
+        normals: Literal["file", "depth"] = "depth",
         max_depth_m: float | None = None,
     ) -> None:
         self.root, self.crop, self.max_depth_m = Path(root), crop, max_depth_m
@@ -73,11 +78,17 @@ class NYU(Dataset[Sample]):
         self._table, names = _build_table(self.root, self._form.space, self._space, lists, self._form.names)
         self._intrinsics = None if intrinsics is None else check_intrinsics("data.options.intrinsics", intrinsics)
         self._derived = DerivedLabels(self.root)
-        self.labelled = frozenset({"segment_semantic"} | ({"depth_zbuffer"} if self._form.has_depth else set()))
+        if normals == "file" and "normal" not in self._form.labels:
+            raise UserError(
+                f"{self.root}: got data.options.normals: file without NYUD_MT's normals/; expected depth; leave it out"
+            )
+        if normals == "depth":
+            self._form.labels.pop("normal", None)
+        self.labelled = frozenset({"segment_semantic", *self._form.labels})
         self.available = self._derived.list_available(tasks or (), self.labelled, self._form.folders, f"split {split!r}")
         requested = set(self.available if tasks is None else tasks)
         self.tasks = tuple(task for task in TASKS if task in requested)
-        self.classes = {task: names for task in self.tasks if TASKS[task].categorical}
+        self.classes = {task: names for task in self.tasks if task == "segment_semantic"}
         reason = "labels are derived from uncropped images; leave data.options.crop out"
         self.underivable: Mapping[str, str] = dict.fromkeys(DERIVABLE, reason) if crop else {}
         with suppress(BadFileError):  # raised again when the first view is read, where data.on_bad_file applies
@@ -96,11 +107,12 @@ class NYU(Dataset[Sample]):
         if "segment_semantic" in self.tasks:
             target = self._table[self._form.codes(i, size)]
             native["segment_semantic"] = torch.from_numpy(target), torch.from_numpy(target != IGNORE)[None]
-        if "depth_zbuffer" in self.tasks:
-            depth_m, valid = self._form.depth(i, size)
-            if self.max_depth_m is not None:
-                valid &= depth_m <= self.max_depth_m
-            native["depth_zbuffer"] = torch.from_numpy(depth_m * valid)[None], torch.from_numpy(valid)[None]
+        for task, read in self._form.labels.items():
+            if task in self.tasks:
+                values, valid = read(i, size)
+                if task == "depth_zbuffer" and self.max_depth_m is not None:
+                    valid &= values[0] <= self.max_depth_m
+                native[task] = torch.from_numpy(values * valid), torch.from_numpy(valid)[None]
         sample = self._derived.build_sample(self.name(i), torch.from_numpy(image), native, self.tasks)
         return crop(sample, *CROP) if self.crop else sample
 
@@ -146,8 +158,8 @@ class NYU(Dataset[Sample]):
         if self.crop and size != SIZE:
             raise UserError(f"{self.root}: got data.options.crop for images of {size}; expected {SIZE}; leave it out")
         if "depth_zbuffer" in self.tasks:
-            depth_m, valid = self._form.depth(0, size)
-            median = float(np.median(depth_m[valid])) if valid.any() else None
+            depth_m, valid = self._form.labels["depth_zbuffer"](0, size)
+            median = float(np.median(depth_m[0][valid])) if valid.any() else None
             warn_if_implausible(median, f"is the depth of {self.root} in metres?")
 
 

@@ -1,25 +1,30 @@
 """The three forms of folders in which NYU Depth v2 is in use, recognised by their contents.
 
 - what prepare_nyu.py writes;
-- NYUD_MT: images, segmentation (0 to 40), depth (npy), gt_sets/{train,val}.txt; images are cropped to 425 x 560;
+- NYUD_MT: images, segmentation (0 to 40), depth (npy), normals (png or npy), edge (png), gt_sets/{train,val}.txt; images are
+  cropped to 425 x 560;
 - the npy folders of MTAN and LibMTL: {train,val}/{image,label,depth}/0.npy, 288 x 384, 13 classes, -1 = none.
 
-The normals of the last two are not read: their frame is not documented.
+The normals of the last are not read: their frame is not documented.
 """
 
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from mult.data.disk.benchmark_files import read_binary, read_names, read_normals
 from mult.data.disk.images import GRAY, GRAY_16_BIT, Array, Mask, read_image, read_npy, read_pixels
 from mult.data.nyu.unpack import DEPTH_UNITS_PER_M, FOLDERS, LABELS, META, VIEWS
 from mult.data.sample import BadFileError
 from mult.errors import UserError
+
+Size = tuple[int, int]
+ReadLabel = Callable[[int, Size], tuple[Array, Mask]]
 
 _SPLIT = {"train": "train", "val": "val", "test": "val"}
 """The folder or list of a split in the forms that call the 654 images of the test split val."""
@@ -29,18 +34,18 @@ class Form(Protocol):
     """The sample ids of one split, the folders that the ids begin with, and the reading of a view's files.
 
     `space` is the number of classes of the labels; `names` are their names if there are 894 of them. `codes` are 0 (none) or 1
-    to `space`; depth is in metres, with a mask.
+    to `space`. `labels` has a function for each other task with files, (i, size) -> float32 (C, H, W) in the task's unit, and
+    the mask (H, W).
     """
 
     space: int
     names: list[str] | None
     ids: list[str]
     folders: list[str]
-    has_depth: bool
+    labels: dict[str, ReadLabel]
 
     def image(self, i: int) -> Array: ...
-    def codes(self, i: int, size: tuple[int, int]) -> Array: ...
-    def depth(self, i: int, size: tuple[int, int]) -> tuple[Array, Mask]: ...
+    def codes(self, i: int, size: Size) -> Array: ...
     def scene(self, i: int) -> str: ...
 
 
@@ -65,10 +70,10 @@ class PreparedForm:
 
     space = LABELS
     folders = [""]  # noqa: RUF012
-    has_depth = True
 
     def __init__(self, root: Path, numbers: list[int]) -> None:
         self._root = root
+        self.labels: dict[str, ReadLabel] = {"depth_zbuffer": self._depth}
         self.ids = [f"{number:04d}" for number in numbers]
         path = root / META
         try:
@@ -94,12 +99,12 @@ class PreparedForm:
     def image(self, i: int) -> Array:
         return read_image(self._path("images", i))
 
-    def codes(self, i: int, size: tuple[int, int]) -> Array:
+    def codes(self, i: int, size: Size) -> Array:
         return _check_codes(self._path("labels", i), read_pixels(self._path("labels", i), GRAY_16_BIT, size), LABELS)
 
-    def depth(self, i: int, size: tuple[int, int]) -> tuple[Array, Mask]:
+    def _depth(self, i: int, size: Size) -> tuple[Array, Mask]:
         units = read_pixels(self._path("depth", i), GRAY_16_BIT, size)
-        return units.astype(np.float32) / DEPTH_UNITS_PER_M, units > 0
+        return units[None].astype(np.float32) / DEPTH_UNITS_PER_M, units > 0
 
     def scene(self, i: int) -> str:
         return self._scenes[i]
@@ -117,33 +122,34 @@ class NyudMtForm:
 
     def __init__(self, root: Path, list_name: str) -> None:
         self._root = root
-        path = root / "gt_sets" / f"{list_name}.txt"
-        if not path.is_file():
-            raise UserError(f"{path}: got no such file; expected a name a line; fetch NYUD_MT again")
-        try:
-            self.ids = path.read_text(encoding="utf-8").split()
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: got bytes that are no text ({error}); expected a name a line; fetch it again") from error
-        if not self.ids:
-            raise UserError(f"{path}: got no name; expected one a line; fetch NYUD_MT again")
-        for name in self.ids:
-            if not re.fullmatch(r"\w[\w.-]*", name):
-                raise UserError(
-                    f"{path}: got the name {name!r}; expected letters, digits, '_', '-' and '.', so that its files are below "
-                    f"{root}; correct the list"
-                )
-        self.has_depth = (root / "depth").is_dir()
+        self.ids = read_names(root / "gt_sets" / f"{list_name}.txt")
+        functions: dict[str, tuple[str, ReadLabel]] = {
+            "depth": ("depth_zbuffer", self._depth),
+            "normals": ("normal", self._normal),
+            "edge": ("boundary", self._edge),
+        }
+        self.labels: dict[str, ReadLabel] = {
+            task: function for folder, (task, function) in functions.items() if (root / folder).is_dir()
+        }
 
     def image(self, i: int) -> Array:
         path = self._root / "images" / f"{self.ids[i]}.jpg"
         return read_image(path if path.exists() else path.with_suffix(".png"))
 
-    def codes(self, i: int, size: tuple[int, int]) -> Array:
+    def codes(self, i: int, size: Size) -> Array:
         path = self._root / "segmentation" / f"{self.ids[i]}.png"
         return _check_codes(path, read_pixels(path, (*GRAY, "P"), size), self.space)
 
-    def depth(self, i: int, size: tuple[int, int]) -> tuple[Array, Mask]:
+    def _depth(self, i: int, size: Size) -> tuple[Array, Mask]:
         return _read_depth(self._root / "depth" / f"{self.ids[i]}.npy", size)
+
+    def _normal(self, i: int, size: Size) -> tuple[Array, Mask]:
+        path = self._root / "normals" / f"{self.ids[i]}.png"
+        return read_normals(path if path.exists() else path.with_suffix(".npy"), size)
+
+    def _edge(self, i: int, size: Size) -> tuple[Array, Mask]:
+        lines = read_binary(self._root / "edge" / f"{self.ids[i]}.png", size)
+        return lines, np.ones(size, np.bool_)
 
     def scene(self, i: int) -> str:
         return ""
@@ -162,7 +168,7 @@ class NpyForm:
             raise UserError(f"{root / folder / 'image'}: got no .npy; expected 0.npy and so on; fetch the folder again")
         numbers = sorted(stems, key=lambda stem: (len(stem), stem))
         self.ids = [f"{folder}/{number}" for number in numbers]
-        self.has_depth = (root / folder / "depth").is_dir()
+        self.labels: dict[str, ReadLabel] = {"depth_zbuffer": self._depth} if (root / folder / "depth").is_dir() else {}
 
     def image(self, i: int) -> Array:
         path = self._path("image", i)
@@ -175,7 +181,7 @@ class NpyForm:
             )
         return np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32)
 
-    def codes(self, i: int, size: tuple[int, int]) -> Array:
+    def codes(self, i: int, size: Size) -> Array:
         path = self._path("label", i)
         codes = _check_size(path, read_npy(path), size) + 1
         if (codes != np.rint(codes)).any() or codes.min() < 0:
@@ -184,7 +190,7 @@ class NpyForm:
             )
         return _check_codes(path, codes.astype(np.int64), self.space)
 
-    def depth(self, i: int, size: tuple[int, int]) -> tuple[Array, Mask]:
+    def _depth(self, i: int, size: Size) -> tuple[Array, Mask]:
         return _read_depth(self._path("depth", i), size)
 
     def scene(self, i: int) -> str:
@@ -195,7 +201,7 @@ class NpyForm:
         return self._root / folder / kind / f"{number}.npy"
 
 
-def _check_size(path: Path, values: Array, size: tuple[int, int]) -> Array:
+def _check_size(path: Path, values: Array, size: Size) -> Array:
     """The values (H, W) of an array (H, W) or (H, W, 1)."""
     plane = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
     if plane.shape != size:
@@ -205,11 +211,11 @@ def _check_size(path: Path, values: Array, size: tuple[int, int]) -> Array:
     return plane
 
 
-def _read_depth(path: Path, size: tuple[int, int]) -> tuple[Array, Mask]:
+def _read_depth(path: Path, size: Size) -> tuple[Array, Mask]:
     """Metres, 0 where invalid, and where they are valid: finite and above 0."""
     depth_m = _check_size(path, read_npy(path), size).astype(np.float32)
     valid = np.isfinite(depth_m) & (depth_m > 0)
-    return np.where(valid, depth_m, 0), valid
+    return np.where(valid, depth_m, 0)[None], valid
 
 
 def _check_codes(path: Path, codes: Array, highest: int) -> Array:

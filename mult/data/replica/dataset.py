@@ -45,6 +45,7 @@ class Replica(Dataset[Sample]):
     """
 
     metric_depth = True
+    metric_arguments: Mapping[str, Mapping[str, float]] = {}
     underivable: Mapping[str, str] = {}
 
     def __init__(

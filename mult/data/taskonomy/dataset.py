@@ -37,6 +37,7 @@ class Taskonomy(Dataset[Sample]):
     """
 
     metric_depth = True
+    metric_arguments: Mapping[str, Mapping[str, float]] = {}
     underivable: Mapping[str, str] = {}
 
     def __init__(
@@ -57,7 +58,7 @@ class Taskonomy(Dataset[Sample]):
         if max_depth_m is not None and not max_depth_m > 0:
             raise UserError(f"data.max_depth_m: got {max_depth_m}; expected metres above 0; leave it out for no cut-off")
         self.tasks = tuple(task for task in TASKS if task in requested)
-        self.classes: dict[str, list[str]] = {task: list(CLASSES) for task in self.tasks if TASKS[task].categorical}
+        self.classes = {task: list(CLASSES) for task in self.tasks if task == "segment_semantic"}
         self.index = Index(root)
         self.root = self.index.root
         self.buildings = self._find_buildings()

@@ -23,6 +23,7 @@ class Depths:
     tasks: tuple[str, ...] = ("depth_zbuffer",)
     classes: dict[str, list[str]] = field(default_factory=dict)
     metric_depth: bool = True
+    metric_arguments: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     root: Path = Path()
     labelled: frozenset[str] = frozenset({"depth_zbuffer"})
     available: tuple[str, ...] = ("depth_zbuffer",)
