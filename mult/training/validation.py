@@ -32,7 +32,7 @@ def validate(experiment: Experiment, state: TrainingState, progress: Progress, s
     Each view is evaluated on one process, none twice. Raises StoppedError when a signal came.
     """
     config, views = experiment.config, experiment.eval_data
-    batch_size = config.eval.batch_size or config.data.batch_size
+    batch_size = evaluate.batch_size_of_this_process(config.eval.batch_size or config.data.batch_size)
     batches = build_eval_batches(evaluate.views_of_this_process(views), config.data.image_size, batch_size, config.data.workers)
     max_batches = math.ceil(math.ceil(len(views) / distributed.world_size()) / batch_size)
     bad_messages: list[str] = []
