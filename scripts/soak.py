@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from mult.cli import exit_on_user_error
+from mult.runs.checkpoint import last_step
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = (
@@ -185,7 +186,7 @@ def fill_disk(soak: Soak, whole: Path) -> str | None:
         status = process.wait(PATIENCE)
         said = [line for line in soak.log("disk/run", 0).read_text().splitlines() if "error:" in line]
         check(status == 2 and len(said) == 1, f"disk: ended with {status}; see {soak.log('disk/run', 0)}")
-        last = int(os.readlink(folder / "run" / "checkpoints" / "last"))
+        last = last_step(folder / "run")
         subprocess.run(["mount", "-o", f"remount,size={9 * taken}", str(folder)], check=True)
         soak.finish("disk/run", resume=True)
         found = compare(whole, folder / "run")

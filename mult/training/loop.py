@@ -32,11 +32,12 @@ from mult.training.state import TrainingState
 from mult.training.validation import validate
 
 
-def train(experiment: Experiment, run: Run, device: torch.device) -> Results | None:
+def train(experiment: Experiment, run: Run, device: torch.device, signals: Signals | None = None) -> Results | None:
     """Train from the run's newest checkpoint, if it has one, to the last step; evaluate every `eval.every` steps.
 
-    Returns the last evaluation, or None where SIGTERM, SIGUSR1 or Ctrl-C asked for an end: after the step that runs, with a
-    checkpoint. Raises FloatingPointError, with the task's name and the step, at the first loss or gradient that is not
+    signals: entered already, so that those before the first step count; without, they are recorded from now on.
+    Returns the last evaluation, or None where SIGTERM, SIGUSR1, SIGHUP or Ctrl-C asked for an end: after the step that runs,
+    with a checkpoint. Raises FloatingPointError, with the task's name and the step, at the first loss or gradient that is not
     finite (with `optim.non_finite: skip` after too many of them), before it changes the weights.
     """
     config, optim, objectives = experiment.config, experiment.config.optim, experiment.objectives
@@ -59,7 +60,8 @@ def train(experiment: Experiment, run: Run, device: torch.device) -> Results | N
 
     batches = iter(experiment.batches(state.step * optim.accumulate, rank, world_size))
     results: Results = {}
-    with Signals() as signals, Progress(run, state.step, config.data.batch_size * optim.accumulate) as progress:
+    recording = contextlib.nullcontext(signals) if signals else Signals()
+    with recording as signals, Progress(run, state.step, config.data.batch_size * optim.accumulate) as progress:
         while True:
             # --- Between two steps: save, evaluate, end ---
             is_stopping = signals.any_process()

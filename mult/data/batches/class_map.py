@@ -58,7 +58,7 @@ def read_label_space(name: str) -> list[str]:
         )
     if name == "taskonomy":
         return list(CLASSES)
-    lists = json.loads(published_list("nyu", "json").read_text())
+    lists = json.loads(published_list("nyu", "json").read_text(encoding="utf-8"))
     return [str(each) for each in lists[f"classes{name.removeprefix('nyu')}"]]
 
 
