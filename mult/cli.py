@@ -37,7 +37,7 @@ _NO_READER = {errno.EPIPE, errno.EIO, errno.EBADF}
 class _Output(io.FileIO):
     """A descriptor to print to, which drops what nobody reads: `| head` and a lost terminal do not end a training."""
 
-    def write(self, data: Any, /) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
