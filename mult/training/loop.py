@@ -29,7 +29,7 @@ from mult.training.average import update_average
 from mult.training.experiment import Experiment, Objective
 from mult.training.progress import Progress, measure_peak_memory_mib
 from mult.training.state import TrainingState
-from mult.training.validation import validate
+from mult.training.validation import read_results, validate
 
 
 def train(experiment: Experiment, run: Run, device: torch.device, signals: Signals | None = None) -> Results | None:
@@ -59,7 +59,7 @@ def train(experiment: Experiment, run: Run, device: torch.device, signals: Signa
     model.train()
 
     batches = iter(experiment.batches(state.step * optim.accumulate, rank, world_size))
-    results: Results = {}
+    results: Results | None = None
     recording = contextlib.nullcontext(signals) if signals else Signals()
     with recording as signals, Progress(run, state.step, config.data.batch_size * optim.accumulate) as progress:
         while True:
@@ -78,6 +78,10 @@ def train(experiment: Experiment, run: Run, device: torch.device, signals: Signa
             if is_stopping:
                 break
             if is_last:
+                if results is None:  # an earlier process has done and evaluated all steps
+                    results = read_results(state)
+                    if is_main:
+                        tqdm.write(f"{run.folder}: all {optim.steps} steps are done already; raise optim.steps to train on")
                 return results
 
             # --- A step: images -> outputs -> losses -> gradients ---
