@@ -1,12 +1,15 @@
-"""How a command ends: its message and its exit status."""
+"""What all commands share: where they print, and how they end, with a message and an exit status."""
 
 from __future__ import annotations
 
 import errno
+import io
+import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from tqdm import tqdm
 
@@ -27,6 +30,22 @@ _REMEDIES = {
 """What was expected, and what to do, for errors of the system about a path; the system says neither."""
 
 
+_NO_READER = {errno.EPIPE, errno.EIO, errno.EBADF}
+"""The errors of writing where nobody reads any more: a pipe's end, a terminal that hung up, a closed descriptor."""
+
+
+class _Output(io.FileIO):
+    """A descriptor to print to, which drops what nobody reads: `| head` and a lost terminal do not end a training."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in _NO_READER:
+                raise
+            return len(data)
+
+
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """Turn a user's mistake in the body into one message on stderr and exit status 2.
@@ -34,7 +53,15 @@ def exit_on_user_error() -> Iterator[None]:
     A user's mistake is a `UserError`, or an error of the system about a path (no such file, no room on the disk). Training that
     diverged (FloatingPointError) and a data loader whose worker was killed end with status 1 and a message, Ctrl-C with 130.
     Any other exception keeps its traceback.
+
+    In the body, stdout and stderr take any character, in UTF-8 where they are no terminal, and may be closed.
     """
+    with _lenient_output(), _exit_with_message():
+        yield
+
+
+@contextmanager
+def _exit_with_message() -> Iterator[None]:
     try:
         yield
     except UserError as error:
@@ -56,6 +83,36 @@ def exit_on_user_error() -> Iterator[None]:
         )
     except KeyboardInterrupt:
         _end(130, "stopped: interrupted")
+
+
+@contextmanager
+def _lenient_output() -> Iterator[None]:
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(_reopen, before)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _reopen(stream: Any) -> Any:
+    """The stream with what `_lenient_output` adds; unchanged where it is no file's, as in a test or a notebook."""
+    if stream is None:  # closed before the process began
+        return open(os.devnull, "w", encoding="utf-8")
+    try:
+        output = _Output(stream.fileno(), "w", closefd=False)
+    except OSError:
+        return stream
+    encoding = stream.encoding if stream.isatty() else "utf-8"
+    return io.TextIOWrapper(
+        io.BufferedWriter(output),
+        encoding,
+        errors="replace",  # of what a terminal lacks, and of bytes in a path that are no text
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
 def _end(status: int, message: str) -> None:

@@ -37,6 +37,7 @@ from mult.evaluation.tables import (
     format_overview,
 )
 from mult.files import read_json, write_json, write_text
+from mult.runs.checkpoint import last_step
 
 TAIL_BYTES = 4096
 """The end of a script's stderr that is kept, for the last line of one that failed."""
@@ -208,20 +209,14 @@ def _train(base: Path, overrides: Sequence[str], run: Path, scripts: Path) -> st
     try:
         config = load_config(base, overrides)
         is_begun = (run / "config.yaml").exists()
-        if is_begun and load_config(run / "config.yaml") == config and _last_step(run) == config.optim.steps:
+        if is_begun and load_config(run / "config.yaml") == config and last_step(run) == config.optim.steps:
             return None
     except UserError as error:
         return str(error)
     why = _call(scripts / "train.py", "--config", str(base), *overrides, *(["--resume"] if is_begun else []))
-    if why is None and _last_step(run) != config.optim.steps:
-        return f"train.py stopped at step {_last_step(run)} of {config.optim.steps}"
+    if why is None and last_step(run) != config.optim.steps:
+        return f"train.py stopped at step {last_step(run)} of {config.optim.steps}"
     return why
-
-
-def _last_step(run: Path) -> int:
-    """The step of a run's newest checkpoint, 0 without one."""
-    last = run / "checkpoints" / "last"
-    return int(os.readlink(last)) if last.is_symlink() else 0
 
 
 def _evaluate(plan: EvaluationPlan, name: str, folder: Path, run: Path, scripts: Path) -> str | None:
@@ -234,8 +229,8 @@ def _evaluate(plan: EvaluationPlan, name: str, folder: Path, run: Path, scripts:
         "--corrupt": plan.corrupt,
     }
     arguments = [part for option, value in options.items() if value is not None for part in (option, value)]
-    data = None if plan.config is None else (folder / plan.config).read_text()
-    done = {"step": _last_step(run), "told": arguments, "data": data}  # the keys are those of existing suites
+    data = None if plan.config is None else (folder / plan.config).read_text(encoding="utf-8")
+    done = {"step": last_step(run), "told": arguments, "data": data}  # the keys are those of existing suites
     files = [out.with_name(f"{stem}.json") for stem in plan.stems(name)]
     if record.exists() and read_json(record) == done and all(file.exists() for file in files):
         return None

@@ -66,8 +66,8 @@ def main() -> None:
         if arguments.config:  # raises unless the parts together have labels of each task, and one label space
             config = load_config(arguments.config, arguments.overrides)
             build_mixture([config.data, *config.data.mix], task_names(config))
-    print(f"training {'can' if can_train else 'cannot'} start; all findings: {out / 'check.json'}")
-    sys.exit(0 if can_train else 1)
+        print(f"training {'can' if can_train else 'cannot'} start; all findings: {out / 'check.json'}")
+        sys.exit(0 if can_train else 1)
 
 
 def list_splits(arguments: argparse.Namespace) -> Iterator[tuple[DataConfig, str]]:

@@ -70,7 +70,7 @@ def main() -> None:
             batches = build_eval_batches(
                 evaluate.views_of_this_process(CorruptedDataset(views, data.image_size, corruption)),
                 data.image_size,
-                config.eval.batch_size or data.batch_size,
+                evaluate.batch_size_of_this_process(config.eval.batch_size or data.batch_size),
                 data.workers,
             )
             precision = DTYPES[resolve_precision(config.run.precision, device)]

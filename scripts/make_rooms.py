@@ -28,8 +28,8 @@ def main() -> None:
         start = time.perf_counter()
         rendered = render_missing(out, **arguments)
         seconds = time.perf_counter() - start
-    rate = f" at {rendered / seconds:.1f} views/s" if rendered else ""
-    print(f"{out}: rendered {rendered} views{rate}; read it with mult.data.Rooms or mult.data.Taskonomy")
+        rate = f" at {rendered / seconds:.1f} views/s" if rendered else ""
+        print(f"{out}: rendered {rendered} views{rate}; read it with mult.data.Rooms or mult.data.Taskonomy")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ import torch
 
 from mult.cli import exit_on_user_error
 from mult.files import is_temporary
+from mult.runs.checkpoint import last_step
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = (
@@ -187,7 +188,7 @@ def fill_disk(soak: Soak, undisturbed: Path) -> str | None:
         status = process.wait(HANG_S)
         errors = [line for line in soak.log("disk/run", 0).read_text().splitlines() if "error:" in line]
         require(status == 2 and len(errors) == 1, f"disk: ended with {status}; see {soak.log('disk/run', 0)}")
-        last = int(os.readlink(folder / "run" / "checkpoints" / "last"))
+        last = last_step(folder / "run")
         subprocess.run(["mount", "-o", f"remount,size={9 * checkpoint_size}", str(folder)], check=True)
         soak.finish("disk/run", resume=True)
         comparison = compare(undisturbed, folder / "run")

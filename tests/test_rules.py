@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"draw", "errors", "files", "metrics", "runtime", "tasks"},
     "build": {"config", "data", "errors", "models", "runtime", "tasks"},
     "predict": {"data", "models", "runs", "tasks"},
-    "suite": {"config", "data", "errors", "evaluation", "files"},
+    "suite": {"config", "data", "errors", "evaluation", "files", "runs"},
     "report": {"build", "config", "data", "draw", "errors", "evaluation", "files", "metrics", "runs", "tasks"},
     "training": {
         "build",

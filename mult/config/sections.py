@@ -187,7 +187,7 @@ class EvalConfig:
     """Steps between evaluations; 0: only at the end."""
     split: str = "val"
     batch_size: Count | None = None
-    """None: as in training."""
+    """Views a batch, over all processes; None: as in training."""
     images: CountOrZero = 4
     """How many images the gallery shows."""
 

@@ -6,6 +6,8 @@ nowhere, so that all samples of a dataset have the same tasks and can be stacked
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypedDict
@@ -70,12 +72,34 @@ class Batch(TypedDict):
     bad: list[str]
 
 
+class MapsOfAnySize:
+    """{task: maps of B views, of any sizes}, copied into one tensor a dtype; reading returns views of these.
+
+    A worker sends each tensor to the main process as an open file, of which a process may have few: six tasks and 32 views
+    in tensors of their own are 384.
+    """
+
+    def __init__(self, maps: Mapping[str, Sequence[Tensor]]) -> None:
+        flat: dict[torch.dtype, list[Tensor]] = {}
+        ends: Counter[torch.dtype] = Counter()
+        self._places: dict[str, list[tuple[torch.dtype, int, torch.Size]]] = {task: [] for task in maps}
+        for task, of_task in maps.items():
+            for each in of_task:
+                self._places[task].append((each.dtype, ends[each.dtype], each.shape))
+                flat.setdefault(each.dtype, []).append(each.flatten())
+                ends[each.dtype] += each.numel()
+        self._flat = {dtype: torch.cat(parts) for dtype, parts in flat.items()}
+
+    def __getitem__(self, task: str) -> list[Tensor]:
+        return [self._flat[dtype][start : start + math.prod(shape)].view(shape) for dtype, start, shape in self._places[task]]
+
+
 class EvalBatch(TypedDict):
-    """Images of one size, stacked; targets and masks at their own sizes, in lists of B tensors; `bad` as in Batch."""
+    """Images of one size, stacked; B targets and B masks a task, at their own sizes; `bad` as in Batch."""
 
     image: Tensor
-    targets: dict[str, list[Tensor]]
-    valid: dict[str, list[Tensor]]
+    targets: MapsOfAnySize
+    valid: MapsOfAnySize
     id: list[str]
     bad: list[str]
 
@@ -149,21 +173,30 @@ def collect_bad(batches: Iterable[EvalBatch], messages: list[str]) -> Iterator[E
 
 def collate_train(samples: Sequence[Sample]) -> Batch:
     """Stack samples of one size and one set of tasks."""
-    batch = collate_eval(samples)
+    targets, valid = _by_task(samples)
     return {
-        **batch,
-        "targets": {task: torch.stack(targets) for task, targets in batch["targets"].items()},
-        "valid": {task: torch.stack(masks) for task, masks in batch["valid"].items()},
+        "image": torch.stack([sample["image"] for sample in samples]),
+        "targets": {task: torch.stack(maps) for task, maps in targets.items()},
+        "valid": {task: torch.stack(masks) for task, masks in valid.items()},
+        "id": [sample["id"] for sample in samples],
+        "bad": [sample["bad"] for sample in samples if "bad" in sample],
     }
 
 
 def collate_eval(samples: Sequence[Sample]) -> EvalBatch:
-    """Stack the images; leave the targets in lists, since their sizes may differ from view to view."""
-    tasks = samples[0]["targets"]
+    """Stack the images; leave the targets at their own sizes, which may differ from view to view."""
+    targets, valid = _by_task(samples)
     return {
         "image": torch.stack([sample["image"] for sample in samples]),
-        "targets": {task: [sample["targets"][task] for sample in samples] for task in tasks},
-        "valid": {task: [sample["valid"][task] for sample in samples] for task in tasks},
+        "targets": MapsOfAnySize(targets),
+        "valid": MapsOfAnySize(valid),
         "id": [sample["id"] for sample in samples],
         "bad": [sample["bad"] for sample in samples if "bad" in sample],
     }
+
+
+def _by_task(samples: Sequence[Sample]) -> tuple[dict[str, list[Tensor]], dict[str, list[Tensor]]]:
+    """The targets and the masks of samples, {task: (B)}."""
+    tasks = samples[0]["targets"]
+    targets = {task: [sample["targets"][task] for sample in samples] for task in tasks}
+    return targets, {task: [sample["valid"][task] for sample in samples] for task in tasks}

@@ -7,6 +7,7 @@ and no view is scored twice (README.md beside this file).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,6 +72,11 @@ class Evaluation:
 def views_of_this_process(views: Samples) -> Subset[Any]:
     """This process's part of a dataset: every view is in one part, and none in two, also where the parts differ in size."""
     return Subset(views, range(distributed.rank(), len(views), distributed.world_size()))  # type: ignore[arg-type]
+
+
+def batch_size_of_this_process(batch_size: int) -> int:
+    """This process's share of a batch of `batch_size` views, rounded up: together the processes hold one batch."""
+    return math.ceil(batch_size / distributed.world_size())
 
 
 @torch.inference_mode()

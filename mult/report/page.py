@@ -55,7 +55,7 @@ def _to_anchor(name: str) -> str:
 
 @cache
 def _read_style() -> Html:
-    return Html(files("mult.report").joinpath("style.css").read_text())
+    return Html(files("mult.report").joinpath("style.css").read_text(encoding="utf-8"))
 
 
 def _render_provenance(run: RunRecord) -> Html:

@@ -118,8 +118,9 @@ def draw_entries(
 
 def _find_checkpoint(run: RunRecord, stem: str) -> Path:
     """The checkpoint that was evaluated: that of the step in the evaluation's file, else the best, as eval.py takes it."""
-    of_step = run.folder / "checkpoints" / str(run.evaluations[stem].file.get("step", "best"))
-    return of_step if of_step.exists() else run.folder
+    step = run.evaluations[stem].file.get("step")
+    of_step = run.folder / "checkpoints" / str(step)
+    return run.folder if step is None or not of_step.exists() else of_step
 
 
 def _read_view(views: Any, index: int, name: str) -> Any:

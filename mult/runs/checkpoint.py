@@ -1,7 +1,8 @@
 """The checkpoints of a run: each is whole or not there, is checked before it is used, and goes when newer ones replace it.
 
 checkpoints/<step>/  model.safetensors  config.json  config.yaml  trivial.json  state.pt  manifest.json
-checkpoints/last, best -> <step>      relative links
+checkpoints/checkpoints.json          {"last": step, "best": step}
+checkpoints/last, best -> <step>      relative links for people, where the disk has links; nothing here depends on them
 
 A numbered folder appears by one rename when all that is in it is on the disk, never changes after, and leaves by one rename.
 A process killed at any moment leaves whole checkpoints and, under a temporary name, what the next `save` removes.
@@ -11,10 +12,10 @@ A process killed at any moment leaves whole checkpoints and, under a temporary n
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +31,9 @@ from mult.tasks import TASKS
 
 FORMAT_VERSION = 1
 """Changes when the content of `state.pt` does: training does not go on from a checkpoint of another version."""
+
+POINTERS = "checkpoints.json"
+"""The file beside the checkpoints that says which is the last and which the best."""
 
 MODEL_FILES = ("model.safetensors", "config.json")
 """The files from which a model is loaded."""
@@ -75,17 +79,17 @@ class Checkpoints:
         try:
             self.folder.mkdir(exist_ok=True)
             write_folder(path, fill)
-            write_link(self.folder / "last", str(step))
+            self._point(last=step)
         except OSError as error:
-            last = self.folder / "last"
-            remaining = f"checkpoint {os.readlink(last)} stands" if last.is_symlink() else "there is none yet"
+            last = _read_pointers(self.folder).get("last")
+            remaining = "there is none yet" if last is None else f"checkpoint {last} stands"
             room = f"room for {self.keep + 2} checkpoints"
             raise explain_write_error(error, path, self.folder.parent, room, remaining) from error
         self._prune(step)
 
     def mark_best(self, step: int) -> None:
         """Point `best` at a checkpoint; the one that was best before is kept no longer for that."""
-        write_link(self.folder / "best", str(step))
+        self._point(best=step)
         self._prune(step)
 
     def recover(self) -> int | None:
@@ -100,10 +104,9 @@ class Checkpoints:
             if fault is None:
                 for other in damaged:
                     tqdm.write(f"{other}; using checkpoint {step} instead", file=sys.stderr)
-                write_link(self.folder / "last", str(step))
-                best = self.folder / "best"
-                if best.is_symlink() and (not best.is_dir() or int(os.readlink(best)) > step):
-                    best.unlink()
+                best = _read_pointers(self.folder).get("best")
+                is_there = best is not None and best <= step and (self.folder / str(best)).is_dir()
+                self._point(last=step, best=best if is_there else None)
                 return step
             damaged.append(f"{self.folder / str(step)}: damaged ({fault})")
         if damaged:
@@ -123,14 +126,26 @@ class Checkpoints:
 
     def _prune(self, newest: int) -> None:
         """Remove all but the best and the `keep` newest up to `newest`: a later one is damaged, and was passed over."""
-        best = self.folder / "best"
-        kept = {step for step in self.steps() if step <= newest}
-        kept = {*sorted(kept)[-self.keep :], *([int(os.readlink(best))] if best.is_symlink() else [])}
+        kept = {*[step for step in self.steps() if step <= newest][-self.keep :], _read_pointers(self.folder).get("best")}
         for step in self.steps():
             if step not in kept:
                 remove_folder(self.folder / str(step))
         for path in self.folder.glob(".*.tmp"):  # left by a killed process, since this one has the run's lock
-            path.unlink() if path.is_symlink() else shutil.rmtree(path)
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+    def _point(self, **steps: int | None) -> None:
+        """Change what `last` or `best` is; None: there is none."""
+        pointers = {name: step for name, step in (_read_pointers(self.folder) | steps).items() if step is not None}
+        write_json(self.folder / POINTERS, pointers)
+        for name in ("last", "best"):
+            link = self.folder / name
+            if not link.is_symlink():
+                remove_folder(link)  # what `cp -rL` and the like make of a link
+            with suppress(OSError):  # a disk without links
+                if name in pointers:
+                    write_link(link, str(pointers[name]))
+                else:
+                    link.unlink(missing_ok=True)
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -139,7 +154,11 @@ def find_checkpoint(path: str | Path) -> Path:
     Raises UserError where there is neither.
     """
     path = Path(path)
-    for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "last"):
+    of_run, of_name = _read_pointers(path / "checkpoints"), _read_pointers(path.parent)
+    steps = [path / "checkpoints" / str(of_run[name]) for name in ("best", "last") if name in of_run]
+    if path.name in of_name:
+        steps.insert(0, path.with_name(str(of_name[path.name])))
+    for folder in (*steps, path):
         if (folder / "model.safetensors").is_file():
             return folder.resolve()
     if path.is_dir():
@@ -150,6 +169,26 @@ def find_checkpoint(path: str | Path) -> Path:
         f"checkpoint: got {path}; expected a run's folder or a checkpoint's (model.safetensors, config.json, config.yaml); "
         f"{reason}"
     )
+
+
+def last_step(run: Path) -> int:
+    """The step of a run's newest checkpoint, 0 without one."""
+    return _read_pointers(run / "checkpoints").get("last", 0)
+
+
+def _read_pointers(folder: Path) -> dict[str, int]:
+    """{"last": step, "best": step}, as far as there are such, of a folder of checkpoints.
+
+    Runs of the first version have links alone, or folders that were links before they were copied: their manifests tell.
+    """
+    with suppress(UserError):
+        pointers = read_json(folder / POINTERS)
+        return {name: step for name, step in pointers.items() if type(step) is int}
+    pointers = {}
+    for name in ("last", "best"):
+        with suppress(UserError, KeyError):
+            pointers[name] = read_json(folder / name / "manifest.json")["step"]
+    return pointers
 
 
 def load_checkpoint(path: str | Path) -> tuple[MulT, Config]:

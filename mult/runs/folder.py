@@ -74,7 +74,9 @@ class Run:
         run = cls(config)
         run.check(resume)
         run.folder.mkdir(parents=True, exist_ok=True)
-        _lock(run.folder / ".lock")
+        lock = run.folder / ".lock"
+        if not _has_lock(lock):
+            _LOCKS.append(_take_lock(lock))
         run._check_content(resume)  # another process may have been faster
         path = run.folder / "provenance.json"
         precision = resolve_precision(config.run.precision, pick_device(config.run.device))
@@ -95,8 +97,9 @@ class Run:
 
     def check(self, resume: bool) -> None:
         """Raise UserError, before any work, where `open` would overwrite or mix runs, or there is none or one in use."""
-        if (self.folder / ".lock").exists():
-            os.close(_lock(self.folder / ".lock"))
+        lock = self.folder / ".lock"
+        if lock.exists() and not _has_lock(lock):
+            os.close(_take_lock(lock))
         self._check_content(resume)
 
     def _check_content(self, resume: bool) -> None:
@@ -241,7 +244,17 @@ def _differences(old: Config, new: Config) -> dict[str, str]:
     }
 
 
-def _lock(path: Path) -> int:
+_LOCKS: list[int] = []
+"""The descriptors of the locks of this process. The system frees a lock when the process closes any descriptor of its file, so
+one that this process has is not opened again."""
+
+
+def _has_lock(path: Path) -> bool:
+    """Whether this process has the lock, since it opened the run before."""
+    return path.exists() and any(os.path.samestat(path.stat(), os.fstat(descriptor)) for descriptor in _LOCKS)
+
+
+def _take_lock(path: Path) -> int:
     """Take the lock of a run's folder, which this process has until it ends or closes the descriptor that is returned.
 
     It is a record lock, because the workers of a data loader, which may outlive a killed process for seconds, do not inherit

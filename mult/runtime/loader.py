@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,8 +24,15 @@ class Loader(DataLoader[Any]):
         super().__init__(dataset, worker_init_fn=_start_worker, generator=torch.Generator(), **arguments)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """Raises RuntimeError("DataLoader worker (pid ...) ...") where a worker died, as torch does if it notices first."""
+        """The workers end with the iterator: when it is exhausted, closed or raises, and at the latest with the process.
+
+        Raises RuntimeError("DataLoader worker (pid ...) ...") where a worker died, as torch does if it notices first.
+        """
         batches = super().__iter__()
+        # A traceback keeps an iterator alive until the process ends. multiprocessing then sends SIGTERM to the workers, which
+        # ignore it, and waits for them without limit; this function was registered later and so runs before.
+        end_workers = partial(_end_workers, batches)
+        atexit.register(end_workers)
         try:
             yield from batches
         except (EOFError, ConnectionError, FileNotFoundError) as error:  # the socket of a dead worker
@@ -32,6 +41,18 @@ class Loader(DataLoader[Any]):
                 if worker.exitcode is not None:
                     raise RuntimeError(f"DataLoader worker (pid {worker.pid}) ended with {worker.exitcode}") from error
             raise
+        finally:
+            end_workers()
+            atexit.unregister(end_workers)
+
+
+def _end_workers(batches: Any) -> None:
+    """Ask the workers to end, as torch does, and kill those that read a file for longer than it waits."""
+    if hasattr(batches, "_workers"):
+        batches._shutdown_workers()
+        for worker in batches._workers:
+            worker.kill()
+            worker.join()
 
 
 def _start_worker(worker: int) -> None:

@@ -1,6 +1,7 @@
 """Signals that ask a training to end: it finishes its step, writes a checkpoint and exits with status 0.
 
-Schedulers send SIGTERM or SIGUSR1 before they stop a job. SIGINT is Ctrl-C; a second one ends the process at once.
+Schedulers send SIGTERM or SIGUSR1 before they stop a job, a terminal that closes sends SIGHUP. SIGINT is Ctrl-C; a second one
+ends the process at once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from mult.runtime import distributed
 
-HANDLED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+HANDLED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 
 
 class StoppedError(Exception):
@@ -32,7 +33,9 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            self._previous_handlers = {number: signal.signal(number, self._record) for number in HANDLED}
+            is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # nohup: go on without the terminal
+            numbers = [number for number in HANDLED if number != signal.SIGHUP or not is_nohup]
+            self._previous_handlers = {number: signal.signal(number, self._record) for number in numbers}
         return self
 
     def __exit__(self, *error: object) -> None:

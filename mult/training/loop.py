@@ -29,14 +29,15 @@ from mult.training.average import update_average
 from mult.training.experiment import Experiment, Objective
 from mult.training.progress import Progress, measure_peak_memory_mib
 from mult.training.state import TrainingState
-from mult.training.validation import validate
+from mult.training.validation import read_results, validate
 
 
-def train(experiment: Experiment, run: Run, device: torch.device) -> Results | None:
+def train(experiment: Experiment, run: Run, device: torch.device, signals: Signals | None = None) -> Results | None:
     """Train from the run's newest checkpoint, if it has one, to the last step; evaluate every `eval.every` steps.
 
-    Returns the last evaluation, or None where SIGTERM, SIGUSR1 or Ctrl-C asked for an end: after the step that runs, with a
-    checkpoint. Raises FloatingPointError, with the task's name and the step, at the first loss or gradient that is not
+    signals: entered already, so that those before the first step count; without, they are recorded from now on.
+    Returns the last evaluation, or None where SIGTERM, SIGUSR1, SIGHUP or Ctrl-C asked for an end: after the step that runs,
+    with a checkpoint. Raises FloatingPointError, with the task's name and the step, at the first loss or gradient that is not
     finite (with `optim.non_finite: skip` after too many of them), before it changes the weights.
     """
     config, optim, objectives = experiment.config, experiment.config.optim, experiment.objectives
@@ -58,8 +59,9 @@ def train(experiment: Experiment, run: Run, device: torch.device) -> Results | N
     model.train()
 
     batches = iter(experiment.batches(state.step * optim.accumulate, rank, world_size))
-    results: Results = {}
-    with Signals() as signals, Progress(run, state.step, config.data.batch_size * optim.accumulate) as progress:
+    results: Results | None = None
+    recording = contextlib.nullcontext(signals) if signals else Signals()
+    with recording as signals, Progress(run, state.step, config.data.batch_size * optim.accumulate) as progress:
         while True:
             # --- Between two steps: save, evaluate, end ---
             is_stopping = signals.any_process()
@@ -76,6 +78,10 @@ def train(experiment: Experiment, run: Run, device: torch.device) -> Results | N
             if is_stopping:
                 break
             if is_last:
+                if results is None:  # an earlier process has done and evaluated all steps
+                    results = read_results(state)
+                    if is_main:
+                        tqdm.write(f"{run.folder}: all {optim.steps} steps are done already; raise optim.steps to train on")
                 return results
 
             # --- A step: images -> outputs -> losses -> gradients ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from mult.data.sample import collect_bad
 from mult.evaluation import evaluate
 from mult.evaluation.results import Results, compute_improvement
 from mult.evaluation.tables import format_evaluation
-from mult.files import write_arrays, write_json
+from mult.files import read_json, write_arrays, write_json
 from mult.runtime import distributed
 from mult.runtime.signals import InterruptibleBatches, Signals
 from mult.tasks import TASKS
@@ -32,7 +33,7 @@ def validate(experiment: Experiment, state: TrainingState, progress: Progress, s
     Each view is evaluated on one process, none twice. Raises StoppedError when a signal came.
     """
     config, views = experiment.config, experiment.eval_data
-    batch_size = config.eval.batch_size or config.data.batch_size
+    batch_size = evaluate.batch_size_of_this_process(config.eval.batch_size or config.data.batch_size)
     batches = build_eval_batches(evaluate.views_of_this_process(views), config.data.image_size, batch_size, config.data.workers)
     max_batches = math.ceil(math.ceil(len(views) / distributed.world_size()) / batch_size)
     bad_messages: list[str] = []
@@ -65,7 +66,7 @@ def _report(
 ) -> None:
     """Write the evaluation's files, print its table, draw the gallery, and then, as a sign that all is done, log a line."""
     config, views, split = experiment.config, experiment.eval_data, experiment.config.eval.split
-    path = state.run.folder / "eval" / f"{config.data.dataset}-{split}.json"
+    path = _locate(state)
     write_arrays(path.with_suffix(".npz"), evaluation.columns)
     write_json(path, evaluation.as_json(config.data.dataset, split) | bad_counts | {"step": state.step})
     skipped = "".join(f", {count} of them skipped: see bad_files.txt" for count in bad_counts.values() if count)
@@ -88,6 +89,19 @@ def _report(
         if "/" not in metric  # entries of single classes are in the JSON alone
     }
     progress.log(state.step, split, values | bad_counts | {"improvement": score})
+
+
+def read_results(state: TrainingState) -> Results:
+    """The results that an earlier process wrote of this step; none where its file is gone or of other weights."""
+    path = _locate(state)
+    file = read_json(path) if path.exists() else {}
+    results: Results = file["tasks"] if file.get("step") == state.step else {}
+    return results
+
+
+def _locate(state: TrainingState) -> Path:
+    config = state.run.config
+    return state.run.folder / "eval" / f"{config.data.dataset}-{config.eval.split}.json"
 
 
 def _uncompiled(is_compiled: bool) -> contextlib.AbstractContextManager[Any]:

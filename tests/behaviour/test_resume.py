@@ -13,6 +13,7 @@ import torch
 from mult.errors import UserError
 from mult.files import read_json
 from mult.runs.checkpoint import find_checkpoint
+from mult.runs.folder import Run
 from mult.training.experiment import build_experiment
 from mult.training.loop import train
 from tests.run_files import (
@@ -140,3 +141,17 @@ def test_a_failure_before_the_first_checkpoint_does_not_block_the_next_try(
     assert "the run in it ended before its first checkpoint; starting it over" in ended.err
     assert [line["step"] for line in read_lines(tmp_path / "tiny")] == [1, 2, 2]
     assert read_json(tmp_path / "tiny" / "provenance.json")["command"][-1] == "optim.steps=2"
+
+
+def test_a_finished_run_says_so_and_returns_its_last_results(
+    script: Any, configured: Configured, config_file: Path, tmp_path: Path
+) -> None:
+    config = configured()
+    first = train(build_experiment(config), Run.open(config, resume=False), CPU)
+    before = read_lines(Path(config.run.output) / "tiny")
+    again = train(build_experiment(config), Run.open(config, resume=True), CPU)
+    assert again == first
+    ended = script("train", "--config", config_file, f"run.output={config.run.output}", "--resume")
+    assert ended.status == 0, ended.err
+    assert "tiny: all 4 steps are done already; raise optim.steps to train on" in ended.out
+    assert read_lines(Path(config.run.output) / "tiny") == before

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -55,5 +58,44 @@ def test_evaluation_batches_keep_native_sizes() -> None:
     assert torch.equal(batch["image"], torch.stack([sample["image"] for sample in samples]))
     for task in ("depth_zbuffer", "segment_semantic"):
         for position, sample in enumerate(samples):
-            assert batch["targets"][task][position] is sample["targets"][task]
-            assert batch["valid"][task][position] is sample["valid"][task]
+            for maps, own in ((batch["targets"], sample["targets"]), (batch["valid"], sample["valid"])):
+                assert maps[task][position].dtype == own[task].dtype
+                assert torch.equal(maps[task][position], own[task])
+        assert len(batch["targets"][task]) == len(batch["valid"][task]) == 2
+
+
+WORKERS_OF_FEW_FILES = """
+import resource, sys
+import torch
+from mult.data.sample import collate_eval
+from mult.runtime.loader import Loader
+from mult.tasks import TASKS
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+
+class Views:
+    def __len__(self):
+        return 64 * 24
+
+    def __getitem__(self, index):
+        height, width = 4 + index % 13, 5 + index % 7
+        targets = {}
+        for task, description in TASKS.items():
+            shape = (height, width) if description.categorical else (description.channels, height, width)
+            targets[task] = torch.full(shape, index, dtype=torch.int64 if description.categorical else torch.float32)
+        valid = {task: torch.ones(1, height, width, dtype=torch.bool) for task in TASKS}
+        return {"image": torch.zeros(3, 8, 8), "targets": targets, "valid": valid, "id": str(index), "derived": ()}
+
+seen = []
+for batch in Loader(Views(), batch_size=64, num_workers=8, collate_fn=collate_eval):
+    values = {task: [int(target.max()) for target in batch["targets"][task]] for task in TASKS}
+    assert len(set(map(tuple, values.values()))) == 1
+    seen += next(iter(values.values()))
+assert seen == list(range(64 * 24))
+"""
+
+
+def test_an_evaluation_needs_few_open_files() -> None:
+    """64 views of six tasks a batch and 8 workers, in a process that may have 256 files open."""
+    ended = subprocess.run([sys.executable, "-c", WORKERS_OF_FEW_FILES], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr[-2000:]

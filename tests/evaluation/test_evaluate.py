@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from mult import TASKS, Predictor
 from mult.build import build_eval_batches
@@ -271,3 +272,12 @@ def test_depth_of_an_unknown_unit_has_aligned_figures_alone(trained: Path, tree_
             assert entry["value"] == known[name]["value"]
     assert "median_aligned/abs_rel" in format_evaluation(relative)
     assert "rmse" in format_evaluation(metric)
+
+
+@pytest.mark.parametrize(("processes", "share"), [(1, 64), (8, 8), (24, 3), (100, 1)])
+def test_processes_share_a_batch(processes: int, share: int) -> None:
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=processes - 1, world_size=processes)
+    try:
+        assert evaluate.batch_size_of_this_process(64) == share
+    finally:
+        torch.distributed.destroy_process_group()

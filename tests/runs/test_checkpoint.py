@@ -7,6 +7,8 @@ import json
 import os
 import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,7 @@ from safetensors.torch import save as safetensors
 
 from mult.errors import UserError
 from mult.files import read_json, write_file, write_text
-from mult.runs.checkpoint import Checkpoints, find_checkpoint
+from mult.runs.checkpoint import Checkpoints, find_checkpoint, last_step
 
 YAML = "run: {name: a}\n"
 
@@ -207,9 +209,10 @@ def test_what_a_killed_process_left_is_removed_by_the_next_save(checkpoints: Che
         (checkpoints.folder / left).mkdir()
         (checkpoints.folder / left / "model.safetensors").write_bytes(b"half")
     (checkpoints.folder / ".last.12345.tmp").symlink_to("4")
+    (checkpoints.folder / ".mult-0-12345-0.tmp").write_text("half a pointer")
     assert checkpoints.recover() == 2
     save(checkpoints, 4)
-    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["2", "4", "last"]
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["2", "4", "checkpoints.json", "last"]
 
 
 def test_the_newest_is_used_though_its_process_was_killed_before_the_link(checkpoints: Checkpoints) -> None:
@@ -219,6 +222,86 @@ def test_the_newest_is_used_though_its_process_was_killed_before_the_link(checkp
     (checkpoints.folder / "last").symlink_to("2")
     assert checkpoints.recover() == 4
     assert links(checkpoints) == {"last": "4"}
+
+
+# --- Without links ---
+
+
+def copy_links_as_folders(run: Path, out: Path) -> None:
+    """As `cp -rL`, zip and `rsync -L` do."""
+    shutil.copytree(run, out)
+
+
+def leave_links_out(run: Path, out: Path) -> None:
+    """As S3 and a disk without links do."""
+    shutil.copytree(run, out, ignore=lambda folder, names: [name for name in names if (Path(folder) / name).is_symlink()])
+
+
+def copy_from_first_version(run: Path, out: Path) -> None:
+    shutil.copytree(run, out, symlinks=True)
+    (out / "checkpoints" / "checkpoints.json").unlink()
+
+
+def copy_links_of_first_version_as_folders(run: Path, out: Path) -> None:
+    shutil.copytree(run, out)
+    (out / "checkpoints" / "checkpoints.json").unlink()
+
+
+@pytest.mark.parametrize(
+    "copy", [copy_links_as_folders, leave_links_out, copy_from_first_version, copy_links_of_first_version_as_folders]
+)
+def test_a_copy_without_links_is_read_and_gone_on_with(
+    tmp_path: Path, copy: Callable[[Path, Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = Checkpoints(tmp_path / "run" / "checkpoints", YAML, keep=2)
+    first.folder.parent.mkdir()
+    for step in (2, 4, 6, 8):
+        save(first, step)
+        if step == 2:
+            first.mark_best(2)
+    run = tmp_path / "copy"
+    copy(first.folder.parent, run)
+    assert last_step(run) == 8
+    assert load_file(find_checkpoint(run) / "model.safetensors")["w"].tolist() == [2.0, 2.0]
+    again = Checkpoints(run / "checkpoints", YAML, keep=2)
+    assert again.recover() == 8
+    save(again, 10)
+    assert again.steps() == [2, 8, 10]
+    assert last_step(run) == 10
+    again.mark_best(10)
+    assert find_checkpoint(run).name == "10"
+    for name in ("last", "best"):
+        assert find_checkpoint(run / "checkpoints" / name) == (run / "checkpoints" / "10").resolve()
+    assert links(again) == {"last": "10", "best": "10"}
+    assert capsys.readouterr().err == ""
+
+
+def test_a_disk_without_links_holds_checkpoints(tmp_path: Path) -> None:
+    """In a process of its own, in which the system refuses links."""
+    folder = Checkpoints(tmp_path / "checkpoints", YAML, keep=1)
+    code = """
+import errno, os, sys
+from pathlib import Path
+
+def refuse(event, arguments):
+    if event == "os.symlink":
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+sys.addaudithook(refuse)
+from tests.runs.test_checkpoint import Checkpoints, YAML, save
+checkpoints = Checkpoints(Path(sys.argv[1]), YAML, keep=1)
+save(checkpoints, 2)
+checkpoints.mark_best(2)
+save(checkpoints, 4)
+save(checkpoints, 6)
+"""
+    root = Path(__file__).resolve().parents[2]
+    words = [sys.executable, "-c", code, str(folder.folder)]
+    ended = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert sorted(path.name for path in folder.folder.iterdir()) == ["2", "6", "checkpoints.json"]
+    assert find_checkpoint(tmp_path).name == "2"
+    assert find_checkpoint(folder.folder / "last").name == "6"
 
 
 # --- What was damaged ---

@@ -270,6 +270,16 @@ HOLD = "import sys; from mult.config import load_config; from mult.runs.folder i
 HOLD += "run = Run.open(load_config(sys.argv[1], ['run.name=b']), resume=True); print('open', flush=True); sys.stdin.read()"
 
 
+def test_a_second_look_at_a_run_keeps_its_lock(saved: Run) -> None:
+    run = Run.open(saved.config, resume=True)
+    run.check(resume=True)
+    Run.open(saved.config, resume=True)
+    command = [sys.executable, "-c", HOLD.replace("'run.name=b'", ""), str(saved.folder / "config.yaml")]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ended.returncode == 1
+    assert f"is in use by process {os.getpid()} on " in ended.stderr
+
+
 def test_a_folder_in_use_is_refused_until_the_process_dies(saved: Run) -> None:
     """The process is killed: it has no time to tidy up. What it started lives on, as a loader's workers do for seconds."""
     code = "import os\nchild = os.fork()\nif child == 0: os.read(0, 1); os._exit(0)\n"

@@ -65,7 +65,7 @@ def read_label_space(name: str, where: str) -> list[str]:
         raise UserError(f"{where}: got {name!r}; expected one of {', '.join(LABEL_SPACES)} or a list of names; name one")
     if name == "taskonomy":
         return list(CLASSES)
-    lists = json.loads(published_list("nyu", "json").read_text())
+    lists = json.loads(published_list("nyu", "json").read_text(encoding="utf-8"))
     return [str(each) for each in lists[f"classes{name.removeprefix('nyu')}"]]
 
 

@@ -72,7 +72,7 @@ class NYU(Dataset[Sample]):
         if not self.root.is_dir():
             raise UserError(f"data.root: got {str(root)!r}, which is no folder; expected NYU's; correct the path")
         check_split_name(split)
-        lists = json.loads(published_list("nyu", "json").read_text())
+        lists = json.loads(published_list("nyu", "json").read_text(encoding="utf-8"))
         self._form = find_form(self.root, split, lists)
         self._space = min(self._form.space, 40) if space is None else space
         self._table, names = _build_table(self.root, self._form.space, self._space, lists, self._form.names)

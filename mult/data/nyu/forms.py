@@ -77,7 +77,7 @@ class PreparedForm:
         self.ids = [f"{number:04d}" for number in numbers]
         path = root / META
         try:
-            meta = json.loads(path.read_text())
+            meta = json.loads(path.read_text(encoding="utf-8"))
             self.names: list[str] | None = [str(name) for name in meta["names"]]
             self._scenes = [str(meta["scenes"][number - 1]) for number in numbers]
             if len(self.names) != LABELS or len(meta["scenes"]) != VIEWS:

@@ -168,7 +168,7 @@ class Taskonomy(Dataset[Sample]):
                 "expected one to know the camera; add the point_info folder"
             )
         try:
-            info = json.loads(path.read_text())
+            info = json.loads(path.read_text(encoding="utf-8"))
             if "intrinsics" in info:
                 height, width = (int(value) for value in info["size"])
                 return Camera(check_intrinsics("intrinsics", info["intrinsics"]), (height, width))
