@@ -20,6 +20,10 @@ Configured = Callable[..., Config]
 """The fixture `configured`."""
 TrainRun = Callable[..., Path]
 """The fixture `train_run`."""
+ALL_RANDOM = ("model.drop_path=0.3", "model.dropout=0.2", "model.backbone_args.drop_path_rate=0.2", "optim.ema=0.9")
+"""Overrides: every kind of random draw, and an average."""
+REPEATABLE = ("optim.clip=null", "optim.weight_decay=0", "optim.warmup=0", "optim.schedule=constant", "eval.every=0")
+"""Overrides: a step is a function of its gradient alone."""
 
 
 def read_lines(folder: Path, split: str | None = None) -> list[dict[str, Any]]:

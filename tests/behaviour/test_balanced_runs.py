@@ -72,7 +72,7 @@ def skip_without_torchjd(method: str) -> None:
 @pytest.mark.parametrize("method", NAMES)
 def test_a_balance_trains_and_goes_on_to_the_bit(configured: Configured, train_run: TrainRun, method: str) -> None:
     skip_without_torchjd(method)
-    whole = train_run(configured("run.name=whole", *overrides(method)))
+    uninterrupted = train_run(configured("run.name=whole", *overrides(method)))
     config = configured("run.name=parts", *overrides(method))
     folder = Path(config.run.output) / "parts"
     Run.open(config, resume=False)
@@ -80,17 +80,18 @@ def test_a_balance_trains_and_goes_on_to_the_bit(configured: Configured, train_r
         train(build_experiment(config), KilledRun(config), torch.device("cpu"))
     assert is_same(read_state(folder)["step"], 2)
     parts = train_run(config, resume=True)
-    assert is_same(read_state(whole), read_state(parts))
-    assert read_lines(whole, "train") == read_lines(parts, "train")
+    assert is_same(read_state(uninterrupted), read_state(parts))
+    assert read_lines(uninterrupted, "train") == read_lines(parts, "train")
     is_weighted_sum = isinstance(build_experiment(config).balance, WeightedSum)
-    for step, line in enumerate(read_lines(whole, "train")):
+    for step, line in enumerate(read_lines(uninterrupted, "train")):
         assert all(map(math.isfinite, line.values()))
         measures = not is_weighted_sum or step % 2 == 0
         assert ("cosine/segment_semantic/depth_zbuffer" in line) == measures
         assert ("depth_zbuffer/grad_norm" in line) == measures
         assert all(-1.001 <= value <= 1.001 for name, value in line.items() if name.startswith("cosine/"))
     weights = [
-        {name: value for name, value in line.items() if name.startswith("weight/")} for line in read_lines(whole, "train")
+        {name: value for name, value in line.items() if name.startswith("weight/")}
+        for line in read_lines(uninterrupted, "train")
     ]
     assert bool(weights[0]) == (method not in {"ConFIG", "GradDrop", "TrimmedMean"})
     # ExcessMTL puts all weight on one task at once here, and keeps it there.

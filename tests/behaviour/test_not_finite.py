@@ -29,15 +29,15 @@ from tests.run_files import (
 CPU = torch.device("cpu")
 
 
-def spoilt(experiment: Experiment, calls: set[int], spoil: Callable[[Tensor, Tensor], Tensor]) -> Experiment:
-    """The experiment, the loss of normals spoilt in some calls: (loss, output) -> loss."""
+def replace_loss(experiment: Experiment, calls: set[int], replace: Callable[[Tensor, Tensor], Tensor]) -> Experiment:
+    """The experiment with another loss of normals in some calls: replace(loss, output) -> loss."""
     objective, count = experiment.objectives["normal"], 0
 
     def loss(output: Tensor, *others: Any) -> Tensor:
         nonlocal count
         count += 1
         value = objective.loss(output, *others)
-        return spoil(value, output) if count in calls else value
+        return replace(value, output) if count in calls else value
 
     objectives = experiment.objectives | {"normal": dataclasses.replace(objective, loss=loss)}
     return dataclasses.replace(experiment, objectives=objectives)
@@ -55,23 +55,23 @@ SKIP = ("optim.non_finite=skip", "run.checkpoint_every=1", "run.keep=9", "eval.e
 
 
 @pytest.mark.parametrize(
-    ("spoil", "what"),
+    ("replace", "what"),
     [(nan_loss, "the loss of normal is nan"), (nan_gradient, "the gradient's norm is nan")],
     ids=["loss", "gradient"],
 )
 def test_a_step_that_is_not_finite_is_left_out_and_counted(
-    configured: Configured, spoil: Any, what: str, capsys: Any, tmp_path: Path
+    configured: Configured, replace: Any, what: str, capsys: Any, tmp_path: Path
 ) -> None:
     config = configured(*SKIP)
     run = Run.open(config, resume=False)
-    assert train(spoilt(build_experiment(config), {2}, spoil), run, CPU) is not None
+    assert train(replace_loss(build_experiment(config), {2}, replace), run, CPU) is not None
     assert f"step 2 left out, 1 of at most 10: {what}" in capsys.readouterr().err
     assert not is_same(read_weights(run.folder, "1"), read_weights(run.folder, "3"))
     assert is_same(read_weights(run.folder, "1"), read_weights(run.folder, "2"))
     steps = [line for line in read_lines(run.folder) if line["split"] == "train"]
     assert [line.get("skipped") for line in steps] == [None, 1, None, None]
     assert "normal/loss" in steps[0]
-    assert ("normal/loss" in steps[1]) == (spoil is nan_gradient)
+    assert ("normal/loss" in steps[1]) == (replace is nan_gradient)
     assert "grad_norm" not in steps[1]
     state = torch.load(run.folder / "checkpoints" / "4" / "state.pt", weights_only=True)
     assert state["skipped"] == 1
@@ -83,17 +83,17 @@ def test_too_many_steps_left_out_end_the_run(configured: Configured) -> None:
     with pytest.raises(
         FloatingPointError, match=r"the loss of normal is nan at step 4 after 1 skipped steps; training stopped"
     ):
-        train(spoilt(build_experiment(config), {2, 4}, nan_loss), run, CPU)
+        train(replace_loss(build_experiment(config), {2, 4}, nan_loss), run, CPU)
     assert os.readlink(run.folder / "checkpoints" / "last") == "3"
     with pytest.raises(FloatingPointError, match="after 1 skipped steps"):  # the resumed run goes on counting
-        train(spoilt(build_experiment(config), {1}, nan_loss), Run.open(config, resume=True), CPU)
+        train(replace_loss(build_experiment(config), {1}, nan_loss), Run.open(config, resume=True), CPU)
 
 
 def test_a_gradient_that_is_not_finite_stops(configured: Configured) -> None:
     config = configured("eval.every=0")
     run = Run.open(config, resume=False)
     with pytest.raises(FloatingPointError, match=r"the gradient's norm is nan at step 1; training stopped before the weights"):
-        train(spoilt(build_experiment(config), {1}, nan_gradient), run, CPU)
+        train(replace_loss(build_experiment(config), {1}, nan_gradient), run, CPU)
 
 
 def test_a_loss_that_is_not_finite_stops_before_harm(configured: Configured) -> None:

@@ -17,6 +17,7 @@ from mult.runs.folder import Run
 from mult.training.experiment import build_experiment
 from mult.training.loop import train
 from tests.run_files import (
+    ALL_RANDOM,
     Configured,
     KilledRun,
     TrainRun,
@@ -29,7 +30,6 @@ from tests.run_files import (
 )
 
 CPU = torch.device("cpu")
-ALL_RANDOM = ("model.drop_path=0.3", "model.dropout=0.2", "model.backbone_args.drop_path_rate=0.2", "optim.ema=0.9")
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ ALL_RANDOM = ("model.drop_path=0.3", "model.dropout=0.2", "model.backbone_args.d
     ids=["random and averaged", "accumulated", "muon"],
 )
 def test_two_steps_and_two_resumed_are_four(configured: Configured, train_run: TrainRun, extra: tuple[str, ...]) -> None:
-    whole = train_run(configured("run.name=whole", *extra))
+    uninterrupted = train_run(configured("run.name=whole", *extra))
     config = configured("run.name=parts", *extra)
     run = KilledRun.open(config, resume=False)
     with pytest.raises(KeyboardInterrupt):
@@ -46,13 +46,13 @@ def test_two_steps_and_two_resumed_are_four(configured: Configured, train_run: T
     assert find_checkpoint(run.folder / "checkpoints" / "last").name == "2"
     assert read_lines(run.folder, "train")[-1]["step"] == 3
     parts = train_run(config, resume=True)
-    assert find_differences(read_weights(whole), read_weights(parts)) == []
-    assert is_same(read_state(whole), read_state(parts))
-    assert read_lines(whole, "train") == read_lines(parts, "train")
-    assert read_lines(whole, "val") == read_lines(parts, "val")
+    assert find_differences(read_weights(uninterrupted), read_weights(parts)) == []
+    assert is_same(read_state(uninterrupted), read_state(parts))
+    assert read_lines(uninterrupted, "train") == read_lines(parts, "train")
+    assert read_lines(uninterrupted, "val") == read_lines(parts, "val")
     trivial, evaluation = Path("trivial.json"), Path("eval", "taskonomy-val.json")
     for file in (trivial, evaluation):
-        assert (whole / file).read_bytes() == (parts / file).read_bytes()
+        assert (uninterrupted / file).read_bytes() == (parts / file).read_bytes()
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(configured: Configured, train_run: TrainRun) -> None:
@@ -61,9 +61,9 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(configured: Confi
     with pytest.raises(KeyboardInterrupt):
         train(build_experiment(config), run, CPU)
     resumed = train_run(config, resume=True)
-    whole = train_run(configured("run.name=whole", "eval.every=0"))
-    assert read_lines(resumed, "train") == read_lines(whole, "train")
-    assert find_differences(read_weights(resumed), read_weights(whole)) == []
+    uninterrupted = train_run(configured("run.name=whole", "eval.every=0"))
+    assert read_lines(resumed, "train") == read_lines(uninterrupted, "train")
+    assert find_differences(read_weights(resumed), read_weights(uninterrupted)) == []
 
 
 def test_a_finished_run_has_nothing_to_resume(configured: Configured, train_run: TrainRun) -> None:
@@ -94,10 +94,10 @@ def test_more_steps_are_as_if_they_had_been_asked_for_at_once(configured: Config
     settings = ["optim.schedule=constant", "eval.every=0", "data.workers=0"]
     train_run(configured("run.name=parts", "optim.steps=2", *settings))
     parts = train_run(configured("run.name=parts", "optim.steps=4", *settings), resume=True)
-    whole = train_run(configured("run.name=whole", "optim.steps=4", *settings))
-    assert is_same(read_weights(parts), read_weights(whole))
+    uninterrupted = train_run(configured("run.name=whole", "optim.steps=4", *settings))
+    assert is_same(read_weights(parts), read_weights(uninterrupted))
     rates = [line["lr"] for line in read_lines(parts) if line["split"] == "train"]
-    assert rates == [line["lr"] for line in read_lines(whole) if line["split"] == "train"]
+    assert rates == [line["lr"] for line in read_lines(uninterrupted) if line["split"] == "train"]
     with pytest.raises(UserError, match=r"optim\.steps: got 3, of which 4 are done; expected at least as many; raise it"):
         train_run(configured("run.name=parts", "optim.steps=3", *settings), resume=True)
 

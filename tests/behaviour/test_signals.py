@@ -156,10 +156,10 @@ def test_the_command_ends_with_status_0(script: Any, config_file: Path, tmp_path
     settings = [f"run.output={tmp_path}", f"optim.steps={ENDLESS}", "eval.every=0", "data.workers=1"]
     ended = script("train", "--config", config_file, *settings)
     assert ended.status == 0, ended.err
-    said = re.search(rf"SIGTERM: stopped after step (\d+) of {ENDLESS}; go on with --resume", ended.out)
-    assert said
+    message = re.search(rf"SIGTERM: stopped after step (\d+) of {ENDLESS}; go on with --resume", ended.out)
+    assert message
     assert "look at" not in ended.out
-    assert said[1] == last(tmp_path / "tiny") == str(len(read_lines(tmp_path / "tiny")))
+    assert message[1] == last(tmp_path / "tiny") == str(len(read_lines(tmp_path / "tiny")))
 
 
 def children() -> list[int]:
@@ -183,9 +183,9 @@ def test_a_dead_worker_ends_the_run_with_a_message(script: Any, config_file: Pat
     settings = [f"run.output={tmp_path}", f"optim.steps={ENDLESS}", "eval.every=0", "data.workers=1"]
     ended = script("train", "--config", config_file, *settings)
     assert ended.status == 1, ended.err
-    said = [line for line in ended.err.splitlines() if line.startswith("stopped:")]
-    assert len(said) == 1
+    messages = [line for line in ended.err.splitlines() if line.startswith("stopped:")]
+    assert len(messages) == 1
     assert re.match(
-        r"stopped: DataLoader worker \(pid.*; expected it to run until the end; .*lower data\.workers .*--resume$", said[0]
+        r"stopped: DataLoader worker \(pid.*; expected it to run until the end; .*lower data\.workers .*--resume$", messages[0]
     )
     assert "Traceback" not in ended.err

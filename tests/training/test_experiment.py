@@ -12,14 +12,13 @@ from mult.errors import UserError
 from mult.runs.checkpoint import find_checkpoint
 from mult.training.experiment import build_experiment
 from tests.run_files import (
+    REPEATABLE,
     Configured,
     TrainRun,
     find_differences,
     read_lines,
     read_weights,
 )
-
-REPEATABLE = ("optim.clip=null", "optim.weight_decay=0", "optim.warmup=0", "optim.schedule=constant", "eval.every=0")
 
 
 def test_a_run_can_start_from_another_s_weights(configured: Configured, train_run: TrainRun, trained: Path) -> None:

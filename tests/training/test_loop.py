@@ -21,6 +21,8 @@ from mult.files import read_json
 from mult.runs.checkpoint import find_checkpoint
 from mult.training.experiment import build_experiment
 from tests.run_files import (
+    ALL_RANDOM,
+    REPEATABLE,
     Configured,
     TrainRun,
     find_differences,
@@ -30,8 +32,6 @@ from tests.run_files import (
 )
 
 CPU = torch.device("cpu")
-ALL_RANDOM = ("model.drop_path=0.3", "model.dropout=0.2", "model.backbone_args.drop_path_rate=0.2", "optim.ema=0.9")
-REPEATABLE = ("optim.clip=null", "optim.weight_decay=0", "optim.warmup=0", "optim.schedule=constant", "eval.every=0")
 
 
 def losses(folder: Path) -> list[dict[str, float]]:
@@ -107,11 +107,11 @@ def test_the_number_of_workers_does_not_matter(configured: Configured, train_run
 
 
 def test_activation_checkpointing_changes_no_bit(configured: Configured, train_run: TrainRun) -> None:
-    kept, again = (
+    stored, recomputed = (
         train_run(configured(f"run.name=run_{on}", f"run.activation_checkpointing={on}", *ALL_RANDOM, "optim.steps=2"))
         for on in ("false", "true")
     )
-    assert find_differences(read_weights(kept), read_weights(again)) == []
+    assert find_differences(read_weights(stored), read_weights(recomputed)) == []
 
 
 @pytest.mark.slow

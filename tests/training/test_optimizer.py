@@ -18,13 +18,13 @@ from tests.run_files import Configured, TrainRun
 def groups(experiment: Experiment) -> dict[str, dict[str, Any]]:
     """Name of a parameter -> the group it is in."""
     names = {id(parameter): name for name, parameter in experiment.model.named_parameters()}
-    found = {}
+    group_of = {}
     for group in experiment.optimizer.param_groups:
         for parameter in group["params"]:
             name = names.get(id(parameter), "balance")
-            assert name not in found
-            found[name] = group
-    return found
+            assert name not in group_of
+            group_of[name] = group
+    return group_of
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def groups(experiment: Experiment) -> dict[str, dict[str, Any]]:
 def test_layers_of_the_encoder_are_timm_s(backbone: str, args: dict[str, Any]) -> None:
     """Against `group_parameters` of the classifier, whose names have dots for the features' underscores."""
     encoder = MulT({"a": 1}, backbone=backbone, num_heads=1, backbone_args=args).encoder
-    whole: Any = timm.create_model(backbone, num_classes=0, **args)
-    expected = timm.models.group_parameters(whole, whole.group_matcher(), reverse=True)
+    classifier: Any = timm.create_model(backbone, num_classes=0, **args)
+    expected = timm.models.group_parameters(classifier, classifier.group_matcher(), reverse=True)
     layers = encoder.number_layers()
     assert max(layers.values()) == 7
     compared = {name: expected[_with_dots(name)] for name in layers}
@@ -62,15 +62,15 @@ def test_the_stages_of_a_resnet_are_told_apart() -> None:
 
 def test_deeper_layers_of_the_encoder_learn_slower(configured: Configured) -> None:
     overrides = ["optim.lr=1e-2", "optim.encoder_lr=4e-3", "optim.layer_decay=0.5", "optim.weight_decay=0.1", "optim.warmup=0"]
-    found = groups(build_experiment(configured(*overrides)))
-    rate = {name: group["lr"] for name, group in found.items()}
+    group_of = groups(build_experiment(configured(*overrides)))
+    rate = {name: group["lr"] for name, group in group_of.items()}
     # One block a stage: the stem is 4 layers before the last.
     assert rate["encoder.body.patch_embed.proj.weight"] == pytest.approx(4e-3 / 16)
     assert rate["encoder.body.layers_0.blocks.0.mlp.fc1.weight"] == pytest.approx(4e-3 / 8)
     assert rate["encoder.body.layers_2.downsample.norm.bias"] == pytest.approx(4e-3 / 2)
     assert rate["encoder.body.layers_3.blocks.0.attn.qkv.bias"] == 4e-3
     assert {value for name, value in rate.items() if name.startswith("decoder.")} == {1e-2}
-    decay = {name: group["weight_decay"] for name, group in found.items()}
+    decay = {name: group["weight_decay"] for name, group in group_of.items()}
     assert decay["encoder.body.layers_3.blocks.0.attn.qkv.weight"] == 0.1
     assert decay["encoder.body.layers_3.blocks.0.attn.qkv.bias"] == 0.0
 

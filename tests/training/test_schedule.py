@@ -22,12 +22,12 @@ ORACLES: dict[str, Callable[[torch.optim.Optimizer], LRScheduler]] = {
 
 def rates(optimizer: torch.optim.Optimizer, schedule: LRScheduler, steps: int = STEPS) -> list[list[float]]:
     """The rate of every group at each step."""
-    found = []
+    rate_lists = []
     for _ in range(steps):
-        found.append([float(group["lr"]) for group in optimizer.param_groups])
+        rate_lists.append([float(group["lr"]) for group in optimizer.param_groups])
         optimizer.step()
         schedule.step()
-    return found
+    return rate_lists
 
 
 @pytest.mark.parametrize("name", ORACLES)

@@ -18,7 +18,7 @@ from tests.run_files import Configured
 def test_a_config_names_its_balance(configured: Configured) -> None:
     uncertainty = build_experiment(configured("balance.method=uncertainty", "tasks={segment_semantic: 2, normal: 3}")).balance
     assert isinstance(uncertainty, Uncertainty)
-    assert uncertainty.weights() == {"segment_semantic": 2.0, "normal": 1.5}  # a class counts whole, a value half
+    assert uncertainty.weights() == {"segment_semantic": 2.0, "normal": 1.5}  # a task of values counts half
     gradnorm = build_experiment(configured("balance.method=gradnorm", "balance.options={alpha: 0.25}")).balance
     assert isinstance(gradnorm, GradNorm)
     assert gradnorm.alpha == 0.25

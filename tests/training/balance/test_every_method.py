@@ -52,16 +52,16 @@ def play(toy: Toy, balance: Balance, steps: range, **options: Any) -> list[Any]:
 def test_a_saved_balance_goes_on_to_the_bit(method: str) -> None:
     toy = Toy()
     balance = build(toy, method)
-    whole = play(toy, balance, range(4)), play(toy, balance, range(4, 7))
+    uninterrupted = play(toy, balance, range(4)), play(toy, balance, range(4, 7))
     toy = Toy()
     first = build(toy, method)
-    assert play(toy, first, range(4)) == whole[0]
+    assert play(toy, first, range(4)) == uninterrupted[0]
     saved = io.BytesIO()
     torch.save(first.state_dict(), saved)
     saved.seek(0)
     second = build(toy, method)
     second.load_state_dict(torch.load(saved, weights_only=True))
-    assert play(toy, second, range(4, 7)) == whole[1]
+    assert play(toy, second, range(4, 7)) == uninterrupted[1]
 
 
 @pytest.mark.parametrize("method", ["uncertainty", "dwa", "gradnorm", *aggregators_with_memory()])

@@ -32,8 +32,12 @@ def test_shared_is_what_two_losses_move(attention: Any, decoder: Any, scales_sta
         nn.init.ones_(scale)
     moved: dict[str, set[int]] = {}
     for task, output in model(torch.rand(2, 3, 48, 40)).items():
-        found = torch.autograd.grad(output.square().mean(), list(model.parameters()), allow_unused=True, retain_graph=True)
-        moved[task] = {id(p) for p, g in zip(model.parameters(), found, strict=True) if g is not None and bool(g.any())}
+        gradients_of_task = torch.autograd.grad(
+            output.square().mean(), list(model.parameters()), allow_unused=True, retain_graph=True
+        )
+        moved[task] = {
+            id(p) for p, g in zip(model.parameters(), gradients_of_task, strict=True) if g is not None and bool(g.any())
+        }
     assert {task: {id(parameter) for parameter in parameters} for task, parameters in reached.items()} == moved
     gradients = SharedGradients(reached)
     names = {id(parameter): name for name, parameter in model.named_parameters()}

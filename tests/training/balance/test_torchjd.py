@@ -26,8 +26,8 @@ def cagrad(rows: np.ndarray, c: float) -> np.ndarray:
     steps = np.linspace(0, 1, 100001)[:, None]
     mixed = steps * rows[0] + (1 - steps) * rows[1]
     best = mixed[(mixed @ mean + radius * np.linalg.norm(mixed, axis=1)).argmin()]
-    found: np.ndarray = mean + radius * best / np.linalg.norm(best)
-    return found
+    direction: np.ndarray = mean + radius * best / np.linalg.norm(best)
+    return direction
 
 
 A, B = np.array([1.0, 0.0]), np.array([-1.0, 1.0])
