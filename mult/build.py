@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import mult.data
 from mult.config import Config, DataConfig, schema
+from mult.config.sections import EVERY_TASK
 from mult.data.batches.class_map import ClassMapDataset
 from mult.data.batches.mixture import Mixture, merge_label_spaces
 from mult.data.batches.transforms import EvalTransform
@@ -45,8 +46,9 @@ def build_dataset(data: DataConfig, tasks: Iterable[str], split: str) -> Reader:
     dataset_class = getattr(mult.data, names[data.dataset])
     arguments = {"split": split, "tasks": tuple(tasks), **_dataset_arguments(data, dataset_class)}
     dataset: Reader = dataset_class(data.root, **arguments)
-    for task, class_map in (data.class_map or {}).items():
-        dataset = cast(Reader, ClassMapDataset(dataset, task, class_map.to, class_map.classes))
+    for key, class_map in (data.class_map or {}).items():
+        for task in dataset.classes if key == EVERY_TASK else [key]:
+            dataset = cast(Reader, ClassMapDataset(dataset, task, class_map.to, class_map.classes))
     return dataset
 
 

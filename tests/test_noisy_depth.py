@@ -1,7 +1,7 @@
 """Normals of real depth cameras: noise is told from the depth alone, windows follow it, and clean depth is left alone.
 
-On a simulated sensor the truth is known. On frames of real sensors, where they lie beside the checkout, planes fitted to windows
-of 41 pixels stand in for it.
+On a simulated sensor the truth is known. On frames of real sensors, where they lie beside the checkout, planes fitted to
+windows of 41 pixels stand in for it.
 """
 
 from __future__ import annotations

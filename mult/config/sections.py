@@ -72,6 +72,14 @@ class ClassMapConfig:
     """Each class of the dataset -> a class of `to`, or null: pixels of that class do not count. No class may be left out."""
 
 
+EVERY_TASK = ""
+"""The key in `class_map` that stands for all tasks of classes."""
+ClassMaps = Annotated[
+    dict[str, ClassMapConfig],
+    Rule("a mapping of tasks", expand=lambda maps: {EVERY_TASK: maps} if isinstance(maps, Mapping) and "to" in maps else maps),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """The images, and how they become the network's input."""
@@ -93,8 +101,9 @@ class DataConfig:
     """Depth beyond it is invalid; None: no cut-off."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the dataset itself."""
-    class_map: dict[str, ClassMapConfig] | None = None
-    """Task -> other classes for it; a task that is not here, and all with None, have the dataset's own."""
+    class_map: ClassMaps | None = None
+    """Task -> other classes for it; a task that is not here, and all with None, have the dataset's own. YAML may give {to,
+    classes} alone, for every task of classes that the dataset labels."""
     on_bad_file: Literal["error", "skip"] = "error"
     """error: a missing or damaged file ends the training. skip: its sample is left out, without another in its place; the run's
     bad_files.txt lists the file, and the log has the number of samples that a step lacks."""

@@ -1,7 +1,7 @@
 """Windows: how a map (B, H, W, C) is cut for attention and put back, and the mask that says who may attend to whom.
 
 Swin's scheme (Liu et al., ICCV 2021). `decoder: paper` deviates in two ways: a window shrinks to a map that is smaller, and
-padding is masked out of the attention, so that neither changes a result. `decoder: released` does neither (paper.md).
+padding is masked out of the attention, so that neither changes a result. `decoder: released` does neither.
 """
 
 from __future__ import annotations

@@ -230,7 +230,11 @@ def test_a_task_is_a_record_and_the_readers_that_label_it(copy: Copy, config_fil
 def test_an_attention_variant_is_a_value_and_a_branch(copy: Copy, config_file: Path) -> None:
     path = "mult/models/decoder.py"
     copy.insert(path, '"shared", "independent", "self"]', '"last", ')
-    copy.insert(path, "        second: Source =", '        shared = [list(tasks)[-1]] if attention == "last" else shared\n')
+    copy.insert(
+        path,
+        "        second: Source =",
+        '        shared = dict.fromkeys(tasks, list(tasks)[-1]) if attention == "last" else shared\n',
+    )
     assert copy.touched() == {path: 3}
     line = copy.train(config_file, "model.attention=last")
     assert isinstance(line["normal/loss"], float)

@@ -125,8 +125,10 @@ def data_of(root: Path, **more: Any) -> DataConfig:
     return Config.from_dict(tree).data
 
 
-def test_a_config_maps_its_dataset(root: Path) -> None:
-    data = data_of(root, class_map={"segment_semantic": {"to": TO, "classes": MAPPING}})
+@pytest.mark.parametrize("task", ["segment_semantic", None], ids=["of a task", "of every task"])
+def test_a_config_maps_its_dataset(root: Path, task: str | None) -> None:
+    class_map: dict[str, Any] = {"to": TO, "classes": MAPPING}
+    data = data_of(root, class_map=class_map if task is None else {task: class_map})
     views = build_dataset(data, ["segment_semantic", "depth_zbuffer"], "test")
     assert views.classes == {"segment_semantic": TO}
     assert sorted(np.unique(views[0]["targets"]["segment_semantic"])) == [0, 1, 2, 255]
