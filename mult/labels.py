@@ -35,9 +35,9 @@ _DEPTH_STEP_M = 1 / 512  # in Taskonomy's depth files
 _WINDOW_SIZES = (3, 5, 7)
 _NOISY_WINDOW_SIZES = (7, 11, 17, 25)
 _NOISE_WINDOW = 7
-NOISY = 1.5e-4
-"""Noise of inverse depth [1/m] from which on `normals_from_depth` takes large windows. By `inverse_depth_noise` it is 0.0007 to
-0.0009 for Kinect 1 and stereo, 0.0002 for Kinect 2, at most 0.0001 for rendered and for phone-smoothed depth."""
+NOISY = 1e-4
+"""Noise of inverse depth [1/m] from which on `normals_from_depth` takes large windows. By `inverse_depth_noise` it is 0.0004 to
+0.0007 for Kinect 1 and stereo, 0.00016 for Kinect 2, and 0 to 0.00001 for rendered and for phone-smoothed depth."""
 LEAST_CERTAIN = 0.03
 """The share of a noisy image's pixels, those whose normal is least certain by the fit's own weight, that have no normal."""
 _NO_SKIMAGE = '{} needs scikit-image; install it with: pip install -e ".[labels]"'
@@ -111,10 +111,13 @@ def reshading(depth_m: Real, normal: Real, intrinsics: Intrinsics, valid: Bool) 
 def inverse_depth_noise(depth_m: Real, valid: Bool) -> float:
     """The noise of inverse depth [1/m] that an image shows, without the rounding of depth to 1/512 m; 0 for clean depth.
 
-    Two measures, each the deviation that four fifths of the image exceed, so that a fifth of walls and floors is enough: what
-    local planes leave over, which is large on curved surfaces too, and third differences over every second pixel, which vanish
-    on those but are large beside edges. The smaller one is returned. `depth_m` (H, W) is along z, `valid` bool (H, W).
+    Two measures, each the deviation that 95 % of the image exceed, so that some of a wall or floor is enough: what local planes
+    leave over, which is large on curved surfaces too, and third differences over every second pixel, which vanish on those but
+    are large beside edges. The smaller one is returned; 0 for an image of fewer than 64 rows or columns, in whose windows
+    shapes cannot be told from noise. `depth_m` (H, W) is along z, `valid` bool (H, W).
     """
+    if min(depth_m.shape) < 64:
+        return 0.0
     valid = valid & np.isfinite(depth_m) & (depth_m > 0)
     inverse = np.divide(1.0, depth_m, out=np.zeros(depth_m.shape), where=valid)
     planes = _fit_planes(inverse, valid, _NOISE_WINDOW)
@@ -131,7 +134,7 @@ def inverse_depth_noise(depth_m: Real, valid: Bool) -> float:
     ones = np.ones(_NOISE_WINDOW + 2)
     squares, counts = _sum_windows(squares, ones, ones), _sum_windows(counts, ones, ones)
     differences = (squares / np.maximum(counts, 1))[counts > 1.2 * len(ones) ** 2]
-    variances = [float(np.quantile(each, 0.2)) for each in (left_over, differences) if len(each)]
+    variances = [float(np.quantile(each, 0.05)) for each in (left_over, differences) if len(each)]
     return math.sqrt(max(min(variances, default=0.0), 0.0))
 
 

@@ -61,7 +61,7 @@ def test_noise_is_measured_and_normals_bear_it(deviation: float, blur: float) ->
     depth, truth = look_at_a_corner()
     noisy, everywhere = add_noise(depth, deviation, blur, seed=4), np.ones(SHAPE, bool)
     noise = inverse_depth_noise(noisy, everywhere)
-    assert 0.45 * deviation < noise < 1.05 * deviation
+    assert 0.25 * deviation < noise < deviation
     assert noise > NOISY
     normal, valid = normals_from_depth(noisy, INTRINSICS, everywhere)
     assert valid.mean() == pytest.approx(1 - LEAST_CERTAIN, abs=1e-3)
@@ -91,8 +91,16 @@ def test_clean_depth_is_not_taken_for_noisy() -> None:
     assert np.median(measure_angle(normal, truth)) < 0.5
 
 
-def test_an_image_without_depth_has_no_noise() -> None:
-    assert inverse_depth_noise(np.zeros((20, 30)), np.zeros((20, 30), bool)) == 0
+@pytest.mark.parametrize("shape", [(20, 30), (80, 90)])
+def test_an_image_without_depth_has_no_noise(shape: tuple[int, int]) -> None:
+    assert inverse_depth_noise(np.zeros(shape), np.zeros(shape, bool)) == 0
+
+
+def test_clutter_in_few_pixels_is_not_taken_for_noise() -> None:
+    depth = 2 + np.kron(np.random.default_rng(0).integers(0, 4, (9, 12)), np.ones((7, 7))) / 4
+    everywhere = np.ones(depth.shape, bool)
+    assert inverse_depth_noise(depth, everywhere) == 0
+    assert normals_from_depth(depth, INTRINSICS, everywhere)[1].all()
 
 
 # --- Real sensors ---
