@@ -48,8 +48,8 @@ class AttentionMap:
     def _places(self) -> Tensor:
         """The token that each place of each window holds, (windows, N): 1 + its index in the map, 0 for padding."""
         height, width = self.windows.size
-        numbers = torch.arange(1, height * width + 1, device=self.weights.device).view(1, height, width, 1)
-        return self.windows.cut(numbers, 1, 1).reshape(-1, self.weights.shape[-1])
+        numbers = torch.arange(1, height * width + 1, device=self.weights.device).view(1, 1, height, width, 1)
+        return self.windows.cut(numbers, 1, 1, 1)[0, 0, :, 0, :, 0]
 
 
 @contextmanager

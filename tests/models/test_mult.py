@@ -180,7 +180,9 @@ def test_refuses_a_damaged_folder_another_version_and_another_architecture(tmp_p
         MulT.from_pretrained(with_content(weights, other))
     with pytest.raises(UserError, match=r"config.json: got format_version 99; expected 1; "):
         MulT.from_pretrained(with_content(weights, config.replace('"format_version": 1', '"format_version": 99')))
-    with pytest.raises(UserError, match=r"config.json: cannot be read as JSON .*; expected a file that mult wrote; take another"):
+    with pytest.raises(
+        UserError, match=r"config.json: cannot be read as JSON .*; expected a file that mult wrote; take another"
+    ):
         MulT.from_pretrained(with_content(weights, config[:40]))
     (with_content(weights, config) / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"model.safetensors: not the weights"):
