@@ -1,4 +1,4 @@
-"""TODOC"""
+"""A config -> everything that a training run is made of: data, model, losses, balance method, optimiser and schedule."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from tqdm import tqdm
 
 from mult.build import build_dataset, build_mixture, build_model, task_names
 from mult.config import Config
-from mult.config.schema import _nearest
-from mult.data import Augmented, TrainTransform
 from mult.data.batches.mixture import Mixture
-from mult.data.batches.sampler import Shuffled
+from mult.data.batches.sampler import ShuffledBatches
+from mult.data.batches.transforms import AugmentedDataset, TrainTransform
 from mult.data.sample import Batch, collate_train
-from mult.errors import UserError
+from mult.errors import UserError, suggest
 from mult.losses import LOSSES, Count, Loss
 from mult.models import MulT
 from mult.runs.checkpoint import check_model, find_checkpoint
 from mult.runtime import distributed
 from mult.runtime.loader import Loader
 from mult.tasks import TASKS
-from mult.training.balance import Balance
+from mult.training.balance.balance import Balance
 from mult.training.balance.choose import build_balance
 from mult.training.optimizer import build_optimizer
 from mult.training.schedule import build_schedule
@@ -32,7 +31,7 @@ from mult.training.schedule import build_schedule
 
 @dataclass(frozen=True)
 class Objective:
-    """What training asks of one task: the loss on encoded targets, and what counts its denominator."""
+    """The loss of a task on encoded targets, and the function that counts the loss's denominator."""
 
     loss: Loss
     count: Count
@@ -40,27 +39,29 @@ class Objective:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything a training run is made of."""
+    """What a config names, built."""
 
     config: Config
     model: MulT
     objectives: dict[str, Objective]
+    """Task -> its objective, in the order of TASKS."""
     balance: Balance
     optimizer: Optimizer
     schedule: LambdaLR
     train_data: Mixture
     eval_data: Mixture
 
-    def batches(self, start: int, rank: int, world: int) -> Iterable[Batch]:
-        """This rank's micro-batches from number `start` to the end of training."""
-        data, optim = self.config.data, self.config.optim
+    def batches(self, start: int, rank: int, world_size: int) -> Iterable[Batch]:
+        """This process's micro-batches, from the number `start` to the end of training."""
+        data, optim, seed = self.config.data, self.config.optim, self.config.run.seed
         transform = TrainTransform(data.image_size, data.augment, data.jitter)
         stop = optim.steps * optim.accumulate
-        seed = self.config.run.seed
         weights = [part.weight for part in (data, *data.mix)]
         return Loader(
-            Augmented(self.train_data, transform, seed),
-            batch_sampler=Shuffled(self.train_data.lengths, weights, data.batch_size, seed, start, stop, rank, world),
+            AugmentedDataset(self.train_data, transform, seed),
+            batch_sampler=ShuffledBatches(
+                self.train_data.lengths, weights, data.batch_size, seed, start, stop, rank, world_size
+            ),
             num_workers=data.workers,
             collate_fn=collate_train,
             pin_memory=torch.cuda.is_available(),
@@ -70,24 +71,24 @@ class Experiment:
 def build_experiment(config: Config, resumes: bool = False) -> Experiment:
     """Build all that a config names. Raises UserError for a name that means nothing and for parts that do not fit.
 
-    resumes: a checkpoint's weights follow, so those of `run.init` need not be there any more.
+    resumes: the weights will come from a checkpoint of the run, so the checkpoint that `run.init` names is not read.
     """
     tasks = task_names(config)
-    objectives = {task: _objective(task, config.tasks[task].loss) for task in tasks}
+    objectives = {task: _build_objective(task, config.tasks[task].loss) for task in tasks}
     if config.model.reference is not None and config.model.reference not in tasks:
         raise UserError(
             f"model.reference: got {config.model.reference!r}; expected one of {', '.join(tasks)}; name one of the config's "
             "tasks"
         )
     train_data = build_mixture([config.data, *config.data.mix], tasks)
-    # A mixture is evaluated on its first dataset: scores of several at once would compare with nobody's.
-    first = build_dataset(config.data, train_data.readers[0].tasks, config.eval.split)
-    eval_data = Mixture([first], tasks, train_data.classes, train_data.skip_bad_files)
+    # A mixture is evaluated on its first dataset, since scores over several could not be compared with published ones.
+    eval_reader = build_dataset(config.data, train_data.readers[0].tasks, config.eval.split)
+    eval_data = Mixture([eval_reader], tasks, train_data.classes, train_data.skip_bad_files)
     torch.manual_seed(config.run.seed)
     model = build_model(config, train_data)
     model.encoder.check_size(config.data.image_size)
     if config.run.init is not None and not resumes:
-        _start_from(model, config.run.init)
+        _load_initial_weights(model, config.run.init)
     model.encoder.requires_grad_(not config.optim.freeze_encoder)
     balance = build_balance(config, model, len(train_data))
     optimizer = build_optimizer(config, model, balance)
@@ -103,30 +104,29 @@ def build_experiment(config: Config, resumes: bool = False) -> Experiment:
     )
 
 
-def _start_from(model: MulT, path: str) -> None:
-    """The weights of `run.init`; what it does not have is named; UserError where it is another kind of model."""
+def _load_initial_weights(model: MulT, path: str) -> None:
+    """Load the weights of `run.init` and print which tasks keep some of their own; UserError where its model does not fit."""
     folder = find_checkpoint(path)
     other = MulT.from_pretrained(folder)
     check_model(folder)
     try:
-        anew = model.start_from(other)
+        reasons = model.start_from(other)
     except UserError as error:
         raise UserError(
             f"run.init: the weights in {folder} do not fit this model ({error}); expected a run of the same model section; "
             "make it the same or leave run.init out"
         ) from error
     if distributed.is_main():
-        tqdm.write(f"weights from {folder}" + "".join(f"; {task} starts anew: {why}" for task, why in anew.items()))
+        tqdm.write(f"weights from {folder}" + "".join(f"; {task} starts anew: {why}" for task, why in reasons.items()))
 
 
-def _objective(task: str, name: str | None) -> Objective:
-    name = name or TASKS[task].loss.__name__
+def _build_objective(task: str, name: str | None) -> Objective:
+    default = TASKS[task].loss.__name__
+    name = name or default
     if name not in LOSSES:
-        remedy = _nearest(name, LOSSES, f"leave it out for {TASKS[task].loss.__name__}")
+        remedy = suggest(name, LOSSES, f"leave it out for {default}")
         raise UserError(f"tasks.{task}.loss: got {name!r}; expected one of {', '.join(LOSSES)}; {remedy}")
     if (name == "cross_entropy") != TASKS[task].categorical:
-        raise UserError(
-            f"tasks.{task}.loss: got {name!r}; expected a loss for {'classes' if TASKS[task].categorical else 'values'}; "
-            f"leave it out for {TASKS[task].loss.__name__}"
-        )
+        expected = "classes" if TASKS[task].categorical else "values"
+        raise UserError(f"tasks.{task}.loss: got {name!r}; expected a loss for {expected}; leave it out for {default}")
     return Objective(*LOSSES[name])

@@ -1,7 +1,8 @@
-"""Muon (Jordan 2024): momentum of weight matrices made orthogonal, so that every direction is learnt at one rate.
+"""Muon (Jordan 2024): steps along orthogonalised momentum, so that every direction of a weight matrix learns at one rate.
 
-timm has it too, a matrix at a time and always in bfloat16: on a CPU without such instructions 36 times slower than this is in
-float32 (rooms6.yaml). Here matrices of one shape go through the iteration together, in what the device multiplies fast.
+timm's Muon takes one matrix at a time, always in bfloat16: on a CPU without instructions for bfloat16 it is 36 times slower
+than this one in float32 (configs/rooms6.yaml). Here matrices of one shape are orthogonalised together, in the type that the
+device multiplies fast.
 """
 
 from __future__ import annotations
@@ -17,35 +18,39 @@ from torch.optim.adamw import adamw
 
 from mult.runtime.precision import multiplies_bf16
 
-Moved = list[tuple[Tensor, Tensor]]
-"""Parameters and their gradients."""
+Gradients = list[tuple[Tensor, Tensor]]
+"""(parameter, its gradient)."""
 
-# Five steps that take singular values from 1e-3 to 1 near 1 (Jordan's modded-nanogpt, after leloykun).
-COEFFICIENTS = [
+NEWTON_SCHULZ_COEFFICIENTS = [
     (4.0848, -6.8946, 2.9270),
     (3.9505, -6.3029, 2.6377),
     (3.7418, -5.5913, 2.3037),
     (2.8769, -3.1427, 1.2046),
     (2.8366, -3.0525, 1.2012),
 ]
-RMS = 0.2  # of AdamW's steps (Liu et al. 2025, "Muon is scalable for LLM training"): one rate suits both
-FEWEST = 4  # rows or columns of what counts as a matrix
-NARROWEST = 128
+"""Of five iterations that bring singular values between 1e-3 and 1 close to 1 (Jordan's modded-nanogpt, after leloykun)."""
+ADAMW_STEP_RMS = 0.2
+"""The root mean square of AdamW's steps at rate 1 (Liu et al. 2025, "Muon is scalable for LLM training"): Muon's steps are
+scaled to it, so that one learning rate suits both."""
+MIN_SIDE = 4
+MAX_ASPECT_RATIO = 128
 
 
 def is_matrix(parameter: Tensor) -> bool:
-    """Whether Muon is for a weight: a matrix, or a kernel as one, if it is not all but a vector nor of one input channel."""
+    """Whether Muon trains a weight: a matrix, or a kernel flattened to (outputs, the rest).
+
+    Not one with a side below MIN_SIDE or with sides of a ratio above MAX_ASPECT_RATIO, nor a kernel of one input channel.
+    """
     if parameter.ndim < 2 or 1 in parameter.shape[:2]:
         return False
     rows, columns = parameter.flatten(1).shape
-    return min(rows, columns) >= FEWEST and max(rows, columns) <= NARROWEST * min(rows, columns)
+    return min(rows, columns) >= MIN_SIDE and max(rows, columns) <= MAX_ASPECT_RATIO * min(rows, columns)
 
 
 class Muon(Optimizer):
-    """Muon for the groups with `orthogonal: True`, AdamW for the others; weight decay of both is decoupled.
+    """Muon for the groups with `orthogonal: True`, AdamW for the others, both with decoupled weight decay.
 
-    params: groups {"params", "orthogonal", ...}. betas: AdamW's. momentum: Nesterov's, Muon's. Steps are scaled so that their
-    root mean square is that of AdamW's.
+    params: groups {"params", "orthogonal", ...}. betas: of AdamW. momentum: of Muon, Nesterov's.
     """
 
     def __init__(
@@ -61,41 +66,43 @@ class Muon(Optimizer):
         super().__init__(params, {**defaults, "orthogonal": False})
 
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]  # no closure: nobody here has one
+    def step(self) -> None:  # type: ignore[override]  # without torch's closure, which nothing here passes
         """One step of every parameter that has a gradient."""
         for group in self.param_groups:
-            moved = [(parameter, parameter.grad) for parameter in group["params"] if parameter.grad is not None]
-            if moved:
-                (self._orthogonal if group["orthogonal"] else self._adamw)(group, moved)
+            gradients = [(parameter, parameter.grad) for parameter in group["params"] if parameter.grad is not None]
+            if gradients:
+                (self._step_orthogonal if group["orthogonal"] else self._step_adamw)(group, gradients)
 
-    def _orthogonal(self, group: dict[str, Any], moved: Moved) -> None:
-        alike: dict[tuple[torch.Size, torch.device], list[tuple[Tensor, Tensor]]] = {}
-        for parameter, gradient in moved:
+    def _step_orthogonal(self, group: dict[str, Any], gradients: Gradients) -> None:
+        by_shape: dict[tuple[torch.Size, torch.device], list[tuple[Tensor, Tensor]]] = {}
+        for parameter, gradient in gradients:
             state = self.state[parameter]
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
             momentum = state["momentum"]
             momentum.lerp_(gradient, 1 - group["momentum"])
             update = gradient.lerp(momentum, group["momentum"]).flatten(1)
-            alike.setdefault((update.shape, update.device), []).append((parameter, update))
-        for (shape, device), matrices in alike.items():
+            by_shape.setdefault((update.shape, update.device), []).append((parameter, update))
+        for (shape, device), matrices in by_shape.items():
             dtype = torch.bfloat16 if multiplies_bf16(device) else torch.float32
             stacked = torch.stack([update for _, update in matrices])
-            steps = zeropower_via_newtonschulz(stacked, len(COEFFICIENTS), COEFFICIENTS, dtype=dtype)
-            rate = group["lr"] * RMS * max(shape) ** 0.5
+            coefficients = NEWTON_SCHULZ_COEFFICIENTS
+            steps = zeropower_via_newtonschulz(stacked, len(coefficients), coefficients, dtype=dtype)
+            # An orthogonal matrix has a root mean square of 1 / sqrt(its longer side).
+            rate = group["lr"] * ADAMW_STEP_RMS * max(shape) ** 0.5
             for (parameter, _), step in zip(matrices, steps, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(step.reshape(parameter.shape), alpha=-rate)
 
-    def _adamw(self, group: dict[str, Any], moved: Moved) -> None:
-        states = [self.state[parameter] for parameter, _ in moved]
-        for state, (parameter, _) in zip(states, moved, strict=True):
+    def _step_adamw(self, group: dict[str, Any], gradients: Gradients) -> None:
+        states = [self.state[parameter] for parameter, _ in gradients]
+        for state, (parameter, _) in zip(states, gradients, strict=True):
             if not state:
                 state["step"] = torch.zeros((), device=parameter.device)
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         adamw(
-            params=[parameter for parameter, _ in moved],
-            grads=[gradient for _, gradient in moved],
+            params=[parameter for parameter, _ in gradients],
+            grads=[gradient for _, gradient in gradients],
             exp_avgs=[state["exp_avg"] for state in states],
             exp_avg_sqs=[state["exp_avg_sq"] for state in states],
             max_exp_avg_sqs=[],

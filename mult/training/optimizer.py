@@ -1,4 +1,4 @@
-"""The sections `optim` and `balance` of a config -> what moves the weights: balance, optimiser, schedule. A part of build."""
+"""The section `optim` of a config -> the optimiser, with a learning rate and a weight decay for each group of parameters."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from torch.optim import AdamW, Optimizer
 from mult.config import Config, OptimConfig
 from mult.errors import UserError
 from mult.models import MulT
-from mult.training.balance import (
-    Balance,
-)
+from mult.training.balance.balance import Balance
 from mult.training.muon import Muon, is_matrix
 
 
 def build_optimizer(config: Config, model: MulT, balance: Balance) -> Optimizer:
-    """AdamW or Muon; the first of its groups learns at `optim.lr`. UserError for rates of an encoder that does not learn."""
-    optim, undecayed, rates = config.optim, model.no_weight_decay(), _encoder_rates(config.optim, model)
-    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
+    """AdamW or Muon over the parameters that learn, grouped by rate, decay and kind; the first group learns at `optim.lr`.
+
+    Raises UserError for rates of an encoder that does not learn.
+    """
+    optim, undecayed, encoder_rates = config.optim, model.no_weight_decay(), _encoder_rates(config.optim, model)
+    by_kind: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_spared = name in undecayed
-            # Position tables, which are spared, are matrices by shape alone.
-            is_orthogonal = optim.name == "muon" and not is_spared and is_matrix(parameter)
-            groups.setdefault((rates.get(name, optim.lr), is_spared, is_orthogonal), []).append(parameter)
+            no_decay = name in undecayed
+            # Tables of positions are matrices by their shape alone; they are among the parameters without decay.
+            is_orthogonal = optim.name == "muon" and not no_decay and is_matrix(parameter)
+            by_kind.setdefault((encoder_rates.get(name, optim.lr), no_decay, is_orthogonal), []).append(parameter)
     for parameter in balance.parameters():
-        groups.setdefault((config.balance.options.get("lr") or optim.lr, True, False), []).append(parameter)
-    parts: list[dict[str, Any]] = [
-        {"params": groups[rate, is_spared, is_orthogonal], "lr": rate, "weight_decay": 0.0 if is_spared else optim.weight_decay}
+        by_kind.setdefault((balance.lr or optim.lr, True, False), []).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": by_kind[rate, no_decay, is_orthogonal], "lr": rate, "weight_decay": 0.0 if no_decay else optim.weight_decay}
         | ({"orthogonal": is_orthogonal} if optim.name == "muon" else {})
-        for rate, is_spared, is_orthogonal in sorted(groups, key=lambda key: (key[0] != optim.lr, -key[0], *key[1:]))
+        for rate, no_decay, is_orthogonal in sorted(by_kind, key=lambda key: (key[0] != optim.lr, -key[0], *key[1:]))
     ]
     if optim.name == "muon":
-        return Muon(parts, lr=optim.lr, betas=optim.betas)
-    return AdamW(parts, lr=optim.lr, betas=optim.betas, fused=True)
+        return Muon(groups, lr=optim.lr, betas=optim.betas)
+    return AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True)
 
 
 def _encoder_rates(optim: OptimConfig, model: MulT) -> dict[str, float]:
@@ -46,7 +47,7 @@ def _encoder_rates(optim: OptimConfig, model: MulT) -> dict[str, float]:
             f"optim.freeze_encoder: got true, with encoder_lr {optim.encoder_lr} and layer_decay {optim.layer_decay}; expected "
             "no rates of an encoder that does not learn; leave them out"
         )
-    layers = model.encoder.layers()
+    layers = model.encoder.number_layers()
     last = max(layers.values())
     if optim.layer_decay < 1 and last == 0:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What a person sees of a training while it runs: the bar, metrics.jsonl, TensorBoard, and how much the machine has to do."""
+"""What a training shows while it runs: the progress bar, metrics.jsonl, bad_files.txt, TensorBoard, and use of the machine."""
 
 from __future__ import annotations
 
@@ -15,59 +15,69 @@ from tqdm import tqdm
 from mult.errors import UserError
 from mult.files import write_file
 from mult.runs.folder import Run
+from mult.runtime import distributed
 
 
-class Watch:
-    """The log of one process of a training; only that of the main process writes and speaks.
+class Progress:
+    """The log of a run. All processes have one, but only that of the main process prints and writes.
 
-    images: of all processes a step, for the throughput. TensorBoard forgets what is later than `step`: it comes again.
+    step: the steps done; TensorBoard drops later ones, which the resumed run logs again. images_per_step: over all processes.
     """
 
-    def __init__(self, run: Run, step: int, images: int, is_main: bool) -> None:
-        self.run, self.images, self.is_main = run, images, is_main
-        self.bar = tqdm(total=run.config.optim.steps, initial=step, desc="train", disable=not is_main, smoothing=0.05)
-        self.board = _board(run.folder / "tensorboard", step) if is_main and run.config.run.tensorboard else None
+    def __init__(self, run: Run, step: int, images_per_step: int) -> None:
+        self.run, self.images_per_step, self.is_main = run, images_per_step, distributed.is_main()
+        config = run.config
+        self._bar = tqdm(total=config.optim.steps, initial=step, desc="train", disable=not self.is_main, smoothing=0.05)
+        self._board = _open_tensorboard(run.folder / "tensorboard", step) if self.is_main and config.run.tensorboard else None
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.bar.close()
-        if self.board is not None:
-            self.board.close()
+        self._bar.close()
+        if self._board is not None:
+            self._board.close()
 
-    def step(self, step: int, losses: Mapping[str, float], line: Mapping[str, float]) -> None:
-        """One step of training: `line` is for the log, with "seconds" and of these "data_seconds" without data."""
-        throughput, waiting = self.images / line["seconds"], line["data_seconds"] / line["seconds"]
-        self.bar.update()
-        shown = {"images/s": f"{throughput:.3g}", "data": f"{waiting:.0%}"} | {
-            task: f"{loss:.3f}" for task, loss in losses.items()
-        }
-        self.bar.set_postfix(shown, refresh=False)
+    def log_step(self, step: int, losses: Mapping[str, float], line: Mapping[str, float]) -> None:
+        """Log a training step: `line` has its "seconds" and, of these, the "data_seconds" that it waited for data."""
+        images_per_second = self.images_per_step / line["seconds"]
+        data_share = line["data_seconds"] / line["seconds"]
+        self._bar.update()
+        postfix = {"images/s": f"{images_per_second:.3g}", "data": f"{data_share:.0%}"}
+        self._bar.set_postfix(postfix | {task: f"{loss:.3f}" for task, loss in losses.items()}, refresh=False)
         self.log(step, "train", line)
-        self._scalars(step, "machine", {"images_per_second": throughput, "data_share": waiting})
+        self._add_scalars(step, "machine", {"images_per_second": images_per_second, "data_share": data_share})
 
     def log(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl, its numbers for TensorBoard too."""
+        """One line of metrics.jsonl; its numbers go to TensorBoard too."""
         if self.is_main:
             self.run.log(step, split, values)
-        self._scalars(step, split, values)
+        self._add_scalars(step, split, values)
 
-    def picture(self, step: int, name: str, image: Image.Image) -> None:
-        """<run>/<name>.png, of which the newest is kept, and for TensorBoard all."""
+    def list_bad_files(self, messages: list[str]) -> dict[str, int]:
+        """Add the messages of all processes to bad_files.txt; returns their number for the log. {} with on_bad_file: error."""
+        if self.run.config.data.on_bad_file != "skip":
+            return {}
+        messages = distributed.all_gather_texts(messages)
+        if self.is_main:
+            self.run.list_bad_files(messages)
+        return {"bad_samples": len(messages)}
+
+    def save_image(self, step: int, name: str, image: Image.Image) -> None:
+        """Overwrite <run>/<name>.png; TensorBoard keeps the image of every step."""
         write_file(self.run.folder / f"{name}.png", lambda file: image.save(file, format="png"))
-        if self.board is not None:
-            self.board.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+        if self._board is not None:
+            self._board.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
-    def _scalars(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        if self.board is not None:
+    def _add_scalars(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+        if self._board is not None:
             for name, value in values.items():
                 if isinstance(value, int | float):
-                    self.board.add_scalar(f"{split}/{name}", value, step)
+                    self._board.add_scalar(f"{split}/{name}", value, step)
 
 
-def peak_memory_mib(device: torch.device) -> float:
-    """The most memory this process has used so far, in MiB: of the GPU, or on the CPU of the whole process."""
+def measure_peak_memory_mib(device: torch.device) -> float:
+    """The largest memory that this process has used so far, in MiB: on the GPU, or on the CPU by all of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     import resource  # not on Windows
@@ -76,7 +86,7 @@ def peak_memory_mib(device: torch.device) -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _board(folder: Path, step: int) -> Any:
+def _open_tensorboard(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

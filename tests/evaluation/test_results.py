@@ -12,7 +12,7 @@ import pytest
 
 from mult import TASKS
 from mult.errors import UserError
-from mult.evaluation.results import SavedEvaluation, compute_improvement, read_results
+from mult.evaluation.results import Results, SavedEvaluation, compute_improvement, read_results
 
 
 def of(task: str, **change: Any) -> Callable[[dict[str, Any]], None]:
@@ -63,7 +63,7 @@ def test_metrics_of_single_images() -> None:
 
 def test_the_improvement_is_the_mean_gain_on_the_trivial_baselines() -> None:
     """20 deg in place of 40 is 50 % better, 0.3 in place of 0.2 is 50 % better, 5 in place of 4 is 25 % worse."""
-    results = {
+    results: Results = {
         "normal": {"mean": {"value": 20.0, "trivial": 40.0, "better": "lower"}},
         "segment_semantic": {"miou": {"value": 0.3, "trivial": 0.2, "better": "higher"}},
         "reshading": {"l1": {"value": 5.0, "trivial": 4.0, "better": "lower"}},

@@ -1,84 +1,66 @@
-"""TODOC"""
+"""The section `balance` of a config -> a balance method. METHODS is the list of ours; every other name is TorchJD's."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from mult.config import Config, schema
-from mult.config.sections import Count, NonNegative, Positive
-from mult.errors import UserError
+from mult.errors import UserError, suggest
 from mult.models import MulT
 from mult.tasks import TASKS
-from mult.training.balance import (
-    Aggregated,
-    Balance,
-    DynamicAverage,
-    GradNorm,
-    SharedGradients,
-    Uncertainty,
-    reached_parameters,
-)
+from mult.training.balance.balance import Balance, Setup
+from mult.training.balance.dynamic_average import DynamicAverage, DynamicAverageOptions
+from mult.training.balance.fixed import Fixed, FixedOptions
+from mult.training.balance.gradients import SharedGradients, reached_parameters
+from mult.training.balance.gradnorm import GradNorm, GradNormOptions
+from mult.training.balance.torchjd import TorchJDMethod, find_aggregators
+from mult.training.balance.uncertainty import Uncertainty, UncertaintyOptions
 
-
-@dataclass(frozen=True, kw_only=True)
-class FixedOptions:
-    """`balance.options` of fixed: none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class UncertaintyOptions:
-    """`balance.options` of uncertainty (Kendall 2018)."""
-
-    lr: Positive | None = None
-    """Of the log-variances; None: optim.lr. It follows the schedule."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DwaOptions:
-    """`balance.options` of dwa (Liu 2019)."""
-
-    temperature: Positive = 2.0
-    period: Count | None = None
-    """Steps whose mean losses are compared; None: as many as an epoch has, rounded."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GradNormOptions:
-    """`balance.options` of gradnorm (Chen 2018)."""
-
-    alpha: NonNegative = 1.5
-    """How strongly tasks that lag behind are pulled; 0: all gradients of one norm."""
-    lr: Positive = 0.025
-    """Of the weights, under Adam; it follows no schedule."""
-
-
-BALANCES = {"fixed": FixedOptions, "uncertainty": UncertaintyOptions, "dwa": DwaOptions, "gradnorm": GradNormOptions}
-"""What is ours by name, and its options; all other methods are TorchJD's."""
+METHODS: dict[str, tuple[Callable[[Setup, Any], Balance], type]] = {
+    "fixed": (Fixed, FixedOptions),
+    "uncertainty": (Uncertainty, UncertaintyOptions),
+    "dwa": (DynamicAverage, DynamicAverageOptions),
+    "gradnorm": (GradNorm, GradNormOptions),
+}
+"""`balance.method` -> the class, and the dataclass of its `balance.options`."""
 
 
 def build_balance(config: Config, model: MulT, views: int) -> Balance:
-    """The method of `balance`; UserError for a name or options that mean nothing, and where it lacks what it works on."""
-    method, options, every = config.balance.method, config.balance.options, config.balance.log_cosine_every
-    weights = {task: config.tasks[task].weight for task in model.tasks}
-    if method not in BALANCES:
-        return Aggregated(weights, _shared_gradients(config, model), method, options)
-    chosen = schema.read(BALANCES[method], options, f"balance.options of {method}")
-    if isinstance(chosen, GradNormOptions):
-        return GradNorm(weights, _shared_gradients(config, model), chosen.alpha, chosen.lr)
-    gradients = _shared_gradients(config, model) if every else None
-    if isinstance(chosen, UncertaintyOptions):
-        halved = {task for task in weights if not TASKS[task].categorical}
-        return Uncertainty(weights, halved, gradients, every)
-    if isinstance(chosen, DwaOptions):
-        epoch = round(views / (config.data.batch_size * config.optim.accumulate))
-        return DynamicAverage(weights, chosen.temperature, chosen.period or max(1, epoch), gradients, every)
-    return Balance(weights, gradients, every)
+    """The method of `balance`, for a training set of so many views.
+
+    Raises UserError for a name or options that mean nothing, and where the method needs parameters that two losses reach and
+    there are none.
+    """
+    method, options = config.balance.method, config.balance.options
+    setup = Setup(
+        task_weights={task: config.tasks[task].weight for task in model.tasks},
+        categorical={task for task in model.tasks if TASKS[task].categorical},
+        find_gradients=lambda: _find_gradients(config, model),
+        measure_every=config.balance.log_cosine_every,
+        steps_per_epoch=max(1, round(views / (config.data.batch_size * config.optim.accumulate))),
+    )
+    if method in METHODS:
+        build, options_class = METHODS[method]
+        return build(setup, schema.read(options_class, options, f"balance.options of {method}"))
+    try:
+        aggregators = find_aggregators()
+    except ImportError as error:
+        raise UserError(
+            f"balance.method: got {method!r}; expected one of {', '.join(METHODS)}, or an aggregator of TorchJD, which is not "
+            'installed; take one of these, or pip install -e ".[balance]"'
+        ) from error
+    if method not in aggregators:
+        names = [*METHODS, *aggregators]
+        remedy = suggest(method, names, "take one of them")
+        raise UserError(f"balance.method: got {method!r}; expected one of {', '.join(names)}; {remedy}")
+    return TorchJDMethod(setup, method, aggregators[method], options)
 
 
-def _shared_gradients(config: Config, model: MulT) -> SharedGradients:
-    """What each task's loss reaches is found with one image, before anything is compiled or wrapped."""
+def _find_gradients(config: Config, model: MulT) -> SharedGradients:
+    """Find what each task's loss reaches with one image, before the model is compiled or wrapped."""
     was_training = model.training
     outputs = model.eval()(torch.zeros(1, 3, *config.data.image_size))
     model.train(was_training)

@@ -1,6 +1,6 @@
-"""The gradients of the tasks apart from each other: a row a task, over the parameters that more than one task's loss reaches.
+"""The gradient of each task alone: a row for each task, over the parameters that the losses of two or more tasks reach.
 
-DistributedDataParallel reduces what `backward` leaves in `.grad` and nothing else, so rows are added over processes here.
+The rows are not in `.grad`, which is all that DistributedDataParallel sums over processes, so they are summed here.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from mult.runtime import distributed
 def reached_parameters(outputs: Mapping[str, Tensor], parameters: Iterable[nn.Parameter]) -> dict[str, list[nn.Parameter]]:
     """Task -> those of `parameters`, in their order, that the gradient of its output reaches.
 
-    What the graph connects is not enough: tasks whose values are multiplied in one product are all connected, by gradients
-    of zero. So NaN goes backward from the output: a factor of 0, such as a scale that starts there, lets it through, and a
-    part of a tensor that another task owns does not.
+    Connection in the graph is not enough: tasks that are computed in one product are all connected, with gradients of zero. So
+    NaN is sent backward from the output: it passes a factor of 0, such as a scale that starts at 0, but not the part of a
+    tensor that belongs to another task.
     """
     learnt = [parameter for parameter in parameters if parameter.requires_grad]
     reached = {}
@@ -35,58 +35,60 @@ def reached_parameters(outputs: Mapping[str, Tensor], parameters: Iterable[nn.Pa
 class SharedGradients:
     """Sums over micro-batches and processes of each task's gradient.
 
-    reached: task -> the parameters its loss reaches. `shared` are those of more than one task, `own[task]` those of the task
-    alone. Losses are such that their mean over processes is the loss of the step.
+    reached: task -> the parameters its loss reaches. `shared` are those of two or more tasks, `own[task]` those of this task
+    alone. The losses are such that their mean over processes is the step's loss.
     """
 
     matrix: Tensor
-    """(tasks, numbers in `shared`), zero where a task's loss does not reach."""
+    """(tasks, numbers of `shared`), zero where a task's loss does not reach."""
 
     def __init__(self, reached: Mapping[str, Sequence[nn.Parameter]]) -> None:
-        reaches = Counter(id(parameter) for parameters in reached.values() for parameter in parameters)
-        every = {id(parameter): parameter for parameters in reached.values() for parameter in parameters}
+        tasks_of = Counter(id(parameter) for parameters in reached.values() for parameter in parameters)
+        by_id = {id(parameter): parameter for parameters in reached.values() for parameter in parameters}
         self.tasks = list(reached)
-        self.shared = [parameter for key, parameter in every.items() if reaches[key] > 1]
-        self.own = {task: [p for p in parameters if reaches[id(p)] == 1] for task, parameters in reached.items()}
+        self.shared = [parameter for key, parameter in by_id.items() if tasks_of[key] > 1]
+        self.own = {task: [p for p in parameters if tasks_of[id(p)] == 1] for task, parameters in reached.items()}
         self._reached = {task: {id(parameter) for parameter in parameters} for task, parameters in reached.items()}
 
     def clear(self) -> None:
-        """Begin a step."""
+        """Start a step: all rows are zero."""
         columns = sum(parameter.numel() for parameter in self.shared)
         self.matrix = torch.zeros(len(self.tasks), columns, device=self.shared[0].device)
 
-    def add(self, losses: Mapping[str, Tensor], scaler: GradScaler, own: Mapping[str, float] | None = None) -> None:
-        """Add a micro-batch's gradients, scaled, to the rows, and with `own` each task's times that to its own `.grad`.
+    def backward(
+        self, losses: Mapping[str, Tensor], scaler: GradScaler, own_weights: Mapping[str, float] | None = None
+    ) -> None:
+        """Add the scaled gradient of each task's loss of a micro-batch to its row.
 
-        The graph is kept if there is no `own`: somebody else goes through it again.
+        With `own_weights`, {task: weight}, also add the weighted gradient of each task's own parameters to their `.grad`.
+        Without, keep the graph, for the backward pass of the weighted sum that follows.
         """
         for row, task in enumerate(self.tasks):
-            into = [
+            targets = [
                 (view, parameter)
                 for view, parameter in zip(self.split(self.matrix[row]), self.shared, strict=True)
                 if id(parameter) in self._reached[task]
             ]
-            alone = [] if own is None else self.own[task]
-            keep = own is None or row < len(self.tasks) - 1
-            inputs = [parameter for _, parameter in into] + alone
-            gradients = torch.autograd.grad(scaler.scale(losses[task]), inputs, retain_graph=keep)
-            torch._foreach_add_([view for view, _ in into], gradients[: len(into)])
-            for parameter, gradient in zip(alone, gradients[len(into) :], strict=True):
-                assert own is not None
-                weighted = gradient * own[task]
+            own = [] if own_weights is None else self.own[task]
+            retain_graph = own_weights is None or row < len(self.tasks) - 1
+            inputs = [parameter for _, parameter in targets] + own
+            gradients = torch.autograd.grad(scaler.scale(losses[task]), inputs, retain_graph=retain_graph)
+            torch._foreach_add_([view for view, _ in targets], gradients[: len(targets)])
+            for parameter, gradient in zip(own, gradients[len(targets) :], strict=True):
+                assert own_weights is not None
+                weighted = gradient * own_weights[task]
                 parameter.grad = weighted if parameter.grad is None else parameter.grad.add_(weighted)
 
-    def reduce(self, scaler: GradScaler) -> None:
-        """Sum the rows over processes and take the loss scale out."""
+    def all_reduce(self, scaler: GradScaler) -> None:
+        """Average the rows over processes and divide them by the loss scale."""
         distributed.all_reduce_sum(self.matrix).div_(scaler.get_scale() * distributed.world_size())
 
-    def reduce_own(self) -> None:
-        """Average the tasks' own gradients over processes, in one message."""
+    def all_reduce_own(self) -> None:
+        """Average the gradients of the tasks' own parameters over processes, in one message."""
         if distributed.world_size() > 1:
             gradients = [p.grad for parameters in self.own.values() for p in parameters if p.grad is not None]
             flat = distributed.all_reduce_sum(torch.cat([gradient.flatten() for gradient in gradients]))
-            flat.div_(distributed.world_size())
-            parts = flat.split([gradient.numel() for gradient in gradients])
+            parts = flat.div_(distributed.world_size()).split([gradient.numel() for gradient in gradients])
             torch._foreach_copy_(gradients, [p.view_as(g) for p, g in zip(parts, gradients, strict=True)])
 
     def split(self, vector: Tensor) -> list[Tensor]:
@@ -95,11 +97,11 @@ class SharedGradients:
         return [part.view_as(parameter) for part, parameter in zip(parts, self.shared, strict=True)]
 
     def measure(self) -> dict[str, float]:
-        """For the log: the norm of each row, and the cosine of the angle between each two that are not zero."""
+        """For the log: the norm of each row, and the cosine of the angle between each two rows that are not zero."""
         norms = self.matrix.norm(dim=1)
         cosines = (self.matrix @ self.matrix.T / norms.outer(norms)).tolist()
-        lengths = dict(zip(self.tasks, norms.tolist(), strict=True))
+        norm_of = dict(zip(self.tasks, norms.tolist(), strict=True))
         pairs = combinations(enumerate(self.tasks), 2)
-        return {f"{task}/grad_norm": length for task, length in lengths.items()} | {
-            f"cosine/{one}/{other}": cosines[i][j] for (i, one), (j, other) in pairs if lengths[one] and lengths[other]
+        return {f"{task}/grad_norm": norm for task, norm in norm_of.items()} | {
+            f"cosine/{one}/{other}": cosines[i][j] for (i, one), (j, other) in pairs if norm_of[one] and norm_of[other]
         }

@@ -1,153 +1,146 @@
-"""TorchJD's aggregators by name (torchjd.org, the extra `balance`): the rows of the tasks' gradients -> a direction.
+"""The aggregators of TorchJD (torchjd.org, the extra `balance`) as balance methods: rows of gradients -> a direction.
 
-Rows are in the order of TASKS. A task without a label in a step is left out of the matrix, for CAGrad and MGDA would stand
-still at a row of zeros; only an aggregator with a memory, which has a place for every row, gets that row.
+Rows are in the order of TASKS. A task without a label in a step is left out of the matrix, since CAGrad and MGDA would return
+zero for a matrix with a row of zeros. An aggregator with a memory has a place for every task and gets the row of zeros.
 """
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mult.errors import UserError
+from mult.errors import UserError, suggest
 from mult.runtime import distributed
-from mult.training.balance.gradient_method import Combined
-from mult.training.balance.gradients import SharedGradients
+from mult.training.balance.balance import Setup
+from mult.training.balance.gradient_method import GradientMethod
 
 _NOT_OFFERED = {"Aggregator", "WeightedAggregator", "GramianWeightedAggregator", "Sum", "Mean", "Constant"}
-"""Bases, and weighted sums, which `fixed` is."""
+"""Base classes, and the weighted sums, which the method fixed computes in one backward pass."""
 _NOT_OPTIONS = {"n_tasks", "f", "projector"}
-"""Arguments that follow from the config, or that no YAML can say."""
-_A_TASK = {"pref_vector", "leak"}
-"""Arguments with a number a task: in a config, a mapping of task to number."""
+"""Arguments that follow from the config, or whose values are Python objects."""
+_PER_TASK_OPTIONS = {"pref_vector", "leak"}
+"""Arguments with a number for each task: in a config, a mapping of task to number."""
 _MEMORY = {
     "ExcessMTL": ("_weights", "_sq_grad_sum", "_initial_w", "_warmup_w_sum", "_n_steps"),
     "GradVac": ("_phi_t",),
     "NashMTL": ("prvs_alpha", "normalization_factor", "step"),
     "PCD": ("_sq_norm_ema", "_n_steps"),
 }
-"""What the weighting of each aggregator that remembers must be given back; `state_dict` lacks it or cannot load it."""
-
-OURS = ("fixed", "uncertainty", "dwa", "gradnorm")
-"""The methods that need no TorchJD, for messages (their options: BALANCES)."""
+"""Aggregator with a memory -> the attributes of its weighting that a checkpoint must hold; `state_dict` lacks them."""
 
 
-def aggregators() -> dict[str, Any]:
-    """TorchJD's aggregators that are not ours in other words, by name; UserError without TorchJD."""
-    try:
-        from torchjd import aggregation
-    except ImportError as error:
-        raise UserError(
-            f"balance.method: got the name of none of ours ({', '.join(OURS)}), and TorchJD is not installed; "
-            'expected one of ours, or TorchJD; pip install -e ".[balance]"'
-        ) from error
-    every = {name: getattr(aggregation, name) for name in aggregation.__all__ if name not in _NOT_OFFERED}
-    return {name: kind for name, kind in every.items() if issubclass(kind, aggregation.Aggregator)}
+def find_aggregators() -> dict[str, type[Any]]:
+    """TorchJD's aggregators by name; raises ImportError where TorchJD is not installed."""
+    from torchjd import aggregation
+
+    classes = {name: getattr(aggregation, name) for name in aggregation.__all__ if name not in _NOT_OFFERED}
+    return {name: cls for name, cls in classes.items() if issubclass(cls, aggregation.Aggregator)}
 
 
-class Aggregated(Combined):
-    """The direction of a TorchJD aggregator, once a step.
+class TorchJDMethod(GradientMethod):
+    """Applies a TorchJD aggregator once a step.
 
-    method: the aggregator's name. options: its arguments, but those with a number a task are mappings of task to number.
+    name, aggregator: of `find_aggregators`. options: the aggregator's arguments; those with a number for each task are mappings
+    of task to number.
 
-    Raises UserError for a name or options that mean nothing and for an aggregator that cannot be resumed, and where
-    TorchJD, or a solver that it calls, is missing.
+    Raises UserError for options that the aggregator does not take, for an aggregator whose memory no checkpoint would hold, and
+    where a solver that it calls is not installed.
     """
 
-    def __init__(
-        self, weights: Mapping[str, float], gradients: SharedGradients, method: str, options: Mapping[str, Any]
-    ) -> None:
-        super().__init__(weights, gradients)
-        kinds = aggregators()
-        if method not in kinds:
-            raise UserError(f"balance.method: got {method!r}; expected {_choice(method, [*OURS, *kinds])}")
-        self.method, self._kind, self._options = method, kinds[method], dict(options)
+    def __init__(self, setup: Setup, name: str, aggregator: type[Any], options: Mapping[str, Any]) -> None:
+        super().__init__(setup)
+        self.name, self._class, self._options = name, aggregator, dict(options)
         self._check_options()
-        # A method with a memory has one aggregator, in a list: as a module it would add parts of itself to `state_dict`.
-        self._kept = [self._make(self.rows.tasks)] if hasattr(self._kind, "reset") else []
-        if self._kept and method not in _MEMORY:
+        has_memory = hasattr(aggregator, "reset")
+        if has_memory and name not in _MEMORY:
             raise UserError(
-                f"balance.method: got {method!r}, which has a memory that no checkpoint would hold; expected a method without "
+                f"balance.method: got {name!r}, which has a memory that no checkpoint would hold; expected a method without "
                 f"one, or {', '.join(_MEMORY)}; take another"
             )
+        # In a list, since `state_dict` would add parts of a module of its own.
+        self._with_memory = [self._build(self.gradients.tasks)] if has_memory else []
 
     def _check_options(self) -> None:
-        """Names first; then whether TorchJD takes the values, by a trial."""
-        tasks = self.rows.tasks
-        expected = [name for name in inspect.signature(self._kind).parameters if name not in _NOT_OPTIONS]
+        """Check the names of the options, then, by calling the aggregator once, their values."""
+        tasks = self.gradients.tasks
+        expected = [name for name in inspect.signature(self._class).parameters if name not in _NOT_OPTIONS]
         for name, value in self._options.items():
-            where = f"balance.options: got {name!r} for {self.method}"
+            where = f"balance.options: got {name!r} for {self.name}"
             if name not in expected:
-                raise UserError(f"{where}; expected {_choice(name, expected)}")
-            if name in _A_TASK and not (isinstance(value, Mapping) and set(value) == set(tasks)):
+                names = f"one of {', '.join(expected)}" if expected else "none"
+                raise UserError(f"{where}; expected {names}; {suggest(name, expected, 'leave it out')}")
+            if name in _PER_TASK_OPTIONS and not (isinstance(value, Mapping) and set(value) == set(tasks)):
                 raise UserError(
                     f"{where} with {value!r}; expected a mapping with a number for each of {', '.join(tasks)}; complete it"
                 )
         try:
-            _direction(self._make(tasks), torch.eye(len(tasks)))
+            _aggregate(self._build(tasks), torch.eye(len(tasks)))
         except (TypeError, ValueError) as error:
             raise UserError(
-                f"balance.options: got {self._options} for {self.method} and {len(tasks)} tasks; expected what TorchJD takes: "
+                f"balance.options: got {self._options} for {self.name} and {len(tasks)} tasks; expected what TorchJD takes: "
                 f"{error}; change the options"
             ) from error
 
-    def _make(self, tasks: Sequence[str], device: torch.device | None = None) -> Any:
+    def _build(self, tasks: Sequence[str], device: torch.device | None = None) -> Any:
         """An aggregator for the rows of these tasks."""
         options = {
-            name: torch.tensor([float(value[task]) for task in tasks], device=device) if name in _A_TASK else value
+            name: torch.tensor([float(value[task]) for task in tasks], device=device) if name in _PER_TASK_OPTIONS else value
             for name, value in self._options.items()
         }
-        if "n_tasks" in inspect.signature(self._kind).parameters:
+        if "n_tasks" in inspect.signature(self._class).parameters:
             options["n_tasks"] = len(tasks)
-        return self._kind(**options)
+        return self._class(**options)
 
     def combine(self, matrix: Tensor, losses: Mapping[str, float]) -> tuple[Tensor, dict[str, float]]:
-        vector, factors = matrix.new_zeros(matrix.shape[1]), {}
-        # Some draw random numbers and some call a solver: one process decides for all.
+        direction, factors = matrix.new_zeros(matrix.shape[1]), {}
+        # Some aggregators draw random numbers and some call a solver, so the main process decides for all.
         if distributed.is_main():
             labelled = matrix.any(1).tolist()
-            rows = [row for row, given in enumerate(labelled) if given or self._kept]
-            tasks = [self.rows.tasks[row] for row in rows]
+            rows = [row for row, is_labelled in enumerate(labelled) if is_labelled or self._with_memory]
+            tasks = [self.gradients.tasks[row] for row in rows]
             if any(labelled):
-                vector, weights = _direction(self._kept[0] if self._kept else self._make(tasks, matrix.device), matrix[rows])
+                aggregator = self._with_memory[0] if self._with_memory else self._build(tasks, matrix.device)
+                direction, weights = _aggregate(aggregator, matrix[rows])
                 factors = dict(zip(tasks, weights, strict=True)) if weights else {}
-        return distributed.broadcast(vector), factors
+        return distributed.broadcast(direction), factors
 
     def get_extra_state(self) -> Any:
-        """What the aggregator remembers, as tensors and plain values."""
-        return {name: _plain(getattr(self._memory(), name)) for name in _MEMORY.get(self.method, ())}
+        """The memory of the aggregator as tensors and plain values."""
+        return {name: _to_plain(getattr(self._weighting(), name)) for name in _MEMORY.get(self.name, ())}
 
     def set_extra_state(self, state: Any) -> None:
-        if not self._kept:
+        if not self._with_memory:
             return
-        # A first call lays out all that the aggregator keeps beside its memory.
-        device, columns = self.rows.shared[0].device, sum(parameter.numel() for parameter in self.rows.shared)
-        _direction(self._kept[0], torch.eye(len(self.rows.tasks), columns, device=device))
-        memory = self._memory()
+        # A first call makes the aggregator create what it holds beside its memory.
+        shared = self.gradients.shared
+        device, columns = shared[0].device, sum(parameter.numel() for parameter in shared)
+        _aggregate(self._with_memory[0], torch.eye(len(self.gradients.tasks), columns, device=device))
+        weighting = self._weighting()
         for name, value in state.items():
-            laid = getattr(memory, name)
-            if isinstance(laid, np.ndarray):
+            current = getattr(weighting, name)
+            if isinstance(current, np.ndarray):
                 value = value.numpy()
             elif isinstance(value, Tensor):
-                value = value.to(laid.device if isinstance(laid, Tensor) else device)
-            setattr(memory, name, value)
+                value = value.to(current.device if isinstance(current, Tensor) else device)
+            setattr(weighting, name, value)
 
-    def _memory(self) -> Any:
-        return getattr(self._kept[0], "gramian_weighting", None) or self._kept[0].weighting
+    def _weighting(self) -> Any:
+        """The part of the aggregator that has the memory."""
+        return getattr(self._with_memory[0], "gramian_weighting", None) or self._with_memory[0].weighting
 
 
-def _direction(aggregator: Any, matrix: Tensor) -> tuple[Tensor, list[float] | None]:
-    """The aggregator's vector for `matrix`, and the weights of the rows where it is their sum."""
+def _aggregate(aggregator: Any, matrix: Tensor) -> tuple[Tensor, list[float] | None]:
+    """The aggregator's direction for `matrix`, and the weights of the rows where the direction is their weighted sum."""
     from torchjd.aggregation import WeightedAggregator
 
-    # NashMTL's problem is always of the kind that cvxpy warns of; at a row of zeros it divides by 0 and keeps its last weights.
+    # NashMTL: cvxpy warns of the kind of its problem at every call; at a row of zeros it divides by 0 and returns its last
+    # weights.
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
         warnings.filterwarnings("ignore", message="You are solving a parameterized problem that is not DPP")
         if not isinstance(aggregator, WeightedAggregator):
@@ -156,14 +149,5 @@ def _direction(aggregator: Any, matrix: Tensor) -> tuple[Tensor, list[float] | N
     return weights @ matrix, weights.tolist()
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-
-
-def _choice(name: str, expected: Iterable[str]) -> str:
-    """What was expected instead of `name`, and what to do; capitals and hyphens do not matter."""
-    spelt = {each.lower(): each for each in expected}
-    near = difflib.get_close_matches(name.lower().replace("-", ""), spelt, n=1)
-    known = f"one of {', '.join(spelt.values())}" if spelt else "none"
-    remedy = f"did you mean {spelt[near[0]]!r}?" if near else "take one of them" if spelt else "leave it out"
-    return f"{known}; {remedy}"
