@@ -57,15 +57,16 @@ def record_attention(decoder: Decoder) -> Iterator[list[AttentionMap]]:
     """A list that fills with the maps of the passes made meanwhile: H/32 first, one a stage and owner of a map."""
     maps: list[AttentionMap] = []
 
-    def keep(owner: str, stride: int, module: Any, given: tuple[Any, ...], made: tuple[Tensor, Any]) -> None:
-        maps.append(AttentionMap(owner, stride, given[1], made[0].detach()))
+    def keep(owners: list[str], stride: int, module: Any, given: tuple[Any, ...], made: tuple[Tensor, Any]) -> None:
+        maps.extend(
+            AttentionMap(owner, stride, given[1].windows, weights)
+            for owner, weights in zip(owners, made[0].detach(), strict=True)
+        )
 
     hooks = []
     for index, stage in enumerate(reversed(decoder.stages)):
         second = stage.blocks[1]
-        for owner in second.groups:
-            module = second.streams[owner].query_key
-            hooks.append(module.register_forward_hook(partial(keep, owner, 4 * 2**index)))
+        hooks.append(second.query_key.register_forward_hook(partial(keep, second.owners, 4 * 2**index)))
     try:
         yield maps
     finally:

@@ -19,8 +19,11 @@ from mult.errors import UserError
 from mult.files import read_json, write_file, write_json
 from mult.models.decoder import Attention, Decoder, Wiring
 from mult.models.encoder import Encoder
+from mult.models.first_version import stack_weights
+from mult.models.stacked import stacked_tasks
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1: a parameter a task, which `first_version` converts."""
 
 
 class MulT(
@@ -109,17 +112,17 @@ class MulT(
         Tasks that only one of the two has are passed over, and so is the head of a task with another number of channels
         (classes of another dataset). Raises UserError where anything else differs.
         """
-        ours, theirs = self.state_dict(), other.state_dict()
+        ours, theirs = _by_task(self), _by_task(other)
         anew = {task: "not in the model to start from" for task in self.tasks if task not in other.tasks}
         for task in self.tasks:
             if task not in anew and self.arguments["tasks"][task] != other.arguments["tasks"][task]:
                 was, now = other.arguments["tasks"][task], self.arguments["tasks"][task]
                 anew[task] = f"its head has {now} channels instead of {was}"
-        for name, weight in ours.items():
-            given, parts = theirs.get(name), name.split(".")
+        for (name, owner), weight in ours.items():
+            given = theirs.get((name, owner))
             if given is not None and given.shape == weight.shape:
                 weight.copy_(given)
-            elif not any(task in parts and (task not in other.tasks or "heads" in parts) for task in anew):
+            elif not any(task == owner and (task not in other.tasks or "heads" in name) for task in anew):
                 got = "nothing" if given is None else str(tuple(given.shape))
                 raise UserError(f"{name}: got {got}; expected {tuple(weight.shape)}")
         return anew
@@ -148,7 +151,9 @@ class MulT(
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that decay would harm: norms, biases and position tables (timm's convention)."""
-        return {name for name, p in self.named_parameters() if p.ndim <= 1 or "position_bias" in name or "logit_scale" in name}
+        stacked = stacked_tasks(self)
+        vectors = {name for name, p in self.named_parameters() if p.ndim <= (2 if name in stacked else 1)}
+        return vectors | {name for name, _ in self.named_parameters() if "position_bias" in name or "logit_scale" in name}
 
     def _save_pretrained(self, save_directory: Path) -> None:
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
@@ -214,8 +219,9 @@ class MulT(
             ) from error
         weights_path = path("model.safetensors")
         try:
-            model.load_state_dict(load_file(weights_path))
-        except (SafetensorError, RuntimeError, FileNotFoundError) as error:
+            weights = load_file(weights_path)
+            model.load_state_dict(stack_weights(model, weights) if config["format_version"] == 1 else weights)
+        except (SafetensorError, RuntimeError, FileNotFoundError, KeyError) as error:
             reason = " ".join(str(error).split("\n")[:2])  # torch lists every weight, a line each
             raise UserError(
                 f"{weights_path}: not the weights of the model in config.json beside it ({reason}); expected a folder "
@@ -224,10 +230,20 @@ class MulT(
         return model.eval()
 
 
+def _by_task(model: MulT) -> dict[tuple[str, str | None], Tensor]:
+    """(name, task) -> what the task has of a weight or its whole head's; (name, None) -> a weight of no single task."""
+    stacked, weights = stacked_tasks(model), {}
+    for name, weight in model.state_dict().items():
+        head = name.split(".")[2] if name.startswith("decoder.heads.") else None
+        for index, task in enumerate(stacked.get(name, [head])):
+            weights[name, task] = weight[index] if name in stacked else weight
+    return weights
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     config = read_json(path, "take another checkpoint")
     version = config.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in (1, FORMAT_VERSION):
         raise UserError(
             f"{path}: got format_version {version}; expected {FORMAT_VERSION}; take the version of mult that wrote it, or "
             "another folder if mult did not"

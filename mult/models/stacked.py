@@ -10,6 +10,7 @@ would be most of what the decoders keep.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -27,6 +28,41 @@ class Stack(nn.Module):
     def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__()
         self.tasks = tuple(tasks)
+
+
+def stacked_tasks(module: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Name of each stacked parameter in a module -> whose its slices are."""
+    return {
+        f"{path}.{name}": stack.tasks
+        for path, stack in module.named_modules()
+        if isinstance(stack, Stack)
+        for name, _ in stack.named_parameters(recurse=False)
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A parameter, or one task's slice of a stacked one."""
+
+    parameter: nn.Parameter
+    index: int | None = None
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The same part of a tensor of the parameter's shape, as a view."""
+        return tensor if self.index is None else tensor[self.index]
+
+    def numel(self) -> int:
+        return self.of(self.parameter).numel()
+
+
+def split_parameters(module: nn.Module) -> list[Part]:
+    """All parameters of a module, the stacked ones in a part for each task."""
+    stacked = stacked_tasks(module)
+    return [
+        Part(parameter, index)
+        for name, parameter in module.named_parameters()
+        for index in (range(len(stacked[name])) if name in stacked else [None])
+    ]
 
 
 class LayerNorm(Stack):

@@ -160,6 +160,28 @@ def test_equals_the_equations_token_by_token(
         close(run(block, streams, context, layout, shifted, window=3), expected)
 
 
+@pytest.mark.parametrize("size", [(4, 5), (2, 2)])  # more tokens than channels, and fewer: two ways of the norm's scale
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("source", ["context", "stream"])
+@pytest.mark.parametrize("owners", [SHARED, OWN], ids=["shared", "own"])
+def test_gradients_are_those_of_the_equations(
+    owners: dict[str, str], source: Source, layout: str, size: tuple[int, int]
+) -> None:
+    inside = layout == "paper"
+    block = block_of(owners, source, window=3, context_norm=inside)
+    streams, context = maps(list(owners), size, batch=1)
+    leaves = {**streams, **({"context": context} if source == "context" else {})}
+    leaves = {name: value.requires_grad_() for name, value in leaves.items()} | dict(block.named_parameters())
+    weights = torch.randn(len(owners), 1, *size, DIM, dtype=torch.float64)
+
+    def gradients(updated: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        loss = (torch.stack(list(updated.values())) * weights).sum()
+        return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+
+    expected = gradients(by_loops(block, owners, source, layout, True, 3, streams, context, context_norm=inside))
+    close(gradients(run(block, streams, context, layout, True, window=3)), expected)
+
+
 def test_context_is_not_normed_again_where_the_wiring_norms_it() -> None:
     streams, context = maps(list(SHARED), (5, 4))
     with torch.no_grad():
@@ -311,8 +333,8 @@ def test_paths_are_dropped_per_stream_and_branch_and_image() -> None:
     zero = torch.zeros(4000, 1, 1, DIM)
     updated = run(block.train(), dict.fromkeys(SHARED, zero), zero, "paper", False)
     kept = []
-    for value in updated.values():
-        kinds = value[:, 0, 0, 0].detach().round(decimals=4)
+    for branch in updated.values():
+        kinds = branch[:, 0, 0, 0].detach().round(decimals=4)
         assert set(kinds.tolist()) == {0.0, 2.0, 20.0, 22.0}, "each branch is kept at 1 / (1 - rate) or dropped"
         kept += [(kinds % 20 == 2).double(), (kinds >= 20).double()]
     correlation = torch.corrcoef(torch.stack(kept)) - torch.eye(6)
