@@ -58,7 +58,7 @@ class Predictor:
         Outputs become maps at an image's own size when its turn comes, so that the maps of a batch of photographs are not in
         memory at once.
         """
-        outputs = self._outputs(torch.stack([self._resized(image) for image in images]).to(self.device))
+        outputs = self._run_network(torch.stack([self._resize(image) for image in images]).to(self.device))
         for index, image in enumerate(images):
             size = (image.height, image.width)
             yield {
@@ -70,17 +70,17 @@ class Predictor:
     def attention(self, image: Image.Image) -> list[AttentionMap]:
         """The attention maps of one image, of every decoder stage, H/32 first (see `record_attention`)."""
         with record_attention(self.model.decoder) as maps:
-            self.model(self._resized(image)[None].to(self.device))
+            self.model(self._resize(image)[None].to(self.device))
         return maps
 
-    def _resized(self, image: Image.Image) -> Tensor:
+    def _resize(self, image: Image.Image) -> Tensor:
         """An image at the network's size, (3, *image_size) in [0, 1]."""
         pixels = np.array(to_rgb(image), np.float32) / 255
         view = torch.from_numpy(pixels).permute(2, 0, 1)
         sample: Sample = {"image": view, "targets": {}, "valid": {}, "id": "", "derived": ()}
         return self.transform(sample)["image"]
 
-    def _outputs(self, images: Tensor) -> dict[str, Tensor]:
+    def _run_network(self, images: Tensor) -> dict[str, Tensor]:
         """Raw outputs of a batch (B, 3, H, W)."""
         outputs: dict[str, Tensor] = self.model(images)
         if self.tta == "flip":

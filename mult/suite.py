@@ -177,13 +177,13 @@ def _build_row(suite: Suite, folder: Path, name: str, stem: str, member: str, mi
     seeds = [seed for seed, why in reasons.items() if why is None]
     return compare.Row(
         member,
-        [read_evaluation(_path(folder, member, seed, stem)) for seed in seeds],
+        [read_evaluation(_locate(folder, member, seed, stem)) for seed in seeds],
         "; ".join(f"seed {seed}: {why}" for seed, why in reasons.items() if why),
         () if member in suite.baselines else _read_baselines(suite, folder, stem, seeds),
     )
 
 
-def _path(folder: Path, member: str, seed: int, stem: str) -> Path:
+def _locate(folder: Path, member: str, seed: int, stem: str) -> Path:
     return folder / f"{member}-{seed}" / "eval" / f"{stem}.json"
 
 
@@ -197,7 +197,7 @@ def _fill_in_folders(overrides: Sequence[str], runs: Mapping[str, Path]) -> list
 
 def _read_baselines(suite: Suite, folder: Path, stem: str, seeds: Sequence[int]) -> Sequence[Sequence[SavedEvaluation]]:
     """For each seed the single-task evaluations; none at all where one is missing, which the rows report."""
-    of_seeds = [[_path(folder, member, seed, stem) for member in suite.baselines] for seed in seeds]
+    of_seeds = [[_locate(folder, member, seed, stem) for member in suite.baselines] for seed in seeds]
     if not suite.baselines or not all(path.exists() for paths in of_seeds for path in paths):
         return ()
     return [[read_evaluation(path) for path in paths] for paths in of_seeds]

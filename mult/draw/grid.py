@@ -35,7 +35,7 @@ class Grid:
 
 def render_text(grid: Grid) -> str:
     """Columns as wide as their longest text, for a terminal; the last cell of a short row may be longer than its column."""
-    lines = _texts(grid)
+    lines = _to_texts(grid)
     full = [line for line in lines if len(line) == len(grid.heads)]
     widths = [max(map(len, column)) for column in zip(*full, strict=True)]
     return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=False)).rstrip() for line in lines)
@@ -43,7 +43,7 @@ def render_text(grid: Grid) -> str:
 
 def render_markdown(grid: Grid) -> str:
     """A GitHub table; short rows are filled up with empty cells."""
-    heads, *rows = [[text.replace("|", "\\|") for text in line] for line in _texts(grid)]
+    heads, *rows = [[text.replace("|", "\\|") for text in line] for line in _to_texts(grid)]
     filled = [row + [""] * (len(heads) - len(row)) for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in (heads, ["---"] * len(heads), *filled))
 
@@ -51,37 +51,37 @@ def render_markdown(grid: Grid) -> str:
 def render_csv(grid: Grid) -> str:
     """A line of heads and a line a row."""
     file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows(_texts(grid))
+    csv.writer(file, lineterminator="\n").writerows(_to_texts(grid))
     return file.getvalue()
 
 
 def render_html(grid: Grid, caption: str, class_: str | None = None) -> Html:
     """A table with the first cell of each row as its head, in a box that scrolls where the page is too narrow for it."""
     head = tag("tr", *(tag("th", text, scope="col") for text in grid.heads))
-    body = [tag("tr", tag("th", _text(first), scope="row"), *map(_html_cell, rest)) for first, *rest in grid.rows]
+    body = [tag("tr", tag("th", _to_text(first), scope="row"), *map(_render_cell, rest)) for first, *rest in grid.rows]
     table = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body), class_=class_)
     return tag("div", table, class_="wide", tabindex="0", role="group", aria_label=caption)
 
 
-def _texts(grid: Grid) -> list[list[str]]:
-    return [list(map(_text, row)) for row in (grid.heads, *grid.rows)]
+def _to_texts(grid: Grid) -> list[list[str]]:
+    return [list(map(_to_text, row)) for row in (grid.heads, *grid.rows)]
 
 
-def _text(cell: str | Cell) -> str:
+def _to_text(cell: str | Cell) -> str:
     if isinstance(cell, str):
         return cell
     return f"{cell.text} {MARKS[cell.mark]}" if cell.mark else cell.text
 
 
-def _html_cell(cell: str | Cell) -> Html:
+def _render_cell(cell: str | Cell) -> Html:
     if isinstance(cell, str):
         return tag("td", cell)
-    text = tag("strong", f"{_text(cell)} {cell.mark}") if cell.mark else cell.text
+    text = tag("strong", f"{_to_text(cell)} {cell.mark}") if cell.mark else cell.text
     note = tag("small", f" {cell.note}") if cell.note else Html("")
-    return tag("td", text, note, style=_style(cell.colour))
+    return tag("td", text, note, style=_choose_style(cell.colour))
 
 
-def _style(colour: tuple[int, int, int] | None) -> str | None:
+def _choose_style(colour: tuple[int, int, int] | None) -> str | None:
     """The background, and black or white for the text, whichever is easier to read on it."""
     if colour is None:
         return None

@@ -97,17 +97,17 @@ class SavedEvaluation:
 
     def image_values(self, task: str, metric: str) -> NDArray[np.float64]:
         """A metric of each image alone (images,), NaN where the image has no pixel that defines it."""
-        return self._accumulator(task).restrict([metric]).divide(self._sums(task))[metric]
+        return self._make_accumulator(task).restrict([metric]).divide(self._select_sums(task))[metric]
 
     def resample(self, task: str, units: bootstrap.Units) -> dict[str, NDArray[np.float64]]:
         """{metric: (resamples,)}; the same draws for every evaluation of the same images."""
-        return self._accumulator(task).divide(bootstrap.resample(self._sums(task), units))
+        return self._make_accumulator(task).divide(bootstrap.resample(self._select_sums(task), units))
 
-    def _sums(self, task: str) -> dict[str, NDArray[Any]]:
+    def _select_sums(self, task: str) -> dict[str, NDArray[Any]]:
         prefix = f"{task}/"
         return {name.removeprefix(prefix): column for name, column in self.columns.items() if name.startswith(prefix)}
 
-    def _accumulator(self, task: str) -> Accumulator:
+    def _make_accumulator(self, task: str) -> Accumulator:
         """An empty accumulator of the kind by which the task was scored."""
         record, entries = TASKS[task], self.tasks[task]
         if record.unitless_metric is not None and select_primary(record, entries) != record.primary:

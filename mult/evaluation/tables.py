@@ -50,7 +50,7 @@ def format_interval(entry: Mapping[str, object]) -> str:
 
 def format_comparison(comparison: Comparison) -> str:
     """For a terminal: primary metrics, then every difference of them with its interval."""
-    lines = [_title(comparison), render_text(_build_grid(comparison)), *_list_notes(comparison)]
+    lines = [_format_title(comparison), render_text(_build_grid(comparison)), *_list_notes(comparison)]
     for name, measurements in comparison.measurements.items():
         for one in measurements:
             if one.is_primary and one.difference is not None and one.interval is not None:
@@ -68,7 +68,7 @@ def format_comparison(comparison: Comparison) -> str:
 def format_comparison_as_markdown(comparison: Comparison) -> str:
     """A GitHub table of the primary metrics."""
     table = render_markdown(_build_grid(comparison))
-    return f"{_title(comparison)}\n\n{table}\n" + "  \n".join(_list_notes(comparison)) + "\n"
+    return f"{_format_title(comparison)}\n\n{table}\n" + "  \n".join(_list_notes(comparison)) + "\n"
 
 
 def format_comparison_as_csv(comparison: Comparison) -> str:
@@ -77,10 +77,10 @@ def format_comparison_as_csv(comparison: Comparison) -> str:
     for row in comparison.rows:
         seeds = str(len(row.evaluations))
         for one in comparison.measurements.get(row.name, ()):
-            numbers = _csv_numbers(one.value, one.deviation, one.difference, one.interval)
+            numbers = _format_numbers(one.value, one.deviation, one.difference, one.interval)
             rows.append([row.name, seeds, one.task, one.metric, one.unit, one.better, *numbers, one.mark, ""])
         if gain := comparison.delta_m.get(row.name):
-            numbers = _csv_numbers(gain.mean, gain.deviation, None, gain.interval)
+            numbers = _format_numbers(gain.mean, gain.deviation, None, gain.interval)
             rows.append([row.name, seeds, "", "delta_m", "%", "higher", *numbers, gain.mark, ""])
         if not row.evaluations:
             rows.append([row.name, seeds, *[""] * 10, row.missing])
@@ -94,7 +94,7 @@ def format_overview(comparisons: Mapping[str, Comparison]) -> str:
     columns: dict[str, None] = {}
     for task in TASKS:
         heads = {
-            _head(one)
+            _format_head(one)
             for comparison in comparisons.values()
             for measurements in comparison.measurements.values()
             for one in measurements
@@ -106,14 +106,14 @@ def format_overview(comparisons: Mapping[str, Comparison]) -> str:
     rows: list[list[str | Cell]] = []
     for name, comparison in comparisons.items():
         for row, measurements in comparison.measurements.items():
-            cells = _cells_by_head([one for one in measurements if one.is_primary], comparison.delta_m.get(row))
+            cells = _build_cells([one for one in measurements if one.is_primary], comparison.delta_m.get(row))
             rows.append([name, row, *(cells.get(head, "-") for head in columns)])
     for name, comparison in comparisons.items():
         rows += [[name, row.name, f"missing: {row.missing}"] for row in comparison.rows if not row.evaluations]
     return render_markdown(Grid(["", "", *columns], rows))
 
 
-def _title(comparison: Comparison) -> str:
+def _format_title(comparison: Comparison) -> str:
     conditions = comparison.conditions
     corruption = "" if conditions["corruption"] is None else ", {kind} {severity:g}".format(**conditions["corruption"])
     return f"{conditions['dataset']}, {conditions['split']} split{corruption}, {conditions['images']} images"
@@ -122,41 +122,43 @@ def _title(comparison: Comparison) -> str:
 def _build_grid(comparison: Comparison) -> Grid:
     """A line a row, a column a task's primary metric."""
     primaries = [one for measurements in comparison.measurements.values() for one in measurements if one.is_primary]
-    columns = list(dict.fromkeys(_head(one) for task in TASKS for one in primaries if one.task == task))
+    columns = list(dict.fromkeys(_format_head(one) for task in TASKS for one in primaries if one.task == task))
     columns += [DELTA_M] if comparison.delta_m else []
     has_seeds = any(len(row.evaluations) > 1 for row in comparison.rows)
     rows: list[list[str | Cell]] = []
     for row in comparison.rows:
         start: list[str | Cell] = [row.name, *([str(len(row.evaluations))] if has_seeds else [])]
-        cells = _cells_by_head(comparison.measurements.get(row.name, ()), comparison.delta_m.get(row.name))
-        rows.append([*start, *(cells.get(head, "-") for head in columns)] if row.evaluations else [*start, _missing(row)])
+        cells = _build_cells(comparison.measurements.get(row.name, ()), comparison.delta_m.get(row.name))
+        rows.append(
+            [*start, *(cells.get(head, "-") for head in columns)] if row.evaluations else [*start, _format_missing(row)]
+        )
     return Grid(["", *(["seeds"] if has_seeds else []), *columns], rows)
 
 
-def _missing(row: Row) -> str:
+def _format_missing(row: Row) -> str:
     return f"missing: {row.missing}"
 
 
-def _cells_by_head(measurements: Iterable[Measurement], gain: DeltaM | None) -> dict[str, Cell]:
+def _build_cells(measurements: Iterable[Measurement], gain: DeltaM | None) -> dict[str, Cell]:
     """{head of the column: cell} of a row."""
-    cells = {_head(one): Cell(f"{one.value:.4g}{_deviation(one)}", one.mark) for one in measurements}
+    cells = {_format_head(one): Cell(f"{one.value:.4g}{_format_deviation(one)}", one.mark) for one in measurements}
     if gain is not None:
-        cells[DELTA_M] = Cell(f"{gain.mean:+.2f}{_deviation(gain)}", gain.mark)
+        cells[DELTA_M] = Cell(f"{gain.mean:+.2f}{_format_deviation(gain)}", gain.mark)
     return cells
 
 
-def _head(measurement: Measurement) -> str:
+def _format_head(measurement: Measurement) -> str:
     parts = (measurement.task, measurement.metric, measurement.unit, ARROWS[measurement.better])
     return " ".join(part for part in parts if part)
 
 
-def _deviation(measured: Measurement | DeltaM) -> str:
+def _format_deviation(measured: Measurement | DeltaM) -> str:
     return f" ± {measured.deviation:.2g}" if measured.deviation is not None else ""
 
 
 def _list_notes(comparison: Comparison) -> list[str]:
     """What the marks mean, which seeds of a row are missing, and why a task has no value."""
-    incomplete = [f"{row.name}, {_missing(row)}" for row in comparison.rows if row.evaluations and row.missing]
+    incomplete = [f"{row.name}, {_format_missing(row)}" for row in comparison.rows if row.evaluations and row.missing]
     without_value = dict.fromkeys(
         f"{row.name}, no {task}: {entries[TASKS[task].primary]['reason']}"
         for row in comparison.rows
@@ -168,7 +170,7 @@ def _list_notes(comparison: Comparison) -> list[str]:
     return [LEGEND.format(first="the first row", over=comparison.over), *of_delta_m, *incomplete, *without_value]
 
 
-def _csv_numbers(
+def _format_numbers(
     value: float, deviation: float | None, difference: float | None, interval: tuple[float, float] | None
 ) -> list[str]:
     return ["" if number is None else repr(number) for number in (value, deviation, difference, *(interval or (None, None)))]

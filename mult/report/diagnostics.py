@@ -54,7 +54,7 @@ def _render_confusion(confusion: NDArray[Any], classes: Sequence[str], title: st
     """Rows are the truth, in percent of its pixels; classes neither labelled nor predicted are named below the table."""
     present = np.flatnonzero(confusion.sum(0) + confusion.sum(1)).tolist()
     percent = 100 * confusion / np.maximum(confusion.sum(1), 1)[:, None]
-    rows = [[classes[row], *(_percent_cell(percent[row, column]) for column in present)] for row in present]
+    rows = [[classes[row], *(_build_percent_cell(percent[row, column]) for column in present)] for row in present]
     heads = ["truth", *(classes[column] for column in present)]
     caption = f"{title}: of the pixels of each class (rows), the percent predicted as each (columns)"
     absent = [name for index, name in enumerate(classes) if index not in present]
@@ -62,7 +62,7 @@ def _render_confusion(confusion: NDArray[Any], classes: Sequence[str], title: st
     return join(render_html(Grid(heads, rows), caption, class_="matrix"), note)
 
 
-def _percent_cell(value: float) -> Cell:
+def _build_percent_cell(value: float) -> Cell:
     text = "<1" if 0 < value < 0.5 else f"{value:.0f}"
     return Cell(text, colour=_to_rgb(PERCENT.paint(np.array([[value]]))[0, 0]))
 
@@ -84,12 +84,12 @@ def _render_cosines(run: RunRecord, prefix: str) -> Html:
     if not tasks:
         return Html("")
     cosines = {pair: 1.0 if pair[0] == pair[1] else means.get(pair, np.nan) for pair in product(tasks, tasks)}
-    rows: list[list[str | Cell]] = [[one, *(_cosine_cell(cosines[one, other]) for other in tasks)] for one in tasks]
+    rows: list[list[str | Cell]] = [[one, *(_build_cosine_cell(cosines[one, other]) for other in tasks)] for one in tasks]
     caption = f"{prefix}cosine between the gradients of two tasks on shared parameters, mean over {steps} logged steps"
     return render_html(Grid(["task", *tasks], rows), caption, class_="matrix")
 
 
-def _cosine_cell(value: float) -> Cell:
+def _build_cosine_cell(value: float) -> Cell:
     if not np.isfinite(value):
         return Cell("-")
     return Cell(f"{value:.2f}", colour=_to_rgb(np.rint(WHITE + abs(value) * ((ORANGE if value > 0 else BLUE) - WHITE))))

@@ -41,15 +41,15 @@ def render_page(
         "What was run": join(*map(_render_provenance, runs)),
     }
     sections = {name: content for name, content in sections.items() if content}
-    links = [tag("a", name, href=f"#{_anchor(name)}") for name in sections]
+    links = [tag("a", name, href=f"#{_to_anchor(name)}") for name in sections]
     body = [tag("header", tag("h1", title), tag("nav", *links, aria_label="sections"))]
-    body += [tag("section", tag("h2", name), content, id=_anchor(name)) for name, content in sections.items()]
+    body += [tag("section", tag("h2", name), content, id=_to_anchor(name)) for name, content in sections.items()]
     viewport = tag("meta", name="viewport", content="width=device-width, initial-scale=1")
     head = tag("head", tag("meta", charset="utf-8"), viewport, tag("title", title), tag("style", _read_style()))
     return "<!DOCTYPE html>\n" + tag("html", head, tag("body", tag("main", *body)), lang="en") + "\n"
 
 
-def _anchor(name: str) -> str:
+def _to_anchor(name: str) -> str:
     return name.lower().replace(" ", "-")
 
 

@@ -100,13 +100,17 @@ def _build_cells(metric: str, entries: Sequence[Mapping[str, Any]], marks: Seque
 def _build_delta_m_row(of_runs: Sequence[DeltaM | None]) -> list[str | Cell]:
     name = ["all tasks", "Δm ↑ [%]"]
     if len(of_runs) == 1 and of_runs[0] is not None:
-        return [*name, Cell(_mean(of_runs[0]), of_runs[0].mark), _interval(of_runs[0]), "-", "-"]
-    return [*name, *("-" if each is None else Cell(_mean(each), each.mark, _interval(each)) for each in of_runs), "-"]
+        return [*name, Cell(_format_mean(of_runs[0]), of_runs[0].mark), _format_interval(of_runs[0]), "-", "-"]
+    return [
+        *name,
+        *("-" if each is None else Cell(_format_mean(each), each.mark, _format_interval(each)) for each in of_runs),
+        "-",
+    ]
 
 
-def _mean(delta_m: DeltaM) -> str:
+def _format_mean(delta_m: DeltaM) -> str:
     return f"{delta_m.mean:+.2f}"
 
 
-def _interval(delta_m: DeltaM) -> str:
+def _format_interval(delta_m: DeltaM) -> str:
     return "{:+.2f} to {:+.2f}".format(*delta_m.interval) if delta_m.interval else "-"

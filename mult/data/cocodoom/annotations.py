@@ -1,8 +1,7 @@
 """COCO's annotation JSON as NumPy columns: the images, and the masks and categories of their annotations.
 
-The JSON is read once. Its columns are cached in `$XDG_CACHE_HOME/mult/index/<hash of the root>` and memory-mapped: Python
-objects would cost every worker gigabytes on the full CocoDoom. The cache is valid until the JSON, or a folder with its images,
-changes.
+The JSON is read once. Its columns are cached and mapped into memory (disk/array_cache.py), until the JSON or a folder with its
+images changes: Python objects would cost every worker gigabytes on the full CocoDoom.
 
 Masks are polygons or runs (RLE, as lists of counts or in COCO's compressed strings). A pixel is inside a polygon if its centre
 is; the first pixel's is (0.5, 0.5). pycocotools draws its edges up to half a pixel elsewhere.
@@ -10,11 +9,8 @@ is; the first pixel's is (0.5, 0.5). pycocotools draws its edges up to half a pi
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
-import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,14 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mult.data.disk.array_cache import ArrayCache, mapped_file, time_stamp
 from mult.errors import UserError
-from mult.files import cache_folder, map_array, read_json, write_array, write_text
 from mult.tasks import IGNORE
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 
-_VERSION = 1
+_VERSION = "2"
+"""Of the cached columns."""
 _DTYPES = {
     "ids": np.int64,  # of images, sorted
     "sizes": np.int32,  # (images, 2): height, width
@@ -46,29 +43,35 @@ _DTYPES = {
 class Annotations:
     """The images of a COCO JSON with their masks; `ids` (N,) int64 sorted, `sizes` (N, 2) as (height, width).
 
-    `names` are the categories in the order of their ids, `info` is the JSON's entry of that name. `check(ids, names)` is called
-    once: it raises for image ids and file names that are not the dataset's, and returns the folders that hold the files,
-    relative to the root; once one changes, the JSON is read again.
+    `names` are the categories in the order of their ids, `info` is the JSON's entry of that name. `path` is a file in `root`.
+    `check(ids, files)` raises for image ids and file names that are not the dataset's, and returns the time stamps of the
+    folders that hold the files, relative to the root: until one changes, neither is the JSON read nor `check` called again.
 
     Raises UserError, with the first fault, for a JSON that is damaged, for an id that is there twice, for an annotation of an
     unknown image or category and for a mask that does not fit its image.
     """
 
-    def __init__(self, root: Path, path: Path, check: Callable[[Array, Sequence[str]], Sequence[str]]) -> None:
+    def __init__(self, root: Path, path: Path, check: Callable[[Array, Sequence[str]], Mapping[str, int]]) -> None:
         self.path = path
-        self._folder, self._stem = cache_folder(root), path.stem
-        stat = path.stat()
-        source = [_VERSION, str(path.resolve()), stat.st_size, stat.st_mtime_ns]
-        if not self._load(root, source):
-            tables, self._columns = _read(path)
-            folders = check(self._columns["ids"], tables.pop("files"))
-            stamps = {folder: os.stat(root / folder).st_mtime_ns for folder in folders}
-            state = hashlib.sha256(json.dumps([source, stamps]).encode()).hexdigest()[:16]
-            self._tables = {**tables, "source": source, "stamps": stamps, "state": state}
-            self._save()
-        self.names: list[str] = self._tables["names"]
-        self.info: dict[str, Any] = self._tables["info"]
-        self.ids, self.sizes = self._columns["ids"], self._columns["sizes"]
+        self._cache = ArrayCache(root, path.stem, _VERSION)
+        stored = self._cache.load()
+        if stored is None:
+            stamp = time_stamp(path)
+            facts, files, columns = _read(path)
+            stamps = {path.name: stamp, **check(columns["ids"], files)}
+            self._columns = self._cache.save(stamps, facts, columns)
+        else:
+            facts, self._columns = stored
+        self.names: list[str] = facts["names"]
+        self.info: dict[str, Any] = facts["info"]
+
+    @property
+    def ids(self) -> Array:
+        return self._columns["ids"]
+
+    @property
+    def sizes(self) -> Array:
+        return self._columns["sizes"]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -88,53 +91,21 @@ class Annotations:
                 target[fill(part, height, width)] = first + int(columns["categories"][row])
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        if isinstance(self.ids, np.memmap):  # a worker maps the files again, which copies nothing
-            for name in ("_columns", "ids", "sizes"):
-                del state[name]
-        return state
+        # A worker maps the files again instead of getting copies of them.
+        return {**self.__dict__, "_columns": {key: mapped_file(column) or column for key, column in self._columns.items()}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if "_columns" not in state:
-            self._map()
-            self.ids, self.sizes = self._columns["ids"], self._columns["sizes"]
+        self._columns = {key: self._open(file) if isinstance(file, str) else file for key, file in state["_columns"].items()}
 
-    def _load(self, root: Path, source: list[Any]) -> bool:
-        """Map the cached columns; False if there are none of this state of the JSON and its folders."""
-        try:
-            self._tables = read_json(self._folder / f"{self._stem}.json")
-            if self._tables["source"] != source:
-                return False
-            if any(os.stat(root / folder).st_mtime_ns != stamp for folder, stamp in self._tables["stamps"].items()):
-                return False
-            self._map()
-        except (OSError, EOFError, ValueError, KeyError, TypeError):
-            return False  # missing or damaged: the JSON is read again
-        return True
-
-    def _map(self) -> None:
-        paths = {name: self._folder / f"{self._stem}-{name}-{self._tables['state']}.npy" for name in _DTYPES}
-        self._columns = {name: map_array(path) for name, path in paths.items()}
-
-    def _save(self) -> None:
-        """Write the cache, its table last, and map the columns; they stay in memory if the cache cannot be written."""
-        state = self._tables["state"]
-        try:
-            for old in self._folder.glob(f"{self._stem}-*-*.npy"):
-                if not old.stem.endswith(state):
-                    old.unlink(missing_ok=True)
-            for name, column in self._columns.items():
-                path = self._folder / f"{self._stem}-{name}-{state}.npy"
-                write_array(path, column)
-            write_text(self._folder / f"{self._stem}.json", json.dumps(self._tables))
-            self._map()
-        except OSError as error:
-            warnings.warn(
-                f"the index of {self.path} cannot be kept in {self._folder} ({error}): the JSON is read again "
-                "at every start; set XDG_CACHE_HOME to a folder that can be written",
-                stacklevel=4,
+    def _open(self, file: str) -> Array:
+        column = self._cache.open(file)
+        if column is None:
+            raise UserError(
+                f"{self._cache.folder / file}: got no such file; expected what was read of {self.path}, which is in use; start "
+                "again, and do not clear the cache meanwhile"
             )
+        return column
 
 
 def mask_of_polygon(numbers: Array, height: int, width: int) -> Mask:
@@ -187,8 +158,8 @@ def decompress_runs(text: str) -> NDArray[np.int64]:
     return lengths
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
-    """The tables (names of categories, info, file names of the sorted images) and the columns of a JSON."""
+def _read(path: Path) -> tuple[dict[str, Any], list[str], dict[str, Array]]:
+    """The names of the categories and the info, the file names of the sorted images, and the columns of a JSON."""
     try:
         with open(path, encoding="utf-8") as file:
             tree = json.load(file)
@@ -237,9 +208,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         "ends": np.cumsum([0, *map(len, parts)]),
         "numbers": np.concatenate([np.zeros(0), *parts]),
     }
-    return {"names": names, "info": info, "files": files}, {
-        name: np.ascontiguousarray(columns[name], dtype) for name, dtype in _DTYPES.items()
-    }
+    contiguous: dict[str, Array] = {name: np.ascontiguousarray(columns[name], dtype) for name, dtype in _DTYPES.items()}
+    return {"names": names, "info": info}, files, contiguous
 
 
 def _find_indices(path: Path, key: str, values: Array, ids: Array, annotation_ids: Array) -> Array:

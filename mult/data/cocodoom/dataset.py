@@ -21,6 +21,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mult.data.cocodoom.annotations import Annotations
+from mult.data.disk.array_cache import time_stamp
 from mult.data.disk.camera import check_intrinsics
 from mult.data.disk.derived import FROM_DEPTH, DerivedLabels, explain_absence
 from mult.data.disk.images import GRAY_16_BIT, Array, read_pixels
@@ -228,8 +229,8 @@ class CocoDoom(Dataset[Sample]):
                 raise UserError(f"{self.root}: got task {task}: {reason}; expected some of {expected}; leave the task out")
         return tuple(task for task in TASKS if task in requested)
 
-    def _check_files(self, ids: Array, files: Sequence[str]) -> list[str]:
-        """Check that every image of the JSON has the file that its id says; returns the folders that hold them."""
+    def _check_files(self, ids: Array, files: Sequence[str]) -> dict[str, int]:
+        """Check that every image of the JSON has the file that its id says; returns the time stamps of the folders."""
         where = self.root
         for identity, file in zip(ids.tolist(), files, strict=True):
             path = PurePosixPath(file)
@@ -245,6 +246,8 @@ class CocoDoom(Dataset[Sample]):
                     "10^9 run + 10^7 map + tic says; fetch or make the JSON again"
                 )
         folders = _folders(ids)
+        subfolders = [f"{folder}{kind}" for folder in folders for kind in ("", "/rgb", "/depth", "/objects")]
+        stamps = {each: time_stamp(self.root / each) for each in subfolders if (self.root / each).is_dir()}
         present = {f"{folder}/rgb/{path.name}" for folder in folders for path in (self.root / folder / "rgb").glob("*.png")}
         missing = [file for file in files if file not in present]
         if missing:
@@ -252,8 +255,7 @@ class CocoDoom(Dataset[Sample]):
                 f"{where}: got {len(missing)} of {len(files)} images of the JSON without a file, the first {missing[0]}; "
                 "expected all; unpack the whole archive, or choose another JSON by data.options.full"
             )
-        kinds = (f"{folder}/{kind}" for folder in folders for kind in ("", "rgb", "depth", "objects"))
-        return [folder.rstrip("/") for folder in kinds if (self.root / folder).is_dir()]
+        return stamps
 
 
 def _parse_id(identity: int) -> tuple[str, int]:

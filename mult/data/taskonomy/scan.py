@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from mult.data.disk.array_cache import NO_STAMP, time_stamp
 from mult.data.disk.encodings import ENCODINGS
 from mult.errors import UserError
 
@@ -42,12 +42,6 @@ _DOMAIN_OF_FOLDER = {folder: name for name, domain in DOMAINS.items() for folder
 VIEW = np.dtype([("building", "<i4"), ("point", "<i4"), ("view", "<i4"), ("domains", "<u4")])
 """A row of the index: the building's number, and in `domains` one of BITS for each kind of file that the view has."""
 
-STAMP_STEP_NS = 3 * 10**9
-"""Two changes of a folder less than this apart may leave the same time stamp: file systems round it down to up to 2 s (FAT),
-and the clock of a file server may differ from ours."""
-NO_STAMP = -1
-"""In place of a time stamp that the folder's next change might leave as it is; equal to no folder's stamp."""
-
 _VIEW_NAMES = re.compile(r"(?:point_\d{1,9}_view_\d{1,9}(?:\n|\Z))*")
 _VIEW_NAME = re.compile(r"^point_\d{1,9}_view_\d{1,9}$", re.MULTILINE)
 
@@ -55,12 +49,11 @@ _VIEW_NAME = re.compile(r"^point_\d{1,9}_view_\d{1,9}$", re.MULTILINE)
 class Tables(TypedDict):
     """What a scan gives beside the array of views.
 
-    stamps: {folder: its time stamp}, as nanoseconds. buildings: sorted names; starts: the row at which each one's views begin,
+    buildings: sorted names; starts: the row at which each one's views begin,
     and the number of rows; domains: BITS of each one's views together. flat: the name given to the building of a tree that
     names none. files: {domain: {building: (folder, endings of the files' names)}}.
     """
 
-    stamps: dict[str, int]
     buildings: list[str]
     starts: list[int]
     domains: list[int]
@@ -96,9 +89,10 @@ class _Folder:
                     self.inner.append(_Folder(f"{self.path}/{name}", self.domain, name, self.depth - 1))
 
 
-def scan(root: Path) -> tuple[Tables, NDArray[np.void]]:
-    """The tables and the array of views (VIEW), sorted by building, point and view. Only views with an rgb file count.
+def scan(root: Path) -> tuple[dict[str, int], Tables, NDArray[np.void]]:
+    """{folder: its time stamp}, the tables and the array of views (VIEW), sorted by building, point and view.
 
+    Only views with an rgb file count.
     Raises UserError for a tree that holds no views, or the same domain of a building in two folders.
     """
     stamp, names = list_folder(root)
@@ -131,16 +125,12 @@ def scan(root: Path) -> tuple[Tables, NDArray[np.void]]:
             "four layouts (<task>/point_..., <building>_<task>/<task>/point_..., <task>/<building>/point_..., "
             "<task>/taskonomy/<building>/point_...); give the folder that holds the task folders"
         )
-    return _build_tables(stamps, by_building)
+    return stamps, *_build_tables(by_building)
 
 
 def list_folder(folder: Path) -> tuple[int, list[str]]:
-    """A folder's time stamp, from which every later change will differ, or NO_STAMP; and the names in it."""
-    stamp = os.stat(folder).st_mtime_ns
-    # A stamp far in the future, of a wrong clock, does: the next change sets it to now.
-    if abs(time.time_ns() - stamp) < STAMP_STEP_NS:
-        stamp = NO_STAMP
-    return stamp, os.listdir(folder)
+    """A folder's time stamp and the names in it."""
+    return time_stamp(folder), os.listdir(folder)
 
 
 def _find_layout_folders(root: Path, names: list[str]) -> Iterator[tuple[str, str, str]]:
@@ -160,7 +150,7 @@ def _parse_views(names: list[str], ending: str) -> NDArray[np.int64]:
     return np.sort(numbers[0::2] << 32 | numbers[1::2])
 
 
-def _build_tables(stamps: dict[str, int], by_building: dict[str, dict[str, _Folder]]) -> tuple[Tables, NDArray[np.void]]:
+def _build_tables(by_building: dict[str, dict[str, _Folder]]) -> tuple[Tables, NDArray[np.void]]:
     parts = []
     for number, folders in enumerate(by_building.values()):
         keys_of = {domain: np.unique(np.concatenate([*folder.views.values()])) for domain, folder in folders.items()}
@@ -172,7 +162,6 @@ def _build_tables(stamps: dict[str, int], by_building: dict[str, dict[str, _Fold
             part["domains"] |= np.where(others[nearest] == keys, BITS[domain], 0).astype(np.uint32)
         parts.append(part)
     tables: Tables = {
-        "stamps": stamps,
         "buildings": list(by_building),
         "starts": [0, *np.cumsum([len(part) for part in parts]).tolist()],
         "domains": [int(np.bitwise_or.reduce(part["domains"])) for part in parts],

@@ -9,6 +9,7 @@ import copy
 import json
 import os
 import pickle
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -270,21 +271,49 @@ def test_a_frame_without_depth_has_an_empty_target(root: Path) -> None:
 # --- The index ---
 
 
+def age(root: Path) -> None:
+    """Give all files the time stamps of long ago: those of a moment ago are not trusted."""
+    for path in (root, *root.rglob("*")):
+        os.utime(path, (10**9, 10**9))
+
+
 def test_index_is_kept_and_read_again_once_something_changes(root: Path, cache: Path) -> None:
+    age(root)
     CocoDoom(root)
     (tables,) = cache.rglob("run-full-train.json")
     stamp = tables.stat().st_mtime_ns
-    columns = CocoDoom(root)._annotations._columns
+    dataset = CocoDoom(root)
     assert tables.stat().st_mtime_ns == stamp
-    assert all(isinstance(column, np.memmap) for column in columns.values())
+    assert all(isinstance(column, np.memmap) for column in dataset._annotations._columns.values())
+    sent = pickle.dumps(dataset)
     write(root, TREE | {"annotations": TREE["annotations"][:1]})
     expected = np.zeros(SIZE, np.int64)
     expected[3:5, 2:4] = 3
     assert np.array_equal(CocoDoom(root)[0]["targets"]["segment_semantic"].numpy(), expected)
-    assert len(list(cache.rglob("run-full-train-*.npy"))) == len(columns)  # the old ones are gone
+    worker = pickle.loads(sent)  # of a process that began before the change
+    assert np.array_equal(worker[0]["targets"]["segment_semantic"].numpy(), CLASSES)
+    age(root)
     for path in cache.rglob("*.npy"):
         path.write_bytes(b"")
     assert np.array_equal(CocoDoom(root)[0]["targets"]["segment_semantic"].numpy(), expected)
+    shutil.rmtree(cache / "mult")
+    with pytest.raises(
+        UserError, match=r"run-full-train-.*\.npy: got no such file; .*; start again, and do not"
+    ):
+        pickle.loads(sent)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npy"])
+def test_no_flipped_bit_of_the_cache_changes_a_mask(root: Path, cache: Path, suffix: str) -> None:
+    age(root)
+    CocoDoom(root)
+    for file in sorted(cache.rglob(f"*{suffix}")):
+        content = file.read_bytes()
+        for position in range(0, len(content), 1 + len(content) // 12):
+            damaged = bytearray(content)
+            damaged[position] ^= 1 << position % 8
+            file.write_bytes(damaged)
+            assert np.array_equal(CocoDoom(root)[0]["targets"]["segment_semantic"].numpy(), CLASSES), (file, position)
 
 
 def test_a_worker_maps_the_index_instead_of_copying_it(root: Path) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mult.data.disk.array_cache import STAMP_STEP_NS
 from mult.data.taskonomy.index import Index
-from mult.data.taskonomy.scan import STAMP_STEP_NS
 from mult.errors import UserError
 
 
