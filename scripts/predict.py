@@ -189,7 +189,7 @@ def draw_attention(
                 min(int(at * tokens), size - 1)
                 for at, tokens, size in zip((y, x), covered, attention.windows.size, strict=True)
             )
-            weights, visible = attention.of(row, column)
+            weights, visible = attention.select(row, column)
             stages.append(TokenAttention(stride, weights.cpu().numpy(), visible.cpu().numpy(), (row, column), covered))
     photo, pages = to_array(image), {}
     for owner, of_points in stages_of.items():

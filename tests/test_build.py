@@ -25,12 +25,12 @@ NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
 
 
 def rates(experiment: Experiment, steps: int) -> list[float]:
-    found = []
+    values = []
     for _ in range(steps):
-        found.append(float(experiment.schedule.get_last_lr()[0]))
+        values.append(float(experiment.schedule.get_last_lr()[0]))
         experiment.optimizer.step()
         experiment.schedule.step()
-    return found
+    return values
 
 
 def test_the_rate_warms_up_and_falls_as_a_cosine(configured: Configured) -> None:
@@ -119,8 +119,8 @@ def test_tasks_come_in_their_order_with_the_datasets_classes(configured: Configu
 def test_weights_scale_each_task_s_loss(configured: Configured) -> None:
     experiment = build_experiment(configured("tasks={normal: 0.25, depth_zbuffer: 3}"))
     losses = {"depth_zbuffer": torch.tensor(5.0, requires_grad=True), "normal": torch.tensor(7.0, requires_grad=True)}
-    experiment.balance.begin(0)
-    experiment.balance.add(losses, torch.amp.GradScaler("cpu", enabled=False))
+    experiment.balance.start_step(0)
+    experiment.balance.backward(losses, torch.amp.GradScaler("cpu", enabled=False))
     assert [float(losses[task].grad or 0) for task in losses] == [3.0, 0.25]
 
 
@@ -128,9 +128,9 @@ def test_a_loss_can_be_chosen(configured: Configured) -> None:
     experiment = build_experiment(configured("tasks.depth_zbuffer.loss=l1"))
     output, target = torch.zeros(1, 1, 4, 5), torch.arange(20.0).view(1, 1, 4, 5)
     valid = target > 3
-    chosen = experiment.objectives["depth_zbuffer"]
-    assert chosen.loss(output, target, valid).item() == pytest.approx(np.arange(4, 20).mean())
-    assert int(chosen.count(valid)) == 16
+    objective = experiment.objectives["depth_zbuffer"]
+    assert objective.loss(output, target, valid).item() == pytest.approx(np.arange(4, 20).mean())
+    assert int(objective.count(valid)) == 16
     default = build_experiment(configured()).objectives["depth_zbuffer"]
     assert int(default.count(valid)) == 1  # rotate_l1 counts images
     # Rotate loss: the best of nine shifts of a constant is the mean over the interior.
@@ -209,22 +209,22 @@ def same(one: Any, other: Any) -> bool:
 
 def test_batches_depend_on_the_seed_and_the_position_alone(configured: Configured) -> None:
     overrides = ["optim.steps=4", "optim.accumulate=2", "data.image_size=[32, 40]"]
-    whole = collect(build_experiment(configured(*overrides)))
-    assert len(whole) == 8
-    assert whole[0]["image"].shape == (2, 3, 32, 40)
+    batches = collect(build_experiment(configured(*overrides)))
+    assert len(batches) == 8
+    assert batches[0]["image"].shape == (2, 3, 32, 40)
     late = collect(build_experiment(configured(*overrides)), start=5)
-    assert [same(one, other) for one, other in zip(whole[5:], late, strict=True)] == [True] * 3
+    assert [same(one, other) for one, other in zip(batches[5:], late, strict=True)] == [True] * 3
     in_workers = collect(build_experiment(configured(*overrides, "data.workers=2")))
-    assert [same(one, other) for one, other in zip(whole, in_workers, strict=True)] == [True] * 8
+    assert [same(one, other) for one, other in zip(batches, in_workers, strict=True)] == [True] * 8
     halves = [collect(build_experiment(configured(*overrides)), rank=rank, world=2) for rank in (0, 1)]
-    for batch, first, second in zip(whole, *halves, strict=True):
+    for batch, first, second in zip(batches, *halves, strict=True):
         assert batch["id"] == first["id"] + second["id"]
         assert torch.equal(batch["image"], torch.cat([first["image"], second["image"]]))
     other_seed = collect(build_experiment(configured(*overrides, "run.seed=1")))
-    assert [batch["id"] for batch in other_seed] != [batch["id"] for batch in whole]
+    assert [batch["id"] for batch in other_seed] != [batch["id"] for batch in batches]
     # Six views, so the fourth batch begins the second epoch: a view comes back in another crop.
-    again = next(batch for batch in whole[3:] if whole[0]["id"][0] in batch["id"])
-    assert not torch.equal(again["image"][again["id"].index(whole[0]["id"][0])], whole[0]["image"][0])
+    again = next(batch for batch in batches[3:] if batches[0]["id"][0] in batch["id"])
+    assert not torch.equal(again["image"][again["id"].index(batches[0]["id"][0])], batches[0]["image"][0])
 
 
 def without_classes(tree: Path) -> Path:
@@ -239,19 +239,19 @@ def test_a_mixture_gives_each_dataset_its_share_of_every_batch(configured: Confi
     experiment = build_experiment(configured(*overrides))
     assert experiment.train_data.lengths == [6, 6]
     assert experiment.model.tasks == list(TASKS)
-    whole = collect(experiment)
-    labelled = np.array([batch["valid"]["segment_semantic"].flatten(1).any(1).tolist() for batch in whole])
+    batches = collect(experiment)
+    labelled = np.array([batch["valid"]["segment_semantic"].flatten(1).any(1).tolist() for batch in batches])
     from_first = np.array([[position % 4 == 1 for position in range(4)]] * 4)  # weights 1 : 3
-    unlabelled = np.array([[name == "birch/point_0_view_0" for name in batch["id"]] for batch in whole])  # in either tree
+    unlabelled = np.array([[name == "birch/point_0_view_0" for name in batch["id"]] for batch in batches])  # in either tree
     assert (labelled == (from_first & ~unlabelled)).all()
     assert from_first.any()
-    for batch in whole:
+    for batch in batches:
         assert (batch["targets"]["segment_semantic"][~batch["valid"]["segment_semantic"][:, 0]] == 255).all()
         assert batch["valid"]["keypoints2d"].flatten(1).any(1).all()  # both have it
     in_workers = collect(build_experiment(configured(*overrides, "data.workers=2")))
-    assert [same(one, other) for one, other in zip(whole, in_workers, strict=True)] == [True] * 4
+    assert [same(one, other) for one, other in zip(batches, in_workers, strict=True)] == [True] * 4
     late = collect(build_experiment(configured(*overrides)), start=3)
-    assert same(late[0], whole[3])
+    assert same(late[0], batches[3])
 
 
 def test_a_mixture_is_evaluated_on_its_first_dataset(configured: Configured, own_tree: Path, tree_root: Path) -> None:
@@ -276,49 +276,49 @@ def test_a_task_that_no_dataset_of_a_mixture_labels_is_refused(configured: Confi
         build_experiment(configured(f"data.root={root}", f"data.mix=[{{root: {root}}}]"))
 
 
-def spoil(tree: Path) -> Path:
+def damage(tree: Path) -> Path:
     """Damage three files of two of the six training views, one of each kind; returns one that is cut short."""
-    cut = tree / "normal" / "alder" / "point_0_view_0_domain_normal.png"
-    cut.write_bytes(cut.read_bytes()[:-200])
+    truncated = tree / "normal" / "alder" / "point_0_view_0_domain_normal.png"
+    truncated.write_bytes(truncated.read_bytes()[:-200])
     (tree / "reshading" / "alder" / "point_0_view_0_domain_reshading.png").write_bytes(b"no image")
     depth = tree / "depth_zbuffer" / "birch" / "point_1_view_0_domain_depth_zbuffer.png"
     Image.new("L", (48, 40)).save(depth)
-    return cut
+    return truncated
 
 
 BAD = {"alder/point_0_view_0", "birch/point_1_view_0"}
 
 
 def test_a_bad_file_is_an_error(configured: Configured, own_tree: Path) -> None:
-    cut = spoil(own_tree)
-    with pytest.raises(UserError, match=rf"{cut}: got a file that cannot be read|got an image of mode L; expected I;16"):
+    truncated = damage(own_tree)
+    with pytest.raises(UserError, match=rf"{truncated}: got a file that cannot be read|got an image of mode L; expected I;16"):
         collect(build_experiment(configured(f"data.root={own_tree}")))
 
 
 def test_skipped_samples_count_nowhere_and_move_no_other(configured: Configured, own_tree: Path) -> None:
     sound = collect(build_experiment(configured(f"data.root={own_tree}", "optim.steps=6")))
-    cut = spoil(own_tree)
+    truncated = damage(own_tree)
     overrides = [f"data.root={own_tree}", "optim.steps=6", "data.on_bad_file=skip"]
     skipping = collect(build_experiment(configured(*overrides)))
     in_workers = collect(build_experiment(configured(*overrides, "data.workers=2")))
     assert [same(one, other) for one, other in zip(skipping, in_workers, strict=True)] == [True] * 6
     halves = [collect(build_experiment(configured(*overrides)), rank=rank, world=2) for rank in (0, 1)]
     messages = []
-    for whole, before, first, second in zip(skipping, sound, *halves, strict=True):
-        assert whole["id"] == before["id"] == first["id"] + second["id"]
-        assert whole["bad"] == first["bad"] + second["bad"]
-        assert len(whole["bad"]) == sum(name in BAD for name in whole["id"])
-        messages += whole["bad"]
-        for place, name in enumerate(whole["id"]):
-            assert torch.equal(whole["image"][place], torch.zeros_like(before["image"][place])) == (name in BAD)
-            for task, valid in whole["valid"].items():
+    for batch, before, first, second in zip(skipping, sound, *halves, strict=True):
+        assert batch["id"] == before["id"] == first["id"] + second["id"]
+        assert batch["bad"] == first["bad"] + second["bad"]
+        assert len(batch["bad"]) == sum(name in BAD for name in batch["id"])
+        messages += batch["bad"]
+        for place, name in enumerate(batch["id"]):
+            assert torch.equal(batch["image"][place], torch.zeros_like(before["image"][place])) == (name in BAD)
+            for task, valid in batch["valid"].items():
                 if name in BAD:
                     assert not valid[place].any()
                 else:
                     assert torch.equal(valid[place], before["valid"][task][place])
-                    assert torch.equal(whole["targets"][task][place], before["targets"][task][place])
+                    assert torch.equal(batch["targets"][task][place], before["targets"][task][place])
     assert len(messages) == 4  # two views, two epochs
-    assert any(message.startswith(f"{cut}: got a file that cannot be read") for message in messages)
+    assert any(message.startswith(f"{truncated}: got a file that cannot be read") for message in messages)
     assert [batch["bad"] for batch in sound] == [[]] * 6
 
 

@@ -288,7 +288,7 @@ def test_attention_is_drawn_for_the_points_and_heads_of_the_options(
         for attention in predictor.attention(picture()):
             (height, width), stride = attention.windows.size, attention.stride
             place = min(int(y * 48 / stride), height - 1), min(int(x * 40 / stride), width - 1)
-            weights, visible = attention.of(*place)
+            weights, visible = attention.select(*place)
             np.testing.assert_allclose(weights.sum((1, 2)).numpy(), 1, atol=1e-5)
             stages.append(TokenAttention(stride, weights.numpy(), visible.numpy(), place, (48 / stride, 40 / stride)))
         title = f"What the point at {x:g}, {y:g} attends to: normal's query and key, for all tasks"

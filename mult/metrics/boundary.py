@@ -25,25 +25,27 @@ class Boundary(Accumulator):
     """odsF: the F-measure 2PR / (P + R) at the threshold that is best for the whole dataset, of counts pooled over it.
 
     Predictions are probabilities in [0, 1], targets 0 or 1. An image is evaluated in the smallest rectangle that holds its
-    valid pixels; what is predicted at an invalid pixel, or is not a number, counts as 0. The prediction is suppressed to the
-    maxima across its lines (mult/metrics/thinning.py). Then, for every threshold t = k / (thresholds + 1), the pixels >= t
-    are thinned and matched one to one with the truth's pixels, as many of them as possible, at distances of at most `max_distance`
-    times the rectangle's diagonal: 0.011 for NYUD-v2, 0.0075 for PASCAL-Context. P = matched / predicted, R = matched /
-    truth. The truth is not thinned, as in Berkeley's code: where its lines are wider than a pixel, or have stairs, even a
-    perfect prediction stays below 1. odsF is None where there is no truth.
+    valid pixels; what is predicted at an invalid pixel, or is not a number, counts as 0. Non-maximum suppression leaves the
+    maxima across the prediction's lines (mult/metrics/thinning.py). For every threshold t = k / (thresholds + 1) the pixels
+    of at least t are then thinned, and matched one to one with the truth's pixels, as many of them as possible, at distances
+    of at most `max_distance` times the rectangle's diagonal: 0.011 for NYUD-v2, 0.0075 for PASCAL-Context. P = matched /
+    predicted and R = matched / truth. The truth is not thinned, as in Berkeley's code: where its lines are wider than a
+    pixel, or have stairs, even a perfect prediction stays below 1. odsF is None where there is no truth.
 
-    99 thresholds are the benchmark's. Fewer are a quick form for use during training, and `notes` says so: 24 of them are a
-    quarter of the 99, so that odsF is at most what it would be with 99, and less where the best threshold lies between.
+    99 thresholds are the benchmark's. Fewer are a quick form for use during training, and `notes` says so: 24 are every
+    fourth of the 99, so that odsF is at most what it would be with 99.
 
-    What is shown (tests/metrics/test_boundary.py): the number of matched pixels is that of the exact assignment; the thinned
-    lines are those of scikit-image's `thin`; the maxima are those of the C code of the Structured Edge Detection toolbox, but
-    for the rounding of its float32; Berkeley's `correspondPixels` never matches more pixels, and at most 0.2 % less. It finds
-    the cheapest assignment among pairs and a random sample of the edges that leave a pixel unmatched, and so loses a few.
-    The last two are against the code in the package edgeval, where that is installed.
+    What is shown, in test_matching.py, test_boundary.py and test_thinning.py of tests/metrics: the number of matched pixels is
+    that of the exact assignment; the thinned lines are those of scikit-image's `thin`. Against the C code that the package
+    edgeval has, where that is installed: the maxima are those of the Structured Edge Detection toolbox, but for a few pixels
+    that its float32 decides otherwise; Berkeley's `correspondPixels` never matches more pixels, and at most 0.5 % fewer. It
+    looks for the cheapest assignment in a graph with a random sample of the edges that leave a pixel unmatched, and so misses
+    a few pairs.
     What is not shown: parity with SEISM, which runs in Matlab, reads predictions rounded to 8 bits, and draws the truth's
     lines itself, from regions. The two have not been compared on the same files.
 
-    An image takes 8 bytes a threshold and 8 more, and about a second: `count_image` can run in other processes.
+    An image takes 8 bytes a threshold and 8 more. One of 425 x 560 takes one to two seconds of a core, which is why
+    `count_image` can run in other processes.
     """
 
     METRICS: Mapping[str, UnitAndDirection] = {"odsF": ("", "higher")}

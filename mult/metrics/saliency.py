@@ -70,5 +70,7 @@ class Saliency(Accumulator):
 
     def _f_measures(self, sums: Sums) -> NDArray[np.float64]:
         """F at each threshold (..., thresholds) with P and R written out, 0 where nothing is true or predicted."""
-        wanted = self.BETA_SQUARED * np.asarray(sums["truth"])[..., None] + sums["predicted"]
-        return np.asarray((1 + self.BETA_SQUARED) * sums["hits"] / np.where(wanted > 0, wanted, 1))
+        hits, predicted, truth = sums["hits"], sums["predicted"], np.asarray(sums["truth"])[..., None]
+        # The sums of both sides round alike, so that a perfect prediction has exactly 1.
+        wanted = predicted + self.BETA_SQUARED * truth
+        return np.asarray((hits + self.BETA_SQUARED * hits) / np.where(wanted > 0, wanted, 1))

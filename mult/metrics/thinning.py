@@ -85,7 +85,8 @@ def _orientation(values: NDArray[np.float64]) -> NDArray[np.float64]:
     dy, dx = np.gradient(smooth)
     dxx = np.gradient(dx, axis=1)
     dyy, dyx = np.gradient(dy)
-    return np.arctan(dyy * np.sign(-dyx) / (dxx + 1e-5)) % np.pi
+    # The toolbox has sign(-dyx), which is 0 along a horizontal line, where it would turn the direction by 90 degrees.
+    return np.arctan(dyy * np.where(dyx > 0, -1, 1) / (dxx + 1e-5)) % np.pi
 
 
 def _interpolate(values: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Attention maps kept for looking at: the one that the reference shares with all tasks, at each decoder stage."""
+"""Recording of attention maps, to draw them: at each decoder stage the map that the reference shares with all tasks."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from mult.models.windows import Windows
 
 @dataclass(frozen=True)
 class AttentionMap:
-    """The map of one decoder stage's second block, as it was multiplied with the values.
+    """The attention map of one decoder stage's second block.
 
-    owner: the task whose query and key made it. stride: image pixels a token. weights: (B * windows, heads, N, N), [query,
-    key], a row sums to 1.
+    owner: the task whose query and key it is computed from. stride: image pixels a token. weights: (B * windows, heads, N, N),
+    [query, key], as they are multiplied with the values; a row sums to 1.
     """
 
     owner: str
@@ -28,25 +28,25 @@ class AttentionMap:
     windows: Windows
     weights: Tensor
 
-    def of(self, row: int, column: int, image: int = 0) -> tuple[Tensor, Tensor]:
-        """What the token at (row, column) attends to: weights (heads, H, W) over the stage's map, seen (H, W) bool.
+    def select(self, row: int, column: int, image: int = 0) -> tuple[Tensor, Tensor]:
+        """What the token at (row, column) attends to: weights (heads, H, W) over the stage's map, and visible (H, W) bool.
 
-        seen: the tokens that it may attend to, those of its window that are not masked out. The weights sum to 1, less what
-        `decoder: released` spends on padding.
+        visible: the tokens that it may attend to, which are those of its window that are not masked out. The weights sum to 1,
+        less the weight of padding with `decoder: released`.
         """
-        places = self._places()
-        window, query = (int(i) for i in (places == row * self.windows.size[1] + column + 1).nonzero()[0])
-        weights = self.weights[image * len(places) + window, :, query]
+        tokens = self._number_tokens()
+        window, query = (int(i) for i in (tokens == row * self.windows.size[1] + column + 1).nonzero()[0])
+        weights = self.weights[image * len(tokens) + window, :, query]
         mask = self.windows.mask(weights.device)
         visible = torch.ones_like(weights[0]) if mask is None else (mask[window, query] == 0).to(weights.dtype)
         height, width = self.windows.size
-        spread = weights.new_zeros(len(weights) + 1, height * width + 1)
-        spread.index_add_(1, places[window], torch.cat([weights, visible[None]]))
-        spread = spread[:, 1:].view(-1, height, width)
-        return spread[:-1], spread[-1] > 0
+        maps = weights.new_zeros(len(weights) + 1, height * width + 1)
+        maps.index_add_(1, tokens[window], torch.cat([weights, visible[None]]))
+        maps = maps[:, 1:].view(-1, height, width)
+        return maps[:-1], maps[-1] > 0
 
-    def _places(self) -> Tensor:
-        """The token that each place of each window holds, (windows, N): 1 + its index in the map, 0 for padding."""
+    def _number_tokens(self) -> Tensor:
+        """Which token is at each position of each window, (windows, N): 1 + its index in the map, 0 for padding."""
         height, width = self.windows.size
         numbers = torch.arange(1, height * width + 1, device=self.weights.device).view(1, 1, height, width, 1)
         return self.windows.cut(numbers, 1, 1, 1)[0, 0, :, 0, :, 0]
@@ -54,19 +54,17 @@ class AttentionMap:
 
 @contextmanager
 def record_attention(decoder: Decoder) -> Iterator[list[AttentionMap]]:
-    """A list that fills with the maps of the passes made meanwhile: H/32 first, one a stage and owner of a map."""
+    """A list to which every forward pass inside the `with` appends its maps: one a stage and owner, H/32 first."""
     maps: list[AttentionMap] = []
 
-    def keep(owners: list[str], stride: int, module: Any, given: tuple[Any, ...], made: tuple[Tensor, Any]) -> None:
-        maps.extend(
-            AttentionMap(owner, stride, given[1].windows, weights)
-            for owner, weights in zip(owners, made[0].detach(), strict=True)
-        )
+    def append(owners: list[str], stride: int, module: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, Any]) -> None:
+        for owner, weights in zip(owners, outputs[0].detach(), strict=True):
+            maps.append(AttentionMap(owner, stride, inputs[1].windows, weights))
 
     hooks = []
     for index, stage in enumerate(reversed(decoder.stages)):
         second = stage.blocks[1]
-        hooks.append(second.query_key.register_forward_hook(partial(keep, second.owners, 4 * 2**index)))
+        hooks.append(second.query_key.register_forward_hook(partial(append, second.owners, 4 * 2**index)))
     try:
         yield maps
     finally:

@@ -1,7 +1,7 @@
-"""The shared encoder: any timm backbone that gives maps at strides 4, 8, 16 and 32, brought to one layout.
+"""The shared encoder: any timm backbone with maps at strides 4, 8, 16 and 32, which are brought to one layout.
 
-timm's Swin family checks its image size unless told not to and pads inside; other backbones want multiples of 32. The
-features carry no output norm.
+timm's Swin models take any image size with `strict_img_size=False` and pad inside, after an embedding of 4 x 4 patches; images
+for other backbones are padded to multiples of 32. The maps have no output norm.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mult.errors import UserError
 
 STRIDES = (4, 8, 16, 32)
-_ANY_SIZE = ("swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr")
+_SWIN_MODULES = ("swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr")
 
 
 class Encoder(nn.Module):
@@ -29,7 +29,7 @@ class Encoder(nn.Module):
     channels: C_s, fine to coarse. heads: the backbone's own attention heads a stage, None where a stage has none.
 
     Raises UserError for a backbone that timm does not know, that has no such maps or that does not take `backbone_args`, and
-    for weights that cannot be had.
+    for weights that cannot be downloaded or read or that are not the backbone's.
     """
 
     mean: Tensor
@@ -38,9 +38,9 @@ class Encoder(nn.Module):
     def __init__(self, backbone: str, pretrained: bool | str, backbone_args: Mapping[str, Any] | None) -> None:
         super().__init__()
         args = dict(backbone_args or {})
-        any_size = timm.is_model(backbone) and timm.models.is_model_in_modules(backbone.split(".")[0], _ANY_SIZE)
+        is_swin = timm.is_model(backbone) and timm.models.is_model_in_modules(backbone.split(".")[0], _SWIN_MODULES)
         self.name = backbone
-        self.body = _create(backbone, pretrained, args, {"strict_img_size": False} if any_size else {})
+        self.body = _create(backbone, pretrained, args, {"strict_img_size": False} if is_swin else {})
         info: Any = self.body.feature_info
         reductions = info.reduction()
         if any(reductions.count(stride) != 1 for stride in STRIDES):
@@ -51,53 +51,57 @@ class Encoder(nn.Module):
         self.stages = [reductions.index(stride) for stride in STRIDES]
         self.channels = [info.channels()[stage] for stage in self.stages]
         self.channels_last = Format(getattr(self.body, "output_fmt", "NCHW")) == Format.NHWC
-        self.multiple = STRIDES[0] if any_size else STRIDES[-1]
+        self.multiple = STRIDES[0] if is_swin else STRIDES[-1]
         config: Any = self.body.default_cfg
-        fixed = config.get("fixed_input_size", False) and not any_size
-        self.fixed_size = _pair(args.get("img_size", config["input_size"][1:])) if fixed else None
-        self.heads = _heads(self.body, self.channels)
+        is_fixed = config.get("fixed_input_size", False) and not is_swin
+        self.fixed_size = _to_pair(args.get("img_size", config["input_size"][1:])) if is_fixed else None
+        self.heads = _find_heads(self.body, self.channels)
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(config[name]).view(1, 3, 1, 1))
 
     def check_size(self, size: tuple[int, int]) -> None:
-        """Raise UserError for images of a (height, width) that the backbone was not built for; most take any."""
+        """Raise UserError if the backbone takes images of one size only and (height, width) is another."""
         if self.fixed_size is not None and size != self.fixed_size:
             raise UserError(
                 f"image size: got {size}; expected {self.fixed_size}, as {self.name} takes no other; set data.image_size, or "
-                "build it for yours by model.backbone_args.img_size"
+                "build the backbone for your size by model.backbone_args.img_size"
             )
 
-    def blocks(self) -> list[nn.Module]:
-        """The backbone's repeated blocks, which timm's stages hold under that name; none where it has no such stages."""
+    def list_blocks(self) -> list[nn.Module]:
+        """The members of every `blocks`, as timm names the list of a stage's repeated blocks; empty if there is none."""
         containers: list[Any] = [module.blocks for module in self.body.modules() if hasattr(module, "blocks")]
         return [block for container in containers for block in container]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether the backward pass computes the activations of the backbone's blocks again instead of keeping them.
+        """Have the backward pass compute the activations of the backbone's blocks again instead of storing them.
 
-        timm's stages do it block by block where they know how, else its wrapper does it stage by stage.
+        Block by block in timm's stages that can do so, else stage by stage in timm's wrapper around them.
         """
-        knowing: list[Any] = [module for module in self.body.modules() if hasattr(module, "grad_checkpointing")]
-        for module in [module for module in knowing if module is not self.body] or knowing:
+        capable: list[Any] = [module for module in self.body.modules() if hasattr(module, "grad_checkpointing")]
+        for module in [module for module in capable if module is not self.body] or capable:
             module.grad_checkpointing = enable
 
     def train(self, mode: bool = True) -> Encoder:
-        """As of any module, but an encoder whose parameters are all frozen is a fixed function: no drop path, no statistics."""
+        """As for any module, but a frozen encoder stays in evaluation mode: it drops no path and updates no statistics."""
         return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
 
-    def layers(self) -> dict[str, int]:
-        """Name of a parameter -> its layer, the stem 0, then a layer a block; what leads into a stage is of its first block."""
+    def number_layers(self) -> dict[str, int]:
+        """Name of a parameter -> the number of its layer: 0 for the stem, then one a block, fine to coarse.
+
+        What stands between two stages has the number of the next stage's first block.
+        """
         modules = self.body.feature_info.module_name()  # type: ignore[operator, union-attr]
         stages = [modules[stage].replace(".", "_") for stage in self.stages]
-        places = {}
+        positions = {}
         for name, _ in self.named_parameters():
             _, stage, rest = name.split(".", 2)
             block = re.match(r"(?:blocks\.)?(\d+)\.", rest)
-            places[name] = (stages.index(stage) + 1, int(block[1]) if block else 0) if stage in stages else (0, 0)
-        order = sorted(set(places.values()))
-        return {name: order.index(place) for name, place in places.items()}
+            positions[name] = (stages.index(stage) + 1, int(block[1]) if block else 0) if stage in stages else (0, 0)
+        order = sorted(set(positions.values()))
+        return {name: order.index(position) for name, position in positions.items()}
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Raises UserError for images of another shape or dtype, and for maps that do not cover the image."""
         if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
             raise UserError(f"images: got shape {tuple(images.shape)}; expected (B, 3, H, W); add the batch dimension")
         height, width = images.shape[-2:]
@@ -117,30 +121,31 @@ class Encoder(nn.Module):
                     f"model.backbone: the map of {self.name} at stride {stride} is {tuple(feature.shape[2:])} for images of "
                     f"{(height, width)}; expected one that covers them; take a backbone that pads its convolutions"
                 )
-            # Tokens that stand for padding alone go: nothing after the encoder sees them.
+            # Tokens of padding alone are cut off, so that nothing after the encoder attends to them.
             features.append(feature[:, :, : -(-height // stride), : -(-width // stride)])
         return features
 
 
-def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any], usual: Mapping[str, Any]) -> nn.Module:
+def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any], defaults: Mapping[str, Any]) -> nn.Module:
+    """timm's model that returns a list of maps, with its weights; `args` win over `defaults`."""
     if not timm.is_model(backbone.split(".")[0]):
         raise UserError(
             f"model.backbone: got {backbone!r}; expected a model of timm {timm.__version__}; "
             "choose from timm.list_models('*swin*')"
         )
     overlay: dict[str, Any] = {}
-    given: dict[str, Tensor] = {}
+    file_weights: dict[str, Tensor] = {}
     if isinstance(pretrained, str):
         if not Path(pretrained).is_file():
             raise UserError(f"model.pretrained: got {pretrained!r}; expected true, false or a weights file; correct the path")
-        given = _read_weights(pretrained)
+        file_weights = _read_weights(pretrained)
         overlay = {"pretrained_cfg_overlay": {"file": pretrained}}
     try:
-        body = timm.create_model(backbone, pretrained=bool(pretrained), features_only=True, **overlay, **{**usual, **args})
+        body = timm.create_model(backbone, pretrained=bool(pretrained), features_only=True, **overlay, **{**defaults, **args})
     except TypeError as error:
         raise UserError(
             f"model.backbone_args: got {dict(args)}; expected arguments that timm's {backbone} takes ({error}); leave out "
-            "what it does not"
+            "the others"
         ) from error
     except OSError as error:
         raise UserError(
@@ -148,13 +153,13 @@ def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any], usua
             "or a file; download them elsewhere and give the file: model.pretrained=PATH"
         ) from error
     except (RuntimeError, AttributeError) as error:
-        # timm has no narrower type: no features_only for this model, an unknown tag, or weights of another architecture
+        # timm raises these alike for a model without features_only, an unknown tag and weights of another architecture.
         raise UserError(
             f"model.backbone: got {backbone} with {dict(args)}, which timm cannot build ({error}); expected a hierarchical "
             "backbone with features_only; take another, such as swin_tiny_patch4_window7_224"
         ) from error
     if isinstance(pretrained, str):
-        _check_loaded(body, given, pretrained, backbone)
+        _check_loaded(body, file_weights, pretrained, backbone)
     return body
 
 
@@ -162,18 +167,21 @@ def _read_weights(path: str) -> dict[str, Tensor]:
     try:
         weights = timm.models.load_state_dict(path, weights_only=True)
         return {name: value for name, value in weights.items() if isinstance(value, Tensor)}
-    except Exception as error:  # for a file that holds no weights, torch raises nearly anything, KeyError and EOFError included
+    except Exception as error:  # torch raises nearly any exception for a file without weights, KeyError and EOFError included
         raise UserError(
             f"model.pretrained: {path} cannot be read ({type(error).__name__}: {error}); expected a state dict, .safetensors "
             "or .pth; it is damaged or another kind of file"
         ) from error
 
 
-def _check_loaded(body: nn.Module, file: Mapping[str, Tensor], path: str, backbone: str) -> None:
-    """timm loads features loosely, so a file of another architecture would pass unseen: every weight matrix must be from it."""
-    given = {(value.numel(), float(value.double().sum())) for value in file.values()}
+def _check_loaded(body: nn.Module, file_weights: Mapping[str, Tensor], path: str, backbone: str) -> None:
+    """UserError unless every weight matrix is from the file; timm skips names that it does not find there without a message.
+
+    Names in the file and in the model differ, so weights are matched by their size and sum.
+    """
+    in_file = {(weight.numel(), float(weight.double().sum())) for weight in file_weights.values()}
     weights = {name: p for name, p in body.named_parameters() if p.ndim >= 2 and "position" not in name}
-    missing = [name for name, p in weights.items() if (p.numel(), float(p.detach().double().sum())) not in given]
+    missing = [name for name, p in weights.items() if (p.numel(), float(p.detach().double().sum())) not in in_file]
     if missing:
         raise UserError(
             f"model.pretrained: {path} lacks {len(missing)} of the {len(weights)} weight matrices of {backbone} "
@@ -181,16 +189,16 @@ def _check_loaded(body: nn.Module, file: Mapping[str, Tensor], path: str, backbo
         )
 
 
-def _heads(body: nn.Module, channels: Sequence[int]) -> list[int | None]:
-    """The number of heads of the backbone's attention at each width: read off modules with `num_heads` and a projection."""
-    found: dict[int, int] = {}
+def _find_heads(body: nn.Module, channels: Sequence[int]) -> list[int | None]:
+    """The number of attention heads at each width, from the modules that have `num_heads` and a projection; None elsewhere."""
+    heads_at: dict[int, int] = {}
     for module in body.modules():
         heads = getattr(module, "num_heads", None)
         projection = getattr(module, "qkv", None) or getattr(module, "q", None)
         if isinstance(heads, int) and isinstance(projection, nn.Linear):
-            found[projection.in_features] = heads
-    return [found.get(c) for c in channels]
+            heads_at[projection.in_features] = heads
+    return [heads_at.get(width) for width in channels]
 
 
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+def _to_pair(size: int | Sequence[int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])

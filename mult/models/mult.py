@@ -1,6 +1,7 @@
-"""MulT (Bhattacharjee et al., CVPR 2022): one encoder, one decoder a task, attention shared with a reference task.
+"""MulT (Bhattacharjee et al., CVPR 2022): one encoder, a decoder for each task, attention shared with a reference task.
 
-A single-task MulT, the paper's "1-task Swin", is this class with one task.
+A single-task MulT, the paper's "1-task Swin", is this class with one task. mult/models/README.md describes the method, its
+variants and the two wirings of the decoders.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from mult.errors import UserError
+from mult.errors import UserError, suggest
 from mult.files import read_json, write_file, write_json
 from mult.models.decoder import Attention, Decoder, Wiring
 from mult.models.encoder import Encoder
@@ -39,13 +40,13 @@ class MulT(
     tasks: task -> output channels. reference: the task whose query and key all tasks share; needed for `attention: shared`
     with more than one task. backbone, pretrained, backbone_args: see `Encoder`; pretrained is False, True (timm's weights) or
     a local file. attention: "shared" (the method), "independent" (every task its own query and key from the encoder map)
-    or "self" (query, key and value from the task's own stream). decoder: "paper" or "released" (paper.md).
+    or "self" (query, key and value from the task's own stream). decoder: "paper" or "released", how its blocks are wired.
     window_size, num_heads, drop_path, dropout: of the decoders; num_heads is one number, one a stage from fine to coarse, or
     None for the backbone's own.
 
-    `classes` (categorical task -> class names) is set by whoever knows the dataset and is saved with the model.
+    `classes` (categorical task -> class names) is empty until build.py sets it from the dataset, and is saved with the model.
 
-    Raises UserError for arguments that do not fit together.
+    Raises UserError for arguments that are unknown or do not fit together.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class MulT(
         backbone_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        reference = _reference(tasks, reference, attention, decoder)
+        _check_choice("attention", attention, get_args(Attention))
+        _check_choice("decoder", decoder, get_args(Wiring))
+        reference = _resolve_reference(tasks, reference, attention, decoder)
         self.arguments: dict[str, Any] = {
             "tasks": dict(tasks),
             "reference": reference,
@@ -85,7 +88,7 @@ class MulT(
             attention,
             decoder,
             self.encoder.channels,
-            _num_heads(num_heads, self.encoder),
+            _resolve_num_heads(num_heads, self.encoder),
             window_size,
             drop_path,
             dropout,
@@ -107,40 +110,53 @@ class MulT(
         return self.decoder(features, size)
 
     def start_from(self, other: MulT) -> dict[str, str]:
-        """Take another model's weights, to train on from them; returns what could not be taken: {task: why}.
+        """Copy another model's weights, to train on from them; returns {task: reason} for tasks that keep some of their own.
 
-        Tasks that only one of the two has are passed over, and so is the head of a task with another number of channels
-        (classes of another dataset). Raises UserError where anything else differs.
+        A task that the other model does not have keeps all its weights; a task whose head has another number of channels (the
+        classes of another dataset) keeps its head. Raises UserError where any other weight does not fit.
         """
-        ours, theirs = _by_task(self), _by_task(other)
-        anew = {task: "not in the model to start from" for task in self.tasks if task not in other.tasks}
+        other_weights, channels, other_channels = other._weights_by_task(), self.arguments["tasks"], other.arguments["tasks"]
+        reasons = {}
         for task in self.tasks:
-            if task not in anew and self.arguments["tasks"][task] != other.arguments["tasks"][task]:
-                was, now = other.arguments["tasks"][task], self.arguments["tasks"][task]
-                anew[task] = f"its head has {now} channels instead of {was}"
-        for (name, owner), weight in ours.items():
-            given = theirs.get((name, owner))
-            if given is not None and given.shape == weight.shape:
-                weight.copy_(given)
-            elif not any(task == owner and (task not in other.tasks or "heads" in name) for task in anew):
-                got = "nothing" if given is None else str(tuple(given.shape))
+            if task not in other_channels:
+                reasons[task] = "not in the model to start from"
+            elif channels[task] != other_channels[task]:
+                reasons[task] = f"its head has {channels[task]} channels instead of {other_channels[task]}"
+        for (name, owner), weight in self._weights_by_task().items():
+            other_weight = other_weights.get((name, owner))
+            if other_weight is not None and other_weight.shape == weight.shape:
+                weight.copy_(other_weight)
+            elif owner not in reasons or (owner in other_channels and not name.startswith("decoder.heads.")):
+                got = "nothing" if other_weight is None else str(tuple(other_weight.shape))
                 raise UserError(f"{name}: got {got}; expected {tuple(weight.shape)}")
-        return anew
+        return reasons
+
+    def _weights_by_task(self) -> dict[tuple[str, str | None], Tensor]:
+        """(name, task) -> what a task has of a stacked weight, or a weight of its head; (name, None) -> any other weight."""
+        stacked = stacked_tasks(self)
+        weights: dict[tuple[str, str | None], Tensor] = {}
+        for name, weight in self.state_dict().items():
+            if name in stacked:
+                weights |= {(name, task): weight[index] for index, task in enumerate(stacked[name])}
+            else:
+                weights[name, name.split(".")[2] if name.startswith("decoder.heads.") else None] = weight
+        return weights
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether the backward pass computes the blocks' activations again: less memory, more time, the same gradients."""
+        """Have the backward pass compute the blocks' activations again: less memory, more time, the same gradients."""
         self.encoder.set_grad_checkpointing(enable)
         for stage in self.decoder.stages:
             stage.grad_checkpointing = enable
 
     def compile_blocks(self, backend: Any = "inductor") -> int:
-        """Compile the blocks of encoder and decoders in place, each whole or with an error; returns how many they are.
+        """Compile the blocks of encoder and decoders in place and return their number; `backend` is torch.compile's.
 
-        By block, because one graph of everything takes minutes to compile and gains no more. Every block is a graph of its own
-        (rates of drop path are constants in it), for each shape it meets: torch's limit of eight, beyond which it would go
-        on uncompiled and say nothing, is raised and made an error. `backend` is torch.compile's.
+        By block, because one graph of the whole model takes minutes to compile and is no faster. A block that is not one graph
+        is an error. Every block is compiled anew for each input shape, and blocks that differ in a constant (the rate of drop
+        path) share no graph. Beyond eight graphs torch would run a block uncompiled without a message, so this limit is raised,
+        and reaching it becomes an error.
         """
-        blocks = self.encoder.blocks() + [block for stage in self.decoder.stages for block in stage.blocks]
+        blocks = self.encoder.list_blocks() + [block for stage in self.decoder.stages for block in stage.blocks]
         dynamo: Any = torch._dynamo.config
         dynamo.recompile_limit = max(dynamo.recompile_limit, 4 * len(blocks))
         dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, 16 * len(blocks))
@@ -150,7 +166,7 @@ class MulT(
         return len(blocks)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that decay would harm: norms, biases and position tables (timm's convention)."""
+        """Names of the parameters to train without weight decay: norms, biases and position tables (timm's convention)."""
         stacked = stacked_tasks(self)
         vectors = {name for name, p in self.named_parameters() if p.ndim <= (2 if name in stacked else 1)}
         return vectors | {name for name, _ in self.named_parameters() if "position_bias" in name or "logit_scale" in name}
@@ -172,11 +188,11 @@ class MulT(
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> MulT:
         """A model from a folder that `save_pretrained` wrote, or from the Hugging Face hub; in evaluation mode.
 
-        Raises UserError for a damaged folder, one of another format version and weights that do not fit.
+        Raises UserError for a damaged folder, for another format version and for weights that do not fit.
         """
         folder = Path(pretrained_model_name_or_path)
         if folder.is_dir():
-            _read_config(folder / "config.json")  # first: the mixin's error on a damaged file does not name it
+            _read_config(folder / "config.json")  # the mixin's own error on a damaged file does not name the file
         return super().from_pretrained(pretrained_model_name_or_path, **options)
 
     @classmethod
@@ -191,9 +207,9 @@ class MulT(
         token: str | bool | None,
         **arguments: Any,
     ) -> MulT:
-        """The mixin's hook: `arguments` are those of config.json. Weights must fit exactly."""
+        """Called by the mixin with the arguments of config.json; the weights must fit exactly."""
 
-        def path(name: str) -> Path:
+        def locate(name: str) -> Path:
             if Path(model_id).is_dir():
                 return Path(model_id) / name
             return Path(
@@ -208,16 +224,17 @@ class MulT(
                 )
             )
 
-        config = _read_config(path("config.json"))
+        config_path = locate("config.json")
+        config = _read_config(config_path)
         try:
             model = cls(**arguments)
             model.classes = config["classes"]
         except (TypeError, KeyError) as error:
             raise UserError(
-                f"{path('config.json')}: got no whole description of a model ({error}); expected the config.json that "
+                f"{config_path}: got an incomplete description of a model ({error}); expected the config.json that "
                 "save_pretrained writes; it is damaged: take another checkpoint"
             ) from error
-        weights_path = path("model.safetensors")
+        weights_path = locate("model.safetensors")
         try:
             weights = load_file(weights_path)
             model.load_state_dict(stack_weights(model, weights) if config["format_version"] == 1 else weights)
@@ -228,16 +245,6 @@ class MulT(
                 "written by save_pretrained; it is damaged or of another architecture: take another checkpoint"
             ) from error
         return model.eval()
-
-
-def _by_task(model: MulT) -> dict[tuple[str, str | None], Tensor]:
-    """(name, task) -> what the task has of a weight or its whole head's; (name, None) -> a weight of no single task."""
-    stacked, weights = stacked_tasks(model), {}
-    for name, weight in model.state_dict().items():
-        head = name.split(".")[2] if name.startswith("decoder.heads.") else None
-        for index, task in enumerate(stacked.get(name, [head])):
-            weights[name, task] = weight[index] if name in stacked else weight
-    return weights
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -251,22 +258,24 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _reference(tasks: Mapping[str, int], reference: str | None, attention: str, decoder: str) -> str | None:
-    """Check what belongs together, and fill in the reference where only one task can be it."""
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        remedy = suggest(str(value), choices, "choose one of them")
+        raise UserError(f"model.{name}: got {value!r}; expected {' or '.join(choices)}; {remedy}")
+
+
+def _resolve_reference(tasks: Mapping[str, int], reference: str | None, attention: str, decoder: str) -> str | None:
+    """The reference: a single task is its own, and None where none is needed. UserError for what does not fit together."""
     if not tasks:
         raise UserError("tasks: got none; expected task: output channels; name at least one")
-    for name, value, choices in (("attention", attention, Attention), ("decoder", decoder, Wiring)):
-        if value not in get_args(choices):
-            raise UserError(f"model.{name}: got {value!r}; expected {' or '.join(get_args(choices))}; take one of them")
     if decoder == "released" and attention == "self":
         raise UserError(
             "model.attention: got self with decoder released; expected shared or independent there; take one of them, or "
             "decoder paper"
         )
     if reference is not None and reference not in tasks:
-        raise UserError(
-            f"model.reference: got {reference!r}; expected one of {', '.join(tasks)}; name one of the model's tasks"
-        )
+        remedy = suggest(reference, tasks, "name one of the model's tasks")
+        raise UserError(f"model.reference: got {reference!r}; expected one of {', '.join(tasks)}; {remedy}")
     if reference is None and attention == "shared" and len(tasks) > 1:
         raise UserError(
             f"model.reference: got none; expected one of {', '.join(tasks)}: with attention 'shared' every task uses the "
@@ -275,18 +284,18 @@ def _reference(tasks: Mapping[str, int], reference: str | None, attention: str, 
     return next(iter(tasks)) if reference is None and len(tasks) == 1 else reference
 
 
-def _num_heads(num_heads: int | Sequence[int] | None, encoder: Encoder) -> list[int]:
-    """Heads a stage, fine to coarse: as given, else the backbone's, else one a 32 channels."""
+def _resolve_num_heads(num_heads: int | Sequence[int] | None, encoder: Encoder) -> list[int]:
+    """The decoders' heads a stage, fine to coarse: the argument, else the backbone's own, else one for every 32 channels."""
     stages = len(encoder.channels)
     if isinstance(num_heads, int):
-        num_heads = [num_heads] * stages
-    if num_heads is None:
-        guess = [own or max(1, c // 32) for own, c in zip(encoder.heads, encoder.channels, strict=True)]
+        heads = [num_heads] * stages
+    elif num_heads is None:
+        heads = [own or max(1, channels // 32) for own, channels in zip(encoder.heads, encoder.channels, strict=True)]
     else:
-        guess = list(num_heads)
-    if len(guess) != stages or any(h < 1 or c % h for h, c in zip(guess, encoder.channels, strict=False)):
+        heads = list(num_heads)
+    if len(heads) != stages or any(h < 1 or c % h for h, c in zip(heads, encoder.channels, strict=True)):
         raise UserError(
-            f"model.num_heads: got {guess} for channels {encoder.channels} of {encoder.name}; expected {stages} divisors of "
+            f"model.num_heads: got {heads} for channels {encoder.channels} of {encoder.name}; expected {stages} divisors of "
             "them, fine to coarse; set model.num_heads"
         )
-    return guess
+    return heads

@@ -110,3 +110,17 @@ def score() -> Callable[..., float]:
         return value if accumulator.METRICS[metric][1] == "higher" else -value
 
     return measure
+
+
+@pytest.fixture(scope="session")
+def assign() -> Callable[[Array, Array, float], int]:
+    """The size of the largest one-to-one matching of two maps' pixels at most `reach` apart, by assignment over all pairs."""
+    optimize = pytest.importorskip("scipy.optimize")
+
+    def count(predicted: Array, truth: Array, reach: float) -> int:
+        a, b = np.argwhere(predicted), np.argwhere(truth)
+        near = ((a[:, None] - b[None]) ** 2).sum(-1) <= round(reach**2, 6)
+        rows, columns = optimize.linear_sum_assignment(near, maximize=True)
+        return int(near[rows, columns].sum())
+
+    return count

@@ -96,8 +96,11 @@ def test_single_task_is_its_own_reference() -> None:
         ({"reference": "colour"}, "model.reference: got 'colour'; expected one of segment_semantic, depth"),
         ({"reference": None}, "model.reference: got none; expected one of segment_semantic, .*shared.*independent"),
         ({"tasks": {}, "reference": None}, "tasks: got none; expected task: output channels; name at least one"),
-        ({"attention": "both"}, "model.attention: got 'both'; expected shared or independent or self; take one"),
-        ({"decoder": "new"}, "model.decoder: got 'new'; expected paper or released; take one"),
+        ({"reference": "normals"}, "model.reference: got 'normals'; expected one of segment.*; did you mean 'normal'"),
+        ({"attention": "both"}, "model.attention: got 'both'; expected shared or independent or self; choose one"),
+        ({"attention": "Shared"}, "model.attention: got 'Shared'; expected .*; did you mean 'shared'"),
+        ({"decoder": "new"}, "model.decoder: got 'new'; expected paper or released; choose one"),
+        ({"decoder": "release"}, "model.decoder: got 'release'; expected .*; did you mean 'released'"),
         ({"decoder": "released", "attention": "self"}, "model.attention: got self with decoder released; expected"),
     ],
 )
@@ -137,7 +140,7 @@ def test_config_json_says_how_to_build_it_again(tmp_path: Path) -> None:
     saved(tmp_path, drop_path=0.1)
     config = json.loads((tmp_path / "config.json").read_text())
     expected = {
-        "format_version": 1, "reference": "normal", "backbone": "swin_tiny_patch4_window7_224", "pretrained": False,
+        "format_version": 2, "reference": "normal", "backbone": "swin_tiny_patch4_window7_224", "pretrained": False,
         "attention": "shared", "decoder": "paper", "window_size": 7, "num_heads": [2, 2, 4, 4], "drop_path": 0.1,
         "dropout": 0.0, "classes": {"normal": ["x", "y", "z"]},
         "backbone_args": {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8]},
@@ -178,8 +181,8 @@ def test_refuses_a_damaged_folder_another_version_and_another_architecture(tmp_p
     assert other != config
     with pytest.raises(UserError, match=r"(?s)model.safetensors: not the weights .*of another architecture"):
         MulT.from_pretrained(with_content(weights, other))
-    with pytest.raises(UserError, match=r"config.json: got format_version 99; expected 1; "):
-        MulT.from_pretrained(with_content(weights, config.replace('"format_version": 1', '"format_version": 99')))
+    with pytest.raises(UserError, match=r"config.json: got format_version 99; expected 2; "):
+        MulT.from_pretrained(with_content(weights, config.replace('"format_version": 2', '"format_version": 99')))
     with pytest.raises(
         UserError, match=r"config.json: cannot be read as JSON .*; expected a file that mult wrote; take another"
     ):
@@ -191,14 +194,14 @@ def test_refuses_a_damaged_folder_another_version_and_another_architecture(tmp_p
 
 def test_no_weight_decay_for_norms_biases_and_position_tables() -> None:
     model = mult()
-    spared = model.no_weight_decay()
+    no_decay = model.no_weight_decay()
     for name, value in model.named_parameters():
         parts = set(name.split("."))
         expected = "bias" in parts or bool(parts & {"norm", "norm1", "norm2"}) or "position_bias" in name
-        assert (name in spared) == expected, (name, value.shape)
+        assert (name in no_decay) == expected, (name, value.shape)
 
 
-def test_a_head_with_other_classes_starts_anew() -> None:
+def test_a_head_with_other_classes_keeps_its_own_weights() -> None:
     arguments = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
     given = MulT({"segment_semantic": 17, "normal": 3}, "normal", backbone_args=arguments)
     model = MulT({"segment_semantic": 13, "normal": 3}, "normal", backbone_args=arguments)
@@ -209,7 +212,7 @@ def test_a_head_with_other_classes_starts_anew() -> None:
         assert torch.equal(value, before[name] if is_head else given.state_dict()[name]), name
 
 
-def test_whoever_may_read_a_new_file_may_read_the_weights(tmp_path: Path) -> None:
+def test_the_weights_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     arguments = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
     MulT({"normal": 3}, backbone_args=arguments).save_pretrained(tmp_path / "model")
     (tmp_path / "new").touch()

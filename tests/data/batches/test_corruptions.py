@@ -83,8 +83,8 @@ def test_neither_batches_nor_workers_nor_shares_matter(tree_root: Path) -> None:
 
 def test_what_the_command_line_says() -> None:
     assert parse_corruptions(None, None) == [Corruption()]
-    found = parse_corruptions("0,1,2.5,1", "noise")
-    assert [corruption.suffix for corruption in found] == ["", "-blur1", "-blur2.5", *(f"-noise{k}" for k in range(1, 6))]
+    corruptions = parse_corruptions("0,1,2.5,1", "noise")
+    assert [corruption.suffix for corruption in corruptions] == ["", "-blur1", "-blur2.5", *(f"-noise{k}" for k in range(1, 6))]
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "nan", "1,,1e9"])

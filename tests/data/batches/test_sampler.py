@@ -20,17 +20,17 @@ def flat(batches: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("world", [1, 2, 3, 6])
 def test_parts_of_all_ranks_are_the_batch_of_one_process(world: int) -> None:
-    whole = list(shuffled(10, batch_size=6, seed=3, start=2, stop=9))
+    batches = list(shuffled(10, batch_size=6, seed=3, start=2, stop=9))
     parts = [list(shuffled(10, 6, 3, 2, 9, rank=rank, world=world)) for rank in range(world)]
-    assert [flat([part[step] for part in parts]) for step in range(7)] == whole
+    assert [flat([part[step] for part in parts]) for step in range(7)] == batches
     assert {len(batch) for part in parts for batch in part} == {6 // world}
 
 
 @pytest.mark.parametrize("start", [1, 4, 5, 12])  # 10 samples in batches of 4: an epoch ends inside batches and between them
 def test_starting_late_goes_on_with_the_same_batches(start: int) -> None:
-    whole = list(shuffled(10, batch_size=4, seed=0, start=0, stop=13))
+    batches = list(shuffled(10, batch_size=4, seed=0, start=0, stop=13))
     late = shuffled(10, batch_size=4, seed=0, start=start, stop=13)
-    assert list(late) == whole[start:]
+    assert list(late) == batches[start:]
     assert len(late) == 13 - start
 
 
@@ -93,8 +93,8 @@ def test_a_mixture_visits_each_dataset_epoch_by_epoch(world: int) -> None:
     assert (len(small), len(large)) == (21, 63)
     for taken, members in ((small, range(5)), (large, range(5, 12))):
         for epoch in range(len(taken) // len(members)):
-            drawn = taken[epoch * len(members) : (epoch + 1) * len(members)]
-            assert sorted(drawn) == [(epoch, index) for index in members]
+            keys_of_epoch = taken[epoch * len(members) : (epoch + 1) * len(members)]
+            assert sorted(keys_of_epoch) == [(epoch, index) for index in members]
     late = ShuffledBatches(lengths, weights, 4, 9, 13, 21)
     assert flat(list(late)) == keys[13 * 4 :]
 

@@ -112,11 +112,11 @@ def test_half_the_columns_are_what_interpolation_makes_of_them(width: int) -> No
 def test_labels_under_one_mask_are_resized_as_each_alone() -> None:
     sample = view()
     sample["valid"] = {task: sample["valid"]["normal"].clone() for task in TASKS}
-    whole = resize(sample, (6, 10))
+    both = resize(sample, (6, 10))
     for task in TASKS:
         alone = resize({**sample, "targets": {task: sample["targets"][task]}, "valid": {task: sample["valid"][task]}}, (6, 10))
-        assert torch.equal(whole["targets"][task], alone["targets"][task])
-        assert torch.equal(whole["valid"][task], alone["valid"][task])
+        assert torch.equal(both["targets"][task], alone["targets"][task])
+        assert torch.equal(both["valid"][task], alone["valid"][task])
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -126,8 +126,8 @@ def test_invalid_pixels_leak_nowhere(size: tuple[int, int], junk: float) -> None
     for task in TASKS:
         valid = clean["valid"][task]
         assert torch.equal(dirty["valid"][task], valid)
-        kept, expected = (s["targets"][task].masked_fill(~valid.view(-1, *size)[0], 0) for s in (dirty, clean))
-        assert torch.equal(kept, expected)
+        got, expected = (s["targets"][task].masked_fill(~valid.view(-1, *size)[0], 0) for s in (dirty, clean))
+        assert torch.equal(got, expected)
         if TASKS[task].resize != "nearest" and size != (12, 20):
             assert (dirty["targets"][task][:, ~valid[0]] == 0).all()
 
@@ -257,10 +257,10 @@ def test_without_augmentation_the_crop_is_central() -> None:
 
 def test_evaluation_leaves_targets_alone() -> None:
     sample = view()
-    shown = EvalTransform((24, 8))(sample)
-    np.testing.assert_allclose(shown["image"].numpy(), interpolated(sample["image"], (24, 8)), atol=1e-5)
-    assert shown["targets"] is sample["targets"]
-    assert shown["valid"] is sample["valid"]
+    transformed = EvalTransform((24, 8))(sample)
+    np.testing.assert_allclose(transformed["image"].numpy(), interpolated(sample["image"], (24, 8)), atol=1e-5)
+    assert transformed["targets"] is sample["targets"]
+    assert transformed["valid"] is sample["valid"]
     assert sample["image"].shape == (3, 12, 20)
 
 

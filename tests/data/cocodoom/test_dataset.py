@@ -1,108 +1,38 @@
-"""The reader of CocoDoom's layout, on files written byte by byte: no value is where a mirror or a transposition would leave it.
-
-A palette PNG is put together from its chunks, so that what the indices mean does not depend on Pillow's writer.
-"""
+"""The reader of CocoDoom's layout, on the archive of archive.py and on real frames."""
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import pickle
 import shutil
-import struct
-import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from mult.data import CocoDoom
 from mult.data.prepare.derive import fill
 from mult.errors import UserError
-
-Array = NDArray[Any]
-HEIGHT, WIDTH = SIZE = (8, 12)
-Y, X = np.mgrid[:HEIGHT, :WIDTH]
-PALETTE = np.stack([np.arange(256), 255 - np.arange(256), np.arange(256) * 7 % 256], 1).astype(np.uint8)
-INDICES = (X * 20 + Y * 3).astype(np.uint8)
-DEPTH = (1000 + 4000 * X + 900 * Y).astype(np.uint16)  # beyond 32767, where int16 turns negative
-DEPTH[Y < 2] = 65535
-DEPTH[3, 4] = 0
-SKY, FLAT, WALL = 1 << 23, (1 << 23) + 1, (1 << 23) + 2
-OBJECTS = np.select([Y < 2, Y > 5], [SKY, FLAT], WALL)
-OBJECTS[3:5, 2:4] = 300  # 44 + 1 * 256
-OBJECTS[4, 9] = 7  # listed nowhere
-FIRST, SECOND, THIRD = 1_010_000_123, 1_020_000_060, 2_010_000_001
-CATEGORIES = [{"id": 11, "name": "TROOP"}, {"id": 0, "name": "PLAYER"}, {"id": 3, "name": "VILE"}]
-
-Doom = Callable[..., CocoDoom]
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def png(path: Path, pixels: Array, kind: int) -> None:
-    """An image of one of PNG's kinds: 0 gray (16-bit), 2 RGB (8-bit), 3 indices into PALETTE."""
-    depth, stored = (16, pixels.astype(">u2")) if kind == 0 else (8, pixels.astype(np.uint8))
-    rows = b"".join(b"\0" + row.tobytes() for row in stored)
-    head = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], depth, kind, 0, 0, 0)
-    palette = chunk(b"PLTE", PALETTE.tobytes()) if kind == 3 else b""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = chunk(b"IHDR", head) + palette + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
-
-
-def annotation(image: int, number: int, category: int, segmentation: Any, area: int) -> dict[str, Any]:
-    identity = image * 10**6 + number  # beyond 2^53: a float would lose it
-    return {"id": identity, "image_id": image, "category_id": category, "segmentation": segmentation, "area": area}
-
-
-def image(identity: int, file: str) -> dict[str, Any]:
-    return {"id": identity, "width": WIDTH, "height": HEIGHT, "file_name": file}
-
-
-# Two of the masks overlap: TROOP's 2 x 2 lie inside VILE's 4 x 3, and stay on top though they come first.
-TREE: dict[str, Any] = {
-    "images": [image(SECOND, "run1/map02/rgb/000060.png"), image(FIRST, "run1/map01/rgb/000123.png")],
-    "annotations": [
-        annotation(FIRST, 300, 11, [[2, 3, 4, 3, 4, 5, 2, 5]], 4),
-        annotation(FIRST, 301, 3, [[1, 3, 5, 3, 5, 6, 1, 6], [10, 0, 12, 0, 12, 1, 10, 1]], 14),
-        annotation(FIRST, 302, 0, {"size": [HEIGHT, WIDTH], "counts": [7 * 8 + 2, 3, 96 - 61]}, 3),
-        # 84 = 20 + 2 * 32, 2, 96 - 86 = 10: the twelfth column but one's fifth and sixth pixel.
-        annotation(SECOND, 5, 0, {"size": [HEIGHT, WIDTH], "counts": chr(48 + 20 + 32) + "22:"}, 2),
-    ],
-    "categories": CATEGORIES,
-}
-CLASSES = np.zeros(SIZE, np.int64)  # background, PLAYER 1, VILE 2, TROOP 3: in the order of the categories' ids
-CLASSES[3:6, 1:5] = 2
-CLASSES[0, 10:12] = 2
-CLASSES[3:5, 2:4] = 3
-CLASSES[2:5, 7] = 1
-
-
-def write(root: Path, tree: dict[str, Any], name: str = "run-full-train.json", full: bool = True) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    (root / name).write_text(json.dumps(tree))
-    for entry in tree["images"]:
-        path = root / entry["file_name"]
-        png(path, INDICES, 3)
-        if full:
-            png(root / entry["file_name"].replace("rgb", "depth"), DEPTH, 0)
-            bytes_of_codes = np.stack([OBJECTS >> shift & 255 for shift in (0, 8, 16)], 2)
-            png(root / entry["file_name"].replace("rgb", "objects"), bytes_of_codes, 2)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A full archive's training run of two images."""
-    write(tmp_path / "doom", TREE)
-    return tmp_path / "doom"
+from tests.data.cocodoom.archive import (
+    CLASSES,
+    DEPTH,
+    FIRST,
+    HEIGHT,
+    INDICES,
+    PALETTE,
+    SECOND,
+    SIZE,
+    THIRD,
+    TREE,
+    WIDTH,
+    X,
+    Y,
+    image,
+    png,
+    write,
+)
 
 
 def test_image_goes_through_its_palette(root: Path) -> None:
@@ -147,13 +77,13 @@ def test_annotation_ids_keep_64_bits(root: Path) -> None:
 def test_depth_is_of_the_map_without_a_scale_and_metric_with_one(root: Path) -> None:
     relative, metric = CocoDoom(root), CocoDoom(root, map_units_per_metre=32)
     assert (relative.metric_depth, metric.metric_depth) == (False, True)
-    known = (Y >= 2) & (DEPTH > 0)
+    has_depth = (Y >= 2) & (DEPTH > 0)
     for dataset, units in ((relative, 64), (metric, 64 * 32)):
         sample = dataset[0]
         depth, valid = (sample[key]["depth_zbuffer"][0].numpy() for key in ("targets", "valid"))
-        assert np.array_equal(valid, known)
+        assert np.array_equal(valid, has_depth)
         assert not valid[3, 4]
-        np.testing.assert_allclose(depth, np.where(known, DEPTH.astype(np.float64) / units, 0), rtol=1e-6)
+        np.testing.assert_allclose(depth, np.where(has_depth, DEPTH.astype(np.float64) / units, 0), rtol=1e-6)
         assert sample["targets"]["depth_zbuffer"].dtype == torch.float32
 
 
@@ -248,9 +178,9 @@ def test_normals_follow_the_engines_camera(root: Path) -> None:
     png(root / "run1/map01/depth/000123.png", np.rint(depth * 64), 0)
     fill(lambda tasks: CocoDoom(root, tasks=tasks), ["normal"], workers=1)
     sample = CocoDoom(root, tasks=["normal"])[0]
-    found = sample["targets"]["normal"].numpy()[:, sample["valid"]["normal"][0].numpy()]
-    assert found.shape[1] == HEIGHT * WIDTH
-    np.testing.assert_allclose(found, np.repeat(normal[:, None], found.shape[1], 1), atol=0.012)  # 8 bits of the cache
+    normals = sample["targets"]["normal"].numpy()[:, sample["valid"]["normal"][0].numpy()]
+    assert normals.shape[1] == HEIGHT * WIDTH
+    np.testing.assert_allclose(normals, np.repeat(normal[:, None], normals.shape[1], 1), atol=0.012)  # 8 bits of the cache
 
 
 def test_reshading_goes_with_a_metric_scale_alone(root: Path) -> None:
@@ -297,9 +227,7 @@ def test_index_is_kept_and_read_again_once_something_changes(root: Path, cache: 
         path.write_bytes(b"")
     assert np.array_equal(CocoDoom(root)[0]["targets"]["segment_semantic"].numpy(), expected)
     shutil.rmtree(cache / "mult")
-    with pytest.raises(
-        UserError, match=r"run-full-train-.*\.npy: got no such file; .*; start again, and do not"
-    ):
+    with pytest.raises(UserError, match=r"run-full-train-.*\.npy: got no such file; .*; start again, and do not"):
         pickle.loads(sent)
 
 
@@ -329,113 +257,6 @@ def test_a_cache_that_cannot_be_written_is_said(root: Path, tmp_path: Path, monk
     with pytest.warns(UserWarning, match="the index of .* cannot be kept in .*; set XDG_CACHE_HOME"):
         dataset = CocoDoom(root)
     assert np.array_equal(dataset[0]["targets"]["segment_semantic"].numpy(), CLASSES)
-
-
-# --- What is refused ---
-
-
-def changed(path: str, value: Any) -> dict[str, Any]:
-    """TREE with one value changed: "images.0.id"."""
-    tree = copy.deepcopy(TREE)
-    *parents, last = path.split(".")
-    node: Any = tree
-    for key in parents:
-        node = node[int(key) if key.isdigit() else key]
-    if value is None:
-        del node[last]
-    else:
-        node[int(last) if last.isdigit() else last] = value
-    return tree
-
-
-LIKE_ANOTHER = annotation(FIRST, 300, 0, [[0, 0, 2, 0, 2, 2]], 2)
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        (
-            "images.0.file_name",
-            "run1/map02/rgb/000061.png",
-            r"got image id 1020000060 with .*; expected run1/map02/rgb/000060\.png, as",
-        ),
-        ("images.0.file_name", "../map02/rgb/000060.png", r"got an image in '\.\./.*', outside the root; expected .*; do not"),
-        (
-            "images.0.file_name",
-            "/run1/map02/rgb/000060.png",
-            r"got an image in '/run1.*', outside the root; expected .*; do not",
-        ),
-        ("images.1.id", SECOND, r"got image id 1020000060 2 times; expected each once; make the file again"),
-        ("annotations.1", LIKE_ANOTHER, r"got annotation id 1010000123000300 2 times; expected each once"),
-        ("categories.1.id", 11, r"got category id 11 2 times; expected each once"),
-        ("annotations.0.category_id", 12, r"annotation 1010000123000300 of category_id 12 \(1 like it\); expected one that"),
-        ("annotations.0.image_id", 5, r"got annotation 1010000123000300 of image_id 5 \(1 like it\); expected one that"),
-        ("annotations.0.segmentation", None, r"annotation 1010000123000300 with .*segmentation.*; expected polygons"),
-        ("annotations.0.segmentation", 7, r"annotation 1010000123000300 with segmentation 7; expected polygons"),
-        ("annotations.0.segmentation", [[1, 2, 3, 4]], r"with a polygon of fewer than three points; expected polygons"),
-        ("annotations.0.segmentation", [[1, 2, "a", 4, 5, 6]], r"annotation 1010000123000300 with .*; expected polygons"),
-        ("annotations.2.segmentation.counts", [90, 5], r"000302 with runs that do not add up to 96 pixels; expected"),
-        ("annotations.2.segmentation.size", [WIDTH, HEIGHT], r"a mask of \[12, 8\] pixels .* in an image of \[8, 12\]"),
-        ("annotations.3.segmentation.counts", "a!", r"060000005 with a damaged compressed mask; expected polygons"),
-        (
-            "annotations",
-            None,
-            r"got a file that is not read as COCO's JSON \(KeyError\('annotations'\)\); expected images, ann",
-        ),
-        ("images", [], r"got no image; expected at least one; choose another split"),
-        ("images.0.id", "x", r"got a file that is not read as COCO's JSON \(ValueError"),
-        ("info", "2017", r"got a file that is not read as COCO's JSON \(TypeError\(.info is '2017'"),
-    ],
-)
-def test_json_that_is_wrong_is_refused(root: Path, path: str, value: Any, message: str) -> None:
-    (root / "run-full-train.json").write_text(json.dumps(changed(path, value)))
-    with pytest.raises(UserError, match=message):
-        CocoDoom(root)
-
-
-@pytest.mark.parametrize("text", ['{"images": [', "[" * 100_000], ids=["cut", "deep"])
-def test_a_file_that_is_no_json(root: Path, text: str) -> None:
-    (root / "run-full-train.json").write_text(text)
-    with pytest.raises(UserError, match=r"run-full-train\.json: got a file that is not read as COCO's JSON .*; fetch"):
-        CocoDoom(root)
-
-
-def test_too_many_categories(root: Path) -> None:
-    categories = [{"id": number, "name": f"THING{number}"} for number in range(253)]
-    (root / "run-full-train.json").write_text(json.dumps(TREE | {"categories": categories}))
-    with pytest.raises(UserError, match="got 253 categories; expected at most 252"):
-        CocoDoom(root)
-
-
-def test_images_that_are_not_there(root: Path) -> None:
-    (root / "run1/map01/rgb/000123.png").unlink()
-    message = r"got 1 of 2 images of the JSON without a file, the first run1/map01/rgb/000123\.png; expected all; unpack"
-    with pytest.raises(UserError, match=message):
-        CocoDoom(root)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"split": "trian"}, r"split: got 'trian'; expected one of train, val, test; did you mean 'train'"),
-        ({"by": "level"}, r"data\.options\.by: got 'level'; expected one of run, map; choose"),
-        ({"depth": "8-bit"}, r"data\.options\.depth: got '8-bit'; expected one of 16bit, 8bit; choose"),
-        ({"map_units_per_metre": 0}, r"map_units_per_metre: got 0; expected a number above 0; leave it out for relative"),
-        ({"max_depth_m": 3.0}, r"data\.max_depth_m: got 3\.0; expected metres above 0 and metric depth; leave it out, or"),
-        ({"intrinsics": [1, 2, 3]}, r"data\.options\.intrinsics: got \[1, 2, 3\]; expected \[fx, fy, cx, cy\] .*; give them"),
-        ({"intrinsics": [0, 2, 3, 4]}, r"data\.options\.intrinsics: got .*; expected .* with fx, fy above 0"),
-        ({"tasks": ["normals"]}, r"got task normals: no task has this name; expected some of segment_semantic, depth"),
-        ({"tasks": ["keypoints2d"]}, r"got task keypoints2d: it is not derived yet; scripts/annotate\.py .*; expected some"),
-    ],
-)
-def test_options_that_mean_nothing(root: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        CocoDoom(root, **options)
-
-
-def test_no_such_root(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"got '.*nowhere', which is no folder; expected .*; .*make_doom\.py"):
-        CocoDoom(tmp_path / "nowhere")
 
 
 def test_damaged_files_are_named(root: Path) -> None:

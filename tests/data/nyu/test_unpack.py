@@ -109,7 +109,13 @@ def test_the_published_split(unpacked: Path) -> None:
 
 
 # label -> (40 classes, 13 classes), from the published maps.
-KNOWN = {5: ("chair", "chair"), 21: ("wall", "wall"), 11: ("floor", "floor"), 3: ("cabinet", "furniture"), 157: ("bed", "bed")}
+CLASSES_OF_LABEL = {
+    5: ("chair", "chair"),
+    21: ("wall", "wall"),
+    11: ("floor", "floor"),
+    3: ("cabinet", "furniture"),
+    157: ("bed", "bed"),
+}
 
 
 @pytest.mark.parametrize("space", [13, 40, 894])
@@ -123,18 +129,18 @@ def test_label_spaces_by_name(unpacked: Path, space: int) -> None:
         target = dataset[position]["targets"]["segment_semantic"].numpy()
         assert target.shape == (HEIGHT, WIDTH)
         assert target.dtype == np.int64
-        for y, x in zip(*np.nonzero(np.isin(labels(i), list(KNOWN)) | (labels(i) == 0)), strict=True):
+        for y, x in zip(*np.nonzero(np.isin(labels(i), list(CLASSES_OF_LABEL)) | (labels(i) == 0)), strict=True):
             code = int(labels(i)[y, x])
             seen.add(code)
             if code == 0:
                 assert target[y, x] == 255
             else:
-                expected = f"name {code}" if space == 894 else KNOWN[code][{40: 0, 13: 1}[space]]
+                expected = f"name {code}" if space == 894 else CLASSES_OF_LABEL[code][{40: 0, 13: 1}[space]]
                 assert names[target[y, x]] == expected
         if space == 894:
             assert [names[k] for k in target[labels(i) > 0]] == [f"name {code}" for code in labels(i)[labels(i) > 0]]
             assert ((target == 255) == (labels(i) == 0)).all()
-    assert seen == {0, *KNOWN}
+    assert seen == {0, *CLASSES_OF_LABEL}
 
 
 def test_a_sample_is_what_was_stored(unpacked: Path) -> None:
@@ -182,12 +188,12 @@ def full_size(unpacked: Path, tmp_path: Path) -> Path:
 
 
 def test_the_border_can_be_cut(full_size: Path) -> None:
-    whole, cut = NYU(full_size, "test"), NYU(full_size, "test", crop=True)
-    assert whole.camera(0) == ((518.858, 519.470, 325.582, 253.736), (480, 640))
-    (fx, fy, cx, cy), size = cut.camera(0)
+    uncropped, cropped = NYU(full_size, "test"), NYU(full_size, "test", crop=True)
+    assert uncropped.camera(0) == ((518.858, 519.470, 325.582, 253.736), (480, 640))
+    (fx, fy, cx, cy), size = cropped.camera(0)
     assert (fx, fy, size) == (518.858, 519.470, (427, 561))
     assert (cx, cy) == pytest.approx((285.582, 209.736))
-    one, other = whole[0], cut[0]
+    one, other = uncropped[0], cropped[0]
     # MATLAB's 45:471 and 41:601.
     assert other["image"].shape == (3, 427, 561)
     for x, y in ((0, 0), (560, 426), (17, 300)):
@@ -237,25 +243,25 @@ def test_a_file_that_is_no_hdf5_or_not_there(tmp_path: Path, script: Callable[..
 
 @pytest.mark.parametrize("part", [0.3, 0.9])
 def test_a_file_that_was_cut_short(mat: Path, tmp_path: Path, part: float, script: Callable[..., Any]) -> None:
-    cut = tmp_path / "cut.mat"
-    cut.write_bytes(mat.read_bytes()[: int(mat.stat().st_size * part)])
-    done = script("prepare_nyu", "--mat", cut, "--out", tmp_path / "out")
+    truncated = tmp_path / "truncated.mat"
+    truncated.write_bytes(mat.read_bytes()[: int(mat.stat().st_size * part)])
+    done = script("prepare_nyu", "--mat", truncated, "--out", tmp_path / "out")
     assert done.status == 2
-    assert f"error: {cut}: got a file that was cut short or damaged (" in done.err
+    assert f"error: {truncated}: got a file that was cut short or damaged (" in done.err
     assert done.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
 def test_a_damaged_part_leaves_whole_views(mat: Path, tmp_path: Path) -> None:
-    spoilt = tmp_path / "spoilt.mat"
-    spoilt.write_bytes(mat.read_bytes())
+    damaged = tmp_path / "damaged.mat"
+    damaged.write_bytes(mat.read_bytes())
     with h5py.File(mat) as file:
         chunk = file["depths"].id.get_chunk_info(3)
-    with open(spoilt, "r+b") as file:
+    with open(damaged, "r+b") as file:
         file.seek(512 + chunk.byte_offset if chunk.byte_offset < 512 else chunk.byte_offset)
         file.write(bytes(chunk.size))
-    with pytest.raises(UserError, match=r"spoilt.mat: got a file that was cut short or damaged .*; download it again"):
-        prepare(spoilt, tmp_path / "out")
+    with pytest.raises(UserError, match=r"damaged.mat: got a file that was cut short or damaged .*; download it again"):
+        prepare(damaged, tmp_path / "out")
     written = {
         folder: sorted(p.name for p in (tmp_path / "out" / folder).iterdir()) for folder in ("images", "depth", "labels")
     }

@@ -113,8 +113,8 @@ def test_depth_normals_and_camera_fit_together(root: Path) -> None:
     for i in range(len(dataset)):
         sample, (intrinsics, _) = dataset[i], dataset.camera(i)
         depth, valid = sample["targets"]["depth_zbuffer"][0].numpy(), sample["valid"]["depth_zbuffer"][0].numpy()
-        derived, known = normals_from_depth(depth, intrinsics, valid)
-        cosine = (derived * sample["targets"]["normal"].numpy()).sum(0)[known]
+        derived, has_normal = normals_from_depth(depth, intrinsics, valid)
+        cosine = (derived * sample["targets"]["normal"].numpy()).sum(0)[has_normal]
         assert np.median(np.degrees(np.arccos(np.clip(cosine, -1, 1)))) < 2
 
 
