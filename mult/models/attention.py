@@ -129,7 +129,7 @@ class WindowBlock(nn.Module):
             normed, owner = self.norm1(streams), self.tasks.index(self.owners[0])
             maps, _ = self.query_key(normed[owner : owner + 1], layout, None)
             values = self.value(normed)
-        return maps, layout.cut(values, 1, len(self.owners), self.heads, self.value.bias)[0]
+        return maps, layout.cut(values, 1, len(self.owners), self.heads, self.value.bias).squeeze(0)
 
     def _drop(self, branch: Tensor) -> Tensor:
         """Drop path, drawn for each task, branch and image."""

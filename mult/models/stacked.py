@@ -103,9 +103,10 @@ class Linear(Stack):
         """
         if tokens.numel() < self.weight.numel():
             return self(norm(tokens))
-        bias = (self.weight * norm.bias[:, None]).sum(-1)  # no product, which autocast would round
-        bias = bias if self.bias is None else bias + self.bias
-        return _linear("norm", tokens, self.weight * norm.weight[:, None], bias)
+        with torch.autocast(tokens.device.type, enabled=False):  # rounded once, as a sum
+            offset, own = norm.bias[:, :, None], self.bias
+            bias = self.weight @ offset if own is None else torch.baddbmm(own[:, :, None], self.weight, offset)
+        return _linear("norm", tokens, self.weight * norm.weight[:, None], bias.squeeze(-1))
 
 
 def _linear(before: Before, tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
