@@ -43,8 +43,11 @@ Content = TypeVar("Content")
 # --- Writing ---
 
 
-def write_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+def write_file(path: Path, write: Callable[[BinaryIO], Any], *, durable: bool = True) -> None:
     """Let `write` fill a file, which then takes the name `path`; makes the folder, and replaces an older file.
+
+    With `durable` the file is on the disk when this returns. Waiting for the disk takes milliseconds: without it, after a
+    crash of the whole machine, the file may be missing or empty, which suits the many files that can be made again.
 
     Raises OSError, with `path` as its filename, where the disk does not take the file.
     """
@@ -54,8 +57,9 @@ def write_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     try:
         with open(temporary, "xb") as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise _about(path, temporary, error) from None
@@ -66,7 +70,8 @@ def write_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
-    sync(path.parent)
+    if durable:
+        sync(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,9 +1,9 @@
-"""Measure what the design promises, as ratios within one run: python scripts/benchmark.py [--pairs 10] [--SECTION ...].
+"""Measure speed and memory as ratios within one run: python scripts/benchmark.py [--pairs 10] [--SECTION ...].
 
-A step is forward, losses and backward of a Swin-T MulT at 224, batch 2, without the optimiser, in float32. The two sides of
-a ratio take turns, so that a machine whose speed drifts slows both; the median over the pairs is what counts. By operations
-alone, six tasks cost 0.476 of six single-task steps, and shared attention 0.943 of independent attention. Without --SECTION
-the model is measured; the other sections say what they do in --help.
+A step is forward, losses and backward of a Swin-T MulT at 224 pixels, batch 2, in float32, without the optimiser. The two sides
+of a ratio are measured in turns, so that a change of the machine's speed affects both; the result is the median over the pairs.
+Counted in operations, six tasks cost 0.476 of six single-task steps, and shared attention 0.943 of independent attention.
+Without --SECTION the model is measured; --help describes the other sections.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CLASSES, REFERENCE, SIZE, BATCH = 17, "normal", 224, 2
 Step = Callable[[], None]
 
 
-def training_step(tasks: list[str], prepare: Callable[[MulT], Any] = lambda model: None, **arguments: Any) -> Step:
+def build_training_step(tasks: list[str], prepare: Callable[[MulT], Any] = lambda model: None, **arguments: Any) -> Step:
     """A function that runs one step of a model of these tasks on random data; `prepare` is called with the model first."""
     torch.manual_seed(0)
     model = MulT(
@@ -67,69 +67,71 @@ def training_step(tasks: list[str], prepare: Callable[[MulT], Any] = lambda mode
     return step
 
 
-def seconds(run: Step) -> float:
-    begun = time.perf_counter()
+def measure_seconds(run: Step) -> float:
+    start = time.perf_counter()
     run()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def compare(ours: Step, theirs: Step, pairs: int, name: str) -> str:
     """The median over `pairs` of time(ours) / time(theirs), with the range, after one uncounted run of each."""
     ours()
     theirs()
-    ratios = [seconds(ours) / seconds(theirs) for _ in tqdm(range(pairs), desc=name, leave=False)]
+    ratios = [measure_seconds(ours) / measure_seconds(theirs) for _ in tqdm(range(pairs), desc=name, leave=False)]
     return f"{statistics.median(ratios):6.3f}   ({min(ratios):.3f} to {max(ratios):.3f})"
 
 
-def recompute(model: MulT) -> None:
+def use_checkpointing(model: MulT) -> None:
     model.set_grad_checkpointing()
 
 
 def free_gradients(model: MulT) -> None:
-    """A gradient goes as soon as it is there, so that of a step's memory only the activations are left."""
+    """Free each gradient as soon as it is computed, so that a step's memory is that of the activations."""
     for parameter in model.parameters():
         parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
 
 
-def activation_bytes(recomputes: bool) -> int:
-    """What a step of six tasks adds to the memory of this process, which should be a new one."""
+def measure_activation_bytes(recomputes: bool) -> int:
+    """The memory that a step of six tasks adds to this process, which should be a new one."""
 
     def prepare(model: MulT) -> None:
         free_gradients(model)
         model.set_grad_checkpointing(recomputes)
 
-    step = training_step(list(TASKS), prepare)
+    step = build_training_step(list(TASKS), prepare)
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     step()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
 
 
 def memory(pairs: int) -> None:
-    """Activation checkpointing: what is saved and what it costs."""
-    found = []
+    """Activation checkpointing: the memory it saves and the time it takes."""
+    sizes = []
     for recomputes in (False, True):
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            found.append(process.submit(activation_bytes, recomputes).result())
-    kept, recomputed = found
-    table(
-        "activation checkpointing: peak activation memory / without", 0.6, f"{recomputed / kept:6.3f}   (of {kept >> 20} MiB)"
+            sizes.append(process.submit(measure_activation_bytes, recomputes).result())
+    usual, checkpointed = sizes
+    print_row(
+        "activation checkpointing: peak activation memory / without",
+        0.6,
+        f"{checkpointed / usual:6.3f}   (of {usual >> 20} MiB)",
     )
     six = list(TASKS)
-    ratio = compare(training_step(six, recompute), training_step(six), pairs, "checkpointing")
-    table("activation checkpointing: step / without", 1.4, ratio)
+    ratio = compare(build_training_step(six, use_checkpointing), build_training_step(six), pairs, "checkpointing")
+    print_row("activation checkpointing: step / without", 1.4, ratio)
 
 
 def compiled(pairs: int) -> None:
-    """torch.compile by block: how long until the first step is done, and the gain from then on."""
+    """torch.compile by block: the time of the first step, which compiles, and the ratio of the later ones."""
     six = list(TASKS)
-    eager, step = training_step(six), training_step(six, MulT.compile_blocks)
-    first = seconds(step)
-    print(f"compiled blocks: the first step takes {first:.0f} s ({first / seconds(eager):.0f} eager steps)")
+    eager, step = build_training_step(six), build_training_step(six, MulT.compile_blocks)
+    first = measure_seconds(step)
+    print(f"compiled blocks: the first step takes {first:.0f} s ({first / measure_seconds(eager):.0f} eager steps)")
     print(f"compiled blocks: step / eager {'':<36} {compare(step, eager, pairs, 'compiled')}")
 
 
-def product_of(operations: float, size: int = 2048) -> Step:
-    """A function that takes as long as `operations` do at the rate of a large float32 product, in whole products."""
+def build_product(operations: float, size: int = 2048) -> Step:
+    """A function that computes so many operations, rounded, as large float32 matrix products."""
     left, right = torch.rand(size, size), torch.rand(size, size)
     repeats = round(operations / (2 * size**3))
 
@@ -140,38 +142,38 @@ def product_of(operations: float, size: int = 2048) -> Step:
     return run
 
 
-def operations_of(step: Step) -> float:
+def count_operations(step: Step) -> float:
     """The floating point operations of the step's matrix products, as torch counts them."""
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()
 
 
-def table(name: str, bound: float, value: str) -> None:
+def print_row(name: str, bound: float, value: str) -> None:
     print(f"{name:<64} {bound:5.2f}   {value}", flush=True)
 
 
 def model(pairs: int) -> None:
-    """What the joint model costs, against its tasks alone, its operations and independent attention."""
+    """A step of the joint model, against single-task models, its operations alone and independent attention."""
     six = list(TASKS)
-    paper = training_step(six)
-    matrix = product_of(operations_of(paper))
-    table("paper: step / its matrix operations at a large product's rate", 1.6, compare(paper, matrix, pairs, "matrix"))
-    independent = training_step(six, attention="independent")
-    table("paper: shared / independent attention", 1.0, compare(paper, independent, pairs, "independent"))
+    paper = build_training_step(six)
+    matrix = build_product(count_operations(paper))
+    print_row("paper: step / its matrix operations at a large product's rate", 1.6, compare(paper, matrix, pairs, "matrix"))
+    independent = build_training_step(six, attention="independent")
+    print_row("paper: shared / independent attention", 1.0, compare(paper, independent, pairs, "independent"))
     del independent
     for decoder, bound in (("paper", 0.52), ("released", 0.48)):
-        joint = paper if decoder == "paper" else training_step(six, decoder=decoder)
-        singles = [training_step([task], decoder=decoder) for task in six]
+        joint = paper if decoder == "paper" else build_training_step(six, decoder=decoder)
+        singles = [build_training_step([task], decoder=decoder) for task in six]
 
         def each(singles: list[Step] = singles) -> None:
             for single in singles:
                 single()
 
-        table(f"{decoder}: six tasks / six single-task steps", bound, compare(joint, each, pairs, decoder))
+        print_row(f"{decoder}: six tasks / six single-task steps", bound, compare(joint, each, pairs, decoder))
 
 
-def forward_pass(size: int, batch: int) -> Step:
+def build_forward_pass(size: int, batch: int) -> Step:
     """A function that predicts six tasks for a batch of images, as evaluation does."""
     torch.manual_seed(0)
     network = MulT({task: TASKS[task].channels or CLASSES for task in TASKS}, REFERENCE).eval()
@@ -185,26 +187,29 @@ def forward_pass(size: int, batch: int) -> Step:
 
 
 def inference(pairs: int) -> None:
-    """Images a second of six tasks, and which part of the time is not matrix products."""
+    """Images a second of six tasks, and the part of the time that is not matrix products."""
     for size in (224, 512):
         for batch in (1, 8):
-            step = forward_pass(size, batch)
-            matrix = product_of(operations_of(step), 1024)
+            step = build_forward_pass(size, batch)
+            matrix = build_product(count_operations(step), 1024)
             step()
             matrix()
-            times = [(seconds(step), seconds(matrix)) for _ in tqdm(range(pairs), desc=f"{size}, {batch}", leave=False)]
-            rate = batch / statistics.median(own for own, _ in times)
-            outside = 1 - statistics.median(products / own for own, products in times)
+            times = [
+                (measure_seconds(step), measure_seconds(matrix))
+                for _ in tqdm(range(pairs), desc=f"{size}, {batch}", leave=False)
+            ]
+            rate = batch / statistics.median(seconds for seconds, _ in times)
+            outside = 1 - statistics.median(products / seconds for seconds, products in times)
             print(f"inference, {size} pixels, batch {batch}: {rate:6.2f} images/s, {outside:4.0%} outside matrix products")
 
 
 def metrics(pairs: int) -> None:
-    """What all metrics of six tasks, with the best constants beside them, take of the forward pass, labels of 224 and 512."""
+    """All metrics of six tasks and of their best constants, labels of 224 and 512 pixels, against the forward pass."""
     batch = 8
-    step = forward_pass(SIZE, batch)
+    step = build_forward_pass(SIZE, batch)
     for size in (SIZE, 512):
         generator = torch.Generator().manual_seed(0)
-        work = []
+        batches = []
         for name, task in TASKS.items():
             channels = task.channels or CLASSES
             output = torch.rand(batch, channels, SIZE, SIZE, generator=generator)
@@ -213,14 +218,16 @@ def metrics(pairs: int) -> None:
             names = [str(label) for label in range(CLASSES)] if task.categorical else None
             pixels = np.zeros(100, np.int64) if task.categorical else np.random.default_rng(0).random((100, channels))
             score = TaskScore(task, names, task.metric(names).fit_constants(pixels))
-            work.append((name, score, output, list(target), list(torch.ones(batch, 1, size, size, dtype=torch.bool))))
+            batches.append((name, score, output, list(target), list(torch.ones(batch, 1, size, size, dtype=torch.bool))))
 
         @torch.inference_mode()
-        def update(work: list[Any] = work) -> None:
-            for _, score, output, targets, valid in work:
+        def update(batches: list[Any] = batches) -> None:
+            for _, score, output, targets, valid in batches:
                 score.update(output, targets, valid)
 
-        table(f"metrics of six tasks, labels of {size} / forward pass at {SIZE}", 0.15, compare(update, step, pairs, "metrics"))
+        print_row(
+            f"metrics of six tasks, labels of {size} / forward pass at {SIZE}", 0.15, compare(update, step, pairs, "metrics")
+        )
 
 
 def data(pairs: int) -> None:
@@ -244,18 +251,18 @@ def data(pairs: int) -> None:
         print(f"{'data: decoding alone / samples of six tasks, 512 -> 256':<59} at least 0.70   {ratio}")
 
 
-INDEXED = 1_000_000
+INDEXED_VIEWS = 1_000_000
 
 
 def index(pairs: int) -> None:
-    """The index of a tree of a million views with an image and depth, in 500 buildings (files are empty)."""
+    """The index of a tree of a million views, image and depth, in 500 buildings, whose files are empty."""
     with tempfile.TemporaryDirectory() as folder:
         root, cache = Path(folder, "tree"), Path(folder, "cache")
         os.environ["XDG_CACHE_HOME"] = str(cache)
         for building in tqdm(range(500), desc="a tree", leave=False):
             for domain in ("rgb", "depth_zbuffer"):
                 (root / domain / f"b{building:03d}").mkdir(parents=True)
-                for view in range(INDEXED // 500):
+                for view in range(INDEXED_VIEWS // 500):
                     os.mknod(root / domain / f"b{building:03d}" / f"point_{view}_view_0_domain_{domain}.png")
         write_text(root / "splits.csv", "id,train,val,test\n" + "".join(f"b{number:03d},1,0,0\n" for number in range(500)))
 
@@ -272,20 +279,22 @@ def index(pairs: int) -> None:
         ratio = compare(walk, scan, pairs, "index")
         print(f"{'index: bare walk / first scan of a million views':<59} at least 0.50   {ratio}")
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            second, grown, pickled = process.submit(_second_start, root).result()
-        print(f"index: the second start takes {second:.2f} s and {grown >> 20} MiB; a worker is sent {pickled >> 10} KiB")
+            seconds, memory_bytes, pickle_bytes = process.submit(_open_cached, root).result()
+        print(
+            f"index: a second start takes {seconds:.2f} s, {memory_bytes >> 20} MiB; a worker is sent {pickle_bytes >> 10} KiB"
+        )
 
 
-def _second_start(root: Path) -> tuple[float, int, int]:
+def _open_cached(root: Path) -> tuple[float, int, int]:
     """Seconds, bytes of memory and bytes of pickle of a reader whose index is cached, in this process, which should be new."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begun = time.perf_counter()
+    start = time.perf_counter()
     views = Taskonomy(root, tasks=("depth_zbuffer",))
-    taken = time.perf_counter() - begun
+    seconds = time.perf_counter() - start
     for i in range(0, len(views), 100):
         views.name(i)
     return (
-        taken,
+        seconds,
         (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024,
         len(ForkingPickler.dumps(views)),
     )

@@ -27,7 +27,7 @@ def main() -> None:
                 if distributed.is_main():
                     run.check(arguments.resume)
                 experiment = build_experiment(config, resumes=run.has_checkpoint())
-                if distributed.is_main():  # only now, that nothing of the config can be wrong, is there a folder
+                if distributed.is_main():  # after building, which finds mistakes in the config: they leave no folder
                     run = Run.open(config, arguments.resume)
             results = train(experiment, run, device)
             if distributed.is_main() and results is not None:

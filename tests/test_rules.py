@@ -33,15 +33,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": {"errors"},
     "labels": {"errors"},
     "draw": {"errors"},
-    "models": {"errors"},
+    "models": {"errors", "files"},
     "tasks": {"draw", "losses", "metrics"},
     "data": {"errors", "files", "labels", "runtime", "tasks"},
     "runs": {"config", "errors", "files", "models", "runtime", "tasks"},
-    "evaluation": {"errors", "files", "metrics", "runtime", "tasks"},
+    "evaluation": {"draw", "errors", "files", "metrics", "runtime", "tasks"},
     "build": {"config", "data", "errors", "models", "runtime", "tasks"},
     "predict": {"data", "models", "runs", "tasks"},
     "suite": {"config", "data", "errors", "evaluation", "files"},
-    "report": {"build", "config", "data", "draw", "errors", "evaluation", "files", "runs", "tasks"},
+    "report": {"build", "config", "data", "draw", "errors", "evaluation", "files", "metrics", "runs", "tasks"},
     "training": {
         "build",
         "config",
@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Room of mult (a file, or a folder whose files may import each other) -> the rooms it imports, no more and no fewer."""
 
 DATA_MAY_IMPORT: dict[str, set[str]] = {
-    "__init__": {"batches", "cocodoom", "nyu", "replica", "rooms", "taskonomy"},
+    "__init__": {"cocodoom", "nyu", "replica", "rooms", "taskonomy"},
     "parallel": set(),
     "sample": set(),
     "disk": {"sample"},
@@ -69,7 +69,7 @@ DATA_MAY_IMPORT: dict[str, set[str]] = {
     "replica": {"disk", "sample", "taskonomy"},
     "nyu": {"disk", "sample"},
     "cocodoom": {"disk", "parallel", "sample"},
-    "rooms": {"disk", "parallel", "sample", "taskonomy"},
+    "rooms": {"disk", "parallel", "taskonomy"},
     "prepare": {"disk", "parallel", "sample", "taskonomy"},
 }
 """The same inside mult.data."""
@@ -162,7 +162,7 @@ def test_an_import_is_found(source: str, relative: str, expected: set[str]) -> N
 
 
 def test_an_import_between_datasets_is_found() -> None:
-    source = "from mult.data.rooms.render import look\nfrom mult.tasks import TASKS\nfrom mult.data.nyu import forms"
+    source = "from mult.data.rooms.render import look_at\nfrom mult.tasks import TASKS\nfrom mult.data.nyu import forms"
     assert imported_rooms(source, in_mult("data/nyu/dataset.py"), ("mult", "data")) == {"rooms"}
 
 
@@ -284,6 +284,38 @@ def test_leftovers_are_found() -> None:
     assert LEFTOVERS.findall("runs/framework/model.safetensors, XXXL") == []
 
 
+PAGES = re.compile(r"[\w./-]*\w\.md\b")
+WRITTEN = {"results.md", "comparison.md"}
+"""Pages that the commands write."""
+WINGS = ("", "config", "data", "evaluation", "metrics", "models", "report", "runs", "training")
+
+
+def missing_pages(text: str, folder: Path) -> set[str]:
+    """The pages that a text in `folder` cites and that lie neither there nor, by that path, in the repository."""
+    cited = set(PAGES.findall(text)) - WRITTEN
+    return {page for page in cited if not (folder / page).is_file() and not (ROOT / page.lstrip("/")).is_file()}
+
+
+def test_no_file_cites_a_page_that_is_not_there() -> None:
+    found = {}
+    for path in repository_files():
+        if path.suffix in {".py", ".md", ".yaml", ".toml"} and path != Path(__file__).resolve():
+            found[name_of(path)] = missing_pages(path.read_text(encoding="utf-8"), path.parent)
+    assert {name: pages for name, pages in found.items() if pages} == {}
+
+
+def test_a_missing_page_is_found() -> None:
+    assert missing_pages("see paper" + ".md, and mult/data/README.md", ROOT / "mult") == {"paper" + ".md"}
+    assert missing_pages("README.md has it", ROOT / "configs") == set()
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_every_wing_says_what_it_is_for(wing: str) -> None:
+    text = (ROOT / "mult" / wing / "README.md").read_text(encoding="utf-8")
+    assert len(text.split()) > 80
+    assert max(map(len, text.splitlines())) < 200
+
+
 # --- What a file and a folder may hold ---
 
 
@@ -332,7 +364,7 @@ def test_an_unguarded_script_is_found() -> None:
 @each(CONFIGS)
 def test_every_config_loads(path: Path) -> None:
     if path.stem.startswith("eval_"):  # a data section alone, for eval.py
-        load_data_config(path, usual=load_config(ROOT / "configs" / "rooms6.yaml").data)
+        load_data_config(path, defaults=load_config(ROOT / "configs" / "rooms6.yaml").data)
         return
     config = load_config(path)
     assert set(config.tasks) <= set(TASKS)

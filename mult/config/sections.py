@@ -168,7 +168,7 @@ class BalanceConfig:
     """How the losses of the tasks become one update. Every method multiplies its own weights by those of `tasks`."""
 
     method: str = "fixed"
-    """fixed, uncertainty, dwa, gradnorm, or an aggregator of TorchJD under its name there (PCGrad, CAGrad, MGDA, ...)."""
+    """A method of mult/training/balance/, or an aggregator of TorchJD under its name there (PCGrad, CAGrad, MGDA, ...)."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the method (mult/training/README.md), or the arguments of TorchJD's class; where an option has a number for
     each task, it is {task: number}."""

@@ -121,6 +121,23 @@ def empty_target(task: Task, height: int, width: int) -> tuple[Tensor, Tensor]:
     return target, torch.zeros(1, height, width, dtype=torch.bool)
 
 
+def wrap_index(i: int, length: int) -> int:
+    """The index from 0 on of the i-th of `length` samples, counted from the end if i < 0; IndexError where there is none."""
+    if not -length <= i < length:
+        raise IndexError(f"sample {i} of {length}")
+    return i % length
+
+
+def crop(sample: Sample, rows: slice, columns: slice) -> Sample:
+    """Some rows and columns of a sample's image, targets and masks."""
+    return {
+        **sample,
+        "image": sample["image"][..., rows, columns],
+        "targets": {task: target[..., rows, columns] for task, target in sample["targets"].items()},
+        "valid": {task: valid[..., rows, columns] for task, valid in sample["valid"].items()},
+    }
+
+
 def collect_bad(batches: Iterable[EvalBatch], messages: list[str]) -> Iterator[EvalBatch]:
     """Yield the same batches and add their messages about bad files to `messages`."""
     for batch in batches:

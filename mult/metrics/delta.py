@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 
 from mult.errors import UserError
 from mult.metrics.accumulator import Accumulator
+from mult.metrics.boundary import Boundary
 from mult.metrics.depth import Depth
 from mult.metrics.normals import Normals
 from mult.metrics.regression import Regression
+from mult.metrics.saliency import Saliency
 from mult.metrics.segmentation import Segmentation
 
 Numbers = TypeVar("Numbers", float, NDArray[np.float64])
 
-ACCUMULATORS: tuple[type[Accumulator], ...] = (Segmentation, Normals, Regression, Depth)
-"""Whose primary metric delta_m may compare. An accumulator whose metrics include another's (Depth's, Regression's) is later."""
+ACCUMULATORS: tuple[type[Accumulator], ...] = (Segmentation, Normals, Boundary, Saliency, Regression, Depth)
+"""Those whose primary metric delta_m compares. Depth has all metrics of Regression among its own, so it comes after it."""
 
 
 def delta_m(results: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from timm.layers.format import Format
 from torch import Tensor, nn
 
 from mult.errors import UserError
+from mult.models.packaged import read_packaged_weights
 
 STRIDES = (4, 8, 16, 32)
 _SWIN_MODULES = ("swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr")
@@ -135,9 +136,14 @@ def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any], defa
         )
     overlay: dict[str, Any] = {}
     file_weights: dict[str, Tensor] = {}
+    is_packaged = pretrained == "package"
+    if is_packaged:
+        pretrained = False  # timm fetches nothing; the package's weights are loaded below
     if isinstance(pretrained, str):
         if not Path(pretrained).is_file():
-            raise UserError(f"model.pretrained: got {pretrained!r}; expected true, false or a weights file; correct the path")
+            raise UserError(
+                f"model.pretrained: got {pretrained!r}; expected true, false, 'package' or a weights file; correct the path"
+            )
         file_weights = _read_weights(pretrained)
         overlay = {"pretrained_cfg_overlay": {"file": pretrained}}
     try:
@@ -160,6 +166,9 @@ def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any], defa
         ) from error
     if isinstance(pretrained, str):
         _check_loaded(body, file_weights, pretrained, backbone)
+    if is_packaged:
+        packaged = read_packaged_weights(backbone)
+        body.load_state_dict({name: packaged[name] for name in body.state_dict()})
     return body
 
 

@@ -38,11 +38,11 @@ class MulT(
     """Images (B, 3, H, W) float32 in [0, 1], any H and W -> {task: (B, channels, H, W)} raw outputs, in the order of `tasks`.
 
     tasks: task -> output channels. reference: the task whose query and key all tasks share; needed for `attention: shared`
-    with more than one task. backbone, pretrained, backbone_args: see `Encoder`; pretrained is False, True (timm's weights) or
-    a local file. attention: "shared" (the method), "independent" (every task its own query and key from the encoder map)
-    or "self" (query, key and value from the task's own stream). decoder: "paper" or "released", how its blocks are wired.
-    window_size, num_heads, drop_path, dropout: of the decoders; num_heads is one number, one a stage from fine to coarse, or
-    None for the backbone's own.
+    with more than one task. backbone, backbone_args: see `Encoder`. pretrained: False, True (timm's weights), "package"
+    (packaged.py) or a local file. attention: "shared" (the method), "independent" (every task its own query and key from the
+    encoder map) or "self" (query, key and value from the task's own stream). decoder: "paper" or "released", how its blocks
+    are wired. window_size, num_heads, drop_path, dropout: of the decoders; num_heads is one number, one a stage from fine to
+    coarse, or None for the backbone's own.
 
     `classes` (categorical task -> class names) is empty until build.py sets it from the dataset, and is saved with the model.
 
@@ -285,12 +285,12 @@ def _resolve_reference(tasks: Mapping[str, int], reference: str | None, attentio
 
 
 def _resolve_num_heads(num_heads: int | Sequence[int] | None, encoder: Encoder) -> list[int]:
-    """The decoders' heads a stage, fine to coarse: the argument, else the backbone's own, else one for every 32 channels."""
+    """The decoders' heads a stage, fine to coarse: the argument, else the backbone's own, else at most one for 32 channels."""
     stages = len(encoder.channels)
     if isinstance(num_heads, int):
         heads = [num_heads] * stages
     elif num_heads is None:
-        heads = [own or max(1, channels // 32) for own, channels in zip(encoder.heads, encoder.channels, strict=True)]
+        heads = [own or _largest_divisor(c, c // 32) for own, c in zip(encoder.heads, encoder.channels, strict=True)]
     else:
         heads = list(num_heads)
     if len(heads) != stages or any(h < 1 or c % h for h, c in zip(heads, encoder.channels, strict=True)):
@@ -299,3 +299,8 @@ def _resolve_num_heads(num_heads: int | Sequence[int] | None, encoder: Encoder) 
             "them, fine to coarse; set model.num_heads"
         )
     return heads
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor that is at most `limit`, at least 1."""
+    return next((divisor for divisor in range(limit, 1, -1) if number % divisor == 0), 1)

@@ -1,1 +1,1 @@
-"""TODOC"""
+"""A training run on the disk: its folder, its checkpoints and the facts that explain it."""

@@ -62,7 +62,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     except RuntimeError as error:
         if world_size() == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        sys.exit("stopped: another process ended, and should have said why")
+        sys.exit("stopped: another process ended; its output says why")
     stop()
 
 

@@ -9,27 +9,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from mult.config import Config
-from mult.errors import UserError
 from mult.files import read_arrays
-from mult.runtime import distributed
 from mult.training.experiment import build_experiment
+from tests.run_files import Configured, TrainRun, read_lines, read_state, read_weights
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def lines(folder: Path, split: str) -> list[dict[str, float]]:
-    read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    clock = ("split", "seconds", "data_seconds", "peak_memory_mib")
-    return [{key: value for key, value in line.items() if key not in clock} for line in read if line["split"] == split]
+HANG_S = 600
+"""Seconds after which a process is taken to hang."""
 
 
 def start(config_file: Path, *settings: str) -> list[subprocess.Popen[str]]:
@@ -52,14 +44,17 @@ def start(config_file: Path, *settings: str) -> list[subprocess.Popen[str]]:
     ]
 
 
-def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
-    """(status, stdout, stderr) of each."""
-    said = [process.communicate(timeout=240) for process in processes]
-    return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
+def wait_for(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+    """(status, stdout, stderr) of each.
+
+    A process whose peer ended fails too, but how is not certain: gloo raises, and the status is 1, or aborts (-6).
+    """
+    outputs = [process.communicate(timeout=HANG_S) for process in processes]
+    return [(process.returncode, *texts) for process, texts in zip(processes, outputs, strict=True)]
 
 
 def test_two_processes_are_one(
-    configured: Callable[..., Config], config_file: Path, train_run: Callable[..., Path], own_tree: Path, tmp_path: Path
+    configured: Configured, config_file: Path, train_run: TrainRun, own_tree: Path, tmp_path: Path
 ) -> None:
     """Ten steps of two micro-batches of two views, some unlabelled, one damaged, three to evaluate: nothing divides evenly."""
     damaged = own_tree / "depth_zbuffer" / "alder" / "point_2_view_0_domain_depth_zbuffer.png"
@@ -71,17 +66,17 @@ def test_two_processes_are_one(
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "scripts/train.py"]
     settings = ["--config", str(config_file), f"run.output={tmp_path}/runs", "run.name=pair", *overrides]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run([*command, *settings], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    ended = subprocess.run([*command, *settings], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=HANG_S)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("look at") == 1  # one process speaks
+    assert ended.stdout.count("look at") == 1  # one process prints
     assert ended.stdout.count("step 5, val split") == 1
     pair = alone.with_name("pair")
-    for one, other in zip(lines(alone, "train"), lines(pair, "train"), strict=True):
+    for one, other in zip(read_lines(alone, "train"), read_lines(pair, "train"), strict=True):
         assert one == pytest.approx(other, rel=5e-5), one["step"]
-    for one, other in zip(lines(alone, "val"), lines(pair, "val"), strict=True):
+    for one, other in zip(read_lines(alone, "val"), read_lines(pair, "val"), strict=True):
         assert one == pytest.approx(other, rel=5e-5, abs=5e-5)
     begun = build_experiment(configured(*overrides)).model.state_dict()
-    for mine, theirs in zip(learnt(alone), learnt(pair), strict=True):
+    for mine, theirs in zip(read_average_and_weights(alone), read_average_and_weights(pair), strict=True):
         # Adam makes full steps of gradients that are rounding alone, as of the keys' biases: up to 5e-4 in ten steps.
         assert max(float((mine[name] - theirs[name]).abs().max()) for name in begun) < 1e-5
         moved, apart = (sum(float((mine[name] - to[name]).square().sum()) for name in begun) for to in (begun, theirs))
@@ -94,37 +89,37 @@ def test_two_processes_are_one(
             if entry["value"] is not None:
                 assert (entry["pixels"], entry["images"]) == (other["pixels"], other["images"])  # no view twice
                 assert entry["trivial"] == pytest.approx(other["trivial"], rel=1e-12)
-    kept = [read_arrays(folder / "eval" / "taskonomy-val.npz") for folder in (alone, pair)]
-    assert kept[1]["id"].tolist() == [f"cedar/point_{point}_view_0" for point in range(3)]  # one process has 0 and 2
-    for name, column in kept[0].items():
-        assert kept[1][name].dtype == column.dtype
+    columns = [read_arrays(folder / "eval" / "taskonomy-val.npz") for folder in (alone, pair)]
+    assert columns[1]["id"].tolist() == [f"cedar/point_{point}_view_0" for point in range(3)]  # one process has 0 and 2
+    for name, column in columns[0].items():
+        assert columns[1][name].dtype == column.dtype
         if name.endswith("/pixels"):
-            assert kept[1][name].tolist() == column.tolist(), name
-    assert sum(line["bad_samples"] for line in lines(pair, "train")) >= 2
+            assert columns[1][name].tolist() == column.tolist(), name
+    assert sum(line["bad_samples"] for line in read_lines(pair, "train")) >= 2
     assert (pair / "bad_files.txt").read_text() == (alone / "bad_files.txt").read_text()
     assert (pair / "bad_files.txt").read_text().count("\n") == 1
     assert json.loads((pair / "provenance.json").read_text())["processes"] == 2
     assert json.loads((alone / "provenance.json").read_text())["processes"] == 1
 
 
-def learnt(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def read_average_and_weights(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """The average and the weights of the last checkpoint."""
-    last = folder / "checkpoints" / "last"
-    return load_file(last / "model.safetensors"), torch.load(last / "state.pt", weights_only=True)["model"]
+    return read_weights(folder), read_state(folder)["model"]
 
 
 def test_a_signal_to_one_process_ends_both_at_the_same_step(config_file: Path, tmp_path: Path) -> None:
-    settings = [f"run.output={tmp_path}", "optim.steps=500", "eval.every=0"]
+    steps = 1_000_000  # more than a run can take before the signal reaches it, however busy the machine
+    settings = [f"run.output={tmp_path}", f"optim.steps={steps}", "eval.every=0"]
     processes = start(config_file, *settings)
     while not (tmp_path / "tiny" / "metrics.jsonl").exists() and processes[0].poll() is None:
         time.sleep(0.05)
     processes[1].terminate()
-    (main, out, err), (other, *nothing) = ends(processes)
+    (main, out, err), (other, *other_output) = wait_for(processes)
     assert (main, other) == (0, 0), err
     last = os.readlink(tmp_path / "tiny" / "checkpoints" / "last")
-    assert f"a signal to another process: stopped after step {last} of 500; go on with --resume" in out
-    assert [line["step"] for line in lines(tmp_path / "tiny", "train")] == list(range(1, int(last) + 1))
-    assert nothing == ["", ""]  # one process speaks
+    assert f"a signal to another process: stopped after step {last} of {steps}; go on with --resume" in out
+    assert [line["step"] for line in read_lines(tmp_path / "tiny", "train")] == list(range(1, int(last) + 1))
+    assert other_output == ["", ""]  # one process prints
 
 
 def test_a_failure_of_one_process_ends_both(config_file: Path, own_tree: Path, tmp_path: Path) -> None:
@@ -132,37 +127,19 @@ def test_a_failure_of_one_process_ends_both(config_file: Path, own_tree: Path, t
     image = own_tree / "rgb" / "cedar" / "point_1_view_0_domain_rgb.png"
     image.write_bytes(image.read_bytes()[:60])
     settings = [f"data.root={own_tree}", f"run.output={tmp_path}/runs", "eval.images=0"]
-    (main, _, err), (other, _, why) = ends(start(config_file, *settings))
+    (main, _, _), (other, _, err) = wait_for(start(config_file, *settings))
     assert other == 2
-    assert re.search(r"^error: .*cedar/point_1_view_0_domain_rgb\.png: got a file that cannot be read", why, re.M)
-    assert main == 1
-    assert err.rstrip().endswith("stopped: another process ended, and should have said why")
-    assert "Traceback" not in err + why
+    assert re.search(r"^error: .*cedar/point_1_view_0_domain_rgb\.png: got a file that cannot be read", err, re.M)
+    assert "Traceback" not in err
+    assert main != 0
     assert os.readlink(tmp_path / "runs" / "tiny" / "checkpoints" / "last") == "2"
 
 
 def test_a_mistake_in_the_config_is_said_once(config_file: Path, tmp_path: Path) -> None:
-    (main, _, err), (other, _, nothing) = ends(start(config_file, f"run.output={tmp_path}", "model.reference=nothing"))
+    (main, _, err), (other, _, other_err) = wait_for(start(config_file, f"run.output={tmp_path}", "model.reference=nothing"))
     assert main == 2
     assert err.count("error: ") == 1
     assert "model.reference: got 'nothing'" in err
-    assert other == 1
-    assert nothing.splitlines() == ["stopped: another process ended, and should have said why"]
+    assert other != 0
+    assert "model.reference" not in other_err
     assert list(tmp_path.glob("*/tiny")) == []
-
-
-def test_one_process_needs_no_group() -> None:
-    assert (distributed.rank(), distributed.world(), distributed.is_main()) == (0, 1, True)
-    amount = torch.tensor([1.5, 2.0])
-    assert distributed.add(amount).tolist() == [1.5, 2.0]
-    distributed.start(torch.device("cpu"))
-    distributed.barrier()
-    distributed.stop()
-    assert not torch.distributed.is_initialized()
-
-
-@pytest.mark.parametrize("name", ["gpu", "cuda:99", "tpu:x"])
-def test_a_device_that_is_not_there_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match=rf"run\.device: got '{name}' \(.*\); expected auto, cpu or a device of this machine"):
-        distributed.pick_device(name)
-    assert distributed.pick_device("cpu") == torch.device("cpu")

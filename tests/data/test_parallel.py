@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from mult.data.parallel import map_in_processes
-
-
-@pytest.fixture(autouse=True)
-def _found_by_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spawned processes import this file by its name, which pytest's importlib mode does not put on the path."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[2])
 
 
 def square(number: int) -> tuple[int, int]:

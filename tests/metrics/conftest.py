@@ -44,20 +44,6 @@ def make_batch() -> Callable[..., Batch]:
 
 
 @pytest.fixture(scope="session")
-def one_pixel() -> Callable[[Batch], Batch]:
-    """A batch with all valid pixels but one made invalid."""
-
-    def make(batch: Batch) -> Batch:
-        prediction, target, valid = batch
-        index = tuple(valid.nonzero()[7].tolist())
-        valid = torch.zeros_like(valid)
-        valid[index] = True
-        return prediction, target, valid
-
-    return make
-
-
-@pytest.fixture(scope="session")
 def accumulate() -> Callable[..., Accumulator]:
     """The accumulator, after it has seen these batches."""
 
@@ -92,6 +78,24 @@ def assert_same() -> Callable[..., None]:
         for metric, value in expected.items():
             tolerance = median if metric == "median" else 0
             assert got[metric] == (None if value is None else pytest.approx(value, rel=1e-6, abs=tolerance)), metric
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def assert_equals(make_batch: Callable[..., Batch], assert_same: Callable[..., None]) -> Callable[..., None]:
+    """An accumulator agrees with a reference, {metric: value} of a batch, on random batches and on a single pixel."""
+
+    def check(make: Callable[[], Accumulator], kind: str, reference: Callable[[Batch], Any], median: float = 0) -> None:
+        prediction, target, valid = make_batch(kind)
+        one_pixel = torch.zeros_like(valid)
+        one_pixel[tuple(valid.nonzero()[7].tolist())] = True
+        for batch in [*(make_batch(kind, seed) for seed in range(4)), (prediction, target, one_pixel)]:
+            accumulator = make()
+            accumulator.update(*batch)
+            assert_same(accumulator.compute(), reference(batch), median)
+            assert accumulator.pixels == int(batch[2].sum())
+            assert list(accumulator.compute()) == list(accumulator.METRICS)
 
     return check
 

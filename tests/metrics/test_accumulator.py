@@ -35,20 +35,20 @@ def test_batches_of_unequal_masks_equal_their_concatenation(
     if kind == "segmentation":
         second[1][1:] = 255
     both = [torch.cat(pair) for pair in zip(first, second, strict=True)]
-    whole = KINDS[kind]()
-    whole.update(*both)
+    joined = KINDS[kind]()
+    joined.update(*both)
     parts = accumulate(KINDS[kind](), first, second)
     merged, other = accumulate(KINDS[kind](), first), accumulate(KINDS[kind](), second)
     before = {name: amount.clone() for name, amount in other.sums.items()}
     merged.merge(other)
-    for name, amount in whole.sums.items():
+    for name, amount in joined.sums.items():
         assert amount.dtype == (torch.int64 if not amount.is_floating_point() else torch.float64)
         assert amount.device.type == "cpu"
         torch.testing.assert_close(parts.sums[name], amount, rtol=1e-14 if amount.is_floating_point() else 0, atol=0)
         assert torch.equal(merged.sums[name], parts.sums[name])
         assert torch.equal(other.sums[name], before[name])
     assert merged.compute() == parts.compute()
-    assert_same(merged.compute(), whole.compute())
+    assert_same(merged.compute(), joined.compute())
 
 
 @pytest.mark.parametrize("kind", KINDS)

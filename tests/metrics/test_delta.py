@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from mult import metrics
 from mult.errors import UserError
 from mult.metrics import Accumulator, Depth, Normals, Regression, Segmentation, delta_m
+from mult.metrics.delta import ACCUMULATORS
 
 MakeBatch = Callable[..., tuple[Tensor, Tensor, Tensor]]
 Accumulate = Callable[..., Accumulator]
@@ -57,6 +59,19 @@ def test_delta_m_golden(results: Any, baseline: Any) -> None:
     compared = delta_m(results, baseline)
     assert compared["terms"] == pytest.approx({"parts": 20.0, "range": 25.0, "tilt": -10.0, "shade": -50.0})
     assert compared["delta_m"] == pytest.approx((20 + 25 - 10 - 50) / 4)
+
+
+@pytest.mark.parametrize("accumulator", ACCUMULATORS)
+def test_delta_m_knows_every_accumulator_by_its_metrics(accumulator: type[Accumulator]) -> None:
+    results, baseline = dict.fromkeys(accumulator.METRICS, 0.5), dict.fromkeys(accumulator.METRICS, 0.25)
+    results[accumulator.PRIMARY] = 1.0
+    gain = 300.0 if accumulator.METRICS[accumulator.PRIMARY][1] == "higher" else -300.0
+    assert delta_m({"task": results}, {"task": baseline})["terms"] == {"task": gain}
+
+
+def test_delta_m_lists_every_accumulator() -> None:
+    public = {value for value in vars(metrics).values() if isinstance(value, type) and issubclass(value, Accumulator)}
+    assert set(ACCUMULATORS) == public - {Accumulator}
 
 
 def test_delta_m_of_primary_metrics_alone_and_a_larger_baseline() -> None:

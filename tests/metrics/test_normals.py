@@ -19,11 +19,9 @@ HALF_A_BIN = Normals.RESOLUTION_DEG / 2
 Batch = tuple[Tensor, Tensor, Tensor]
 Array = NDArray[Any]
 MakeBatch = Callable[..., Batch]
-OnePixel = Callable[[Batch], Batch]
 PixelsOf = Callable[[Batch], tuple[Array, Array]]
 Accumulate = Callable[..., Accumulator]
-AssertSame = Callable[..., None]
-Score = Callable[..., float]
+AssertEquals = Callable[..., None]
 
 
 def reference_normals(p: Array, t: Array) -> dict[str, float | None]:
@@ -36,22 +34,8 @@ def reference_normals(p: Array, t: Array) -> dict[str, float | None]:
     }
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_equals_numpy(seed: int, make_batch: MakeBatch, pixels_of: PixelsOf, assert_same: AssertSame) -> None:
-    batch = make_batch("normals", seed)
-    accumulator = Normals()
-    accumulator.update(*batch)
-    assert_same(accumulator.compute(), reference_normals(*pixels_of(batch)), median=HALF_A_BIN)
-    assert accumulator.pixels == int(batch[2].sum())
-    assert list(accumulator.compute()) == list(accumulator.METRICS)
-
-
-def test_one_pixel(make_batch: MakeBatch, one_pixel: OnePixel, pixels_of: PixelsOf, assert_same: AssertSame) -> None:
-    batch = one_pixel(make_batch("normals"))
-    accumulator = Normals()
-    accumulator.update(*batch)
-    assert accumulator.pixels == 1
-    assert_same(accumulator.compute(), reference_normals(*pixels_of(batch)), median=HALF_A_BIN)
+def test_equals_numpy(assert_equals: AssertEquals, pixels_of: PixelsOf) -> None:
+    assert_equals(Normals, "normals", lambda batch: reference_normals(*pixels_of(batch)), HALF_A_BIN)
 
 
 def directions(*vectors: tuple[float, float, float]) -> Tensor:

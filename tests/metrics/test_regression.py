@@ -16,10 +16,9 @@ from mult.metrics import Accumulator, Regression
 Batch = tuple[Tensor, Tensor, Tensor]
 Array = NDArray[Any]
 MakeBatch = Callable[..., Batch]
-OnePixel = Callable[[Batch], Batch]
 PixelsOf = Callable[[Batch], tuple[Array, Array]]
 Accumulate = Callable[..., Accumulator]
-AssertSame = Callable[..., None]
+AssertEquals = Callable[..., None]
 Score = Callable[..., float]
 
 
@@ -27,22 +26,8 @@ def reference_regression(p: Array, t: Array) -> dict[str, float | None]:
     return {"l1": float(np.abs(p - t).mean(1).mean()), "rmse": float(np.sqrt(((p - t) ** 2).mean(1).mean()))}
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_equals_numpy(seed: int, make_batch: MakeBatch, pixels_of: PixelsOf, assert_same: AssertSame) -> None:
-    batch = make_batch("regression", seed)
-    accumulator = Regression()
-    accumulator.update(*batch)
-    assert_same(accumulator.compute(), reference_regression(*pixels_of(batch)))
-    assert accumulator.pixels == int(batch[2].sum())
-    assert list(accumulator.compute()) == list(accumulator.METRICS)
-
-
-def test_one_pixel(make_batch: MakeBatch, one_pixel: OnePixel, pixels_of: PixelsOf, assert_same: AssertSame) -> None:
-    batch = one_pixel(make_batch("regression"))
-    accumulator = Regression()
-    accumulator.update(*batch)
-    assert accumulator.pixels == 1
-    assert_same(accumulator.compute(), reference_regression(*pixels_of(batch)))
+def test_equals_numpy(assert_equals: AssertEquals, pixels_of: PixelsOf) -> None:
+    assert_equals(Regression, "regression", lambda batch: reference_regression(*pixels_of(batch)))
 
 
 def test_errors_equal_torchmetrics(make_batch: MakeBatch, accumulate: Accumulate, pixels_of: PixelsOf) -> None:

@@ -13,7 +13,7 @@ from mult.models.attention_maps import record_attention
 
 WINDOW = 4
 SIZE = (76, 100)
-"""Not whole windows at any stage: the finest map is 19 x 25, the coarsest 3 x 4."""
+"""No multiple of the window at any stage: the finest map is 19 x 25, the coarsest 3 x 4."""
 
 
 def build(**arguments: Any) -> MulT:

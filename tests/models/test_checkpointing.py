@@ -1,4 +1,4 @@
-"""Activation checkpointing: the same bits in the gradients, and fewer activations kept between the passes."""
+"""Activation checkpointing: the same bits in the gradients, and fewer activations stored between the passes."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def network(backbone: str, arguments: dict[str, Any], **options: Any) -> MulT:
     return MulT(TASKS, "normal", backbone, backbone_args=arguments, window_size=4, drop_path=0.3, dropout=0.2, **options)
 
 
-def kept_bytes(model: MulT, images: Tensor) -> tuple[Tensor, int]:
-    """A scalar of the outputs, and the bytes of distinct tensors that its graph keeps for the backward pass."""
-    kept: dict[int, int] = {}
+def measure_saved_bytes(model: MulT, images: Tensor) -> tuple[Tensor, int]:
+    """A scalar of the outputs, and the bytes of distinct tensors that its graph saves for the backward pass."""
+    saved: dict[int, int] = {}
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
+            saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     torch.manual_seed(1)  # drop path and dropout
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         outputs = model(images)
-    return torch.stack([output.square().mean() for output in outputs.values()]).sum(), sum(kept.values())
+    return torch.stack([output.square().mean() for output in outputs.values()]).sum(), sum(saved.values())
 
 
 @pytest.mark.parametrize("decoder", ["paper", "released"])
 @pytest.mark.parametrize(("backbone", "arguments"), BACKBONES, ids=[name for name, _ in BACKBONES])
-def test_gradients_are_the_same_bits_from_fewer_kept_activations(
+def test_gradients_are_the_same_bits_from_fewer_saved_activations(
     backbone: str, arguments: dict[str, Any], decoder: str
 ) -> None:
     images = torch.rand(2, 3, 64, 64)
@@ -51,10 +51,10 @@ def test_gradients_are_the_same_bits_from_fewer_kept_activations(
     for enable in (False, True):
         model = network(backbone, arguments, decoder=decoder).train()
         model.set_grad_checkpointing(enable)
-        loss, kept = kept_bytes(model, images)
+        loss, saved = measure_saved_bytes(model, images)
         loss.backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
-        sizes.append(kept)
+        sizes.append(saved)
     for name, gradient in gradients[0].items():
         again = gradients[1][name]
         assert gradient is not None
@@ -66,7 +66,7 @@ def test_gradients_are_the_same_bits_from_fewer_kept_activations(
 def test_it_can_be_switched_off_again() -> None:
     model = network("swin_tiny_patch4_window7_224", SWIN).train()
     images = torch.rand(1, 3, 64, 64)
-    full = kept_bytes(model, images)[1]
+    full = measure_saved_bytes(model, images)[1]
     model.set_grad_checkpointing()
     model.set_grad_checkpointing(False)
-    assert kept_bytes(model, images)[1] == full
+    assert measure_saved_bytes(model, images)[1] == full

@@ -1,4 +1,4 @@
-"""torch.compile by block: every block one whole graph, no silent fallback, the results of eager execution."""
+"""torch.compile by block: every block is one graph, no silent fallback, the results of eager execution."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def gradients(model: MulT, images: Tensor) -> dict[str, Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-def assert_near(found: Tensor, expected: Tensor, part: float) -> None:
+def assert_near(compiled: Tensor, expected: Tensor, part: float) -> None:
     """No entry off by more than a part of the largest: the order of float32 sums differs."""
-    assert float((found - expected).abs().max()) <= part * float(expected.abs().max())
+    assert float((compiled - expected).abs().max()) <= part * float(expected.abs().max())
 
 
 class Counting:
@@ -70,10 +70,10 @@ def test_results_and_gradients_are_those_of_eager_execution() -> None:
     images = torch.rand(1, 3, 64, 64)
     expected, model = gradients(network(drop_path=0.0), images), network(drop_path=0.0)
     model.compile_blocks("aot_eager")
-    found = gradients(model, images)
-    assert found.keys() == expected.keys()
+    compiled = gradients(model, images)
+    assert compiled.keys() == expected.keys()
     for name, gradient in expected.items():
-        assert_near(found[name], gradient, 1e-4)
+        assert_near(compiled[name], gradient, 1e-4)
 
 
 def test_what_cannot_be_one_graph_is_an_error() -> None:

@@ -203,13 +203,13 @@ def test_no_weight_decay_for_norms_biases_and_position_tables() -> None:
 
 def test_a_head_with_other_classes_keeps_its_own_weights() -> None:
     arguments = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
-    given = MulT({"segment_semantic": 17, "normal": 3}, "normal", backbone_args=arguments)
+    other = MulT({"segment_semantic": 17, "normal": 3}, "normal", backbone_args=arguments)
     model = MulT({"segment_semantic": 13, "normal": 3}, "normal", backbone_args=arguments)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert model.start_from(given) == {"segment_semantic": "its head has 13 channels instead of 17"}
+    assert model.start_from(other) == {"segment_semantic": "its head has 13 channels instead of 17"}
     for name, value in model.state_dict().items():
         is_head = name.startswith("decoder.heads.segment_semantic.")
-        assert torch.equal(value, before[name] if is_head else given.state_dict()[name]), name
+        assert torch.equal(value, before[name] if is_head else other.state_dict()[name]), name
 
 
 def test_the_weights_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from mult.training.muon import COEFFICIENTS, Muon, is_matrix
+from mult.training.muon import NEWTON_SCHULZ_COEFFICIENTS, Muon, is_matrix
 
 SHAPES = [(12, 40), (12, 40), (40, 12), (8, 5, 3, 3)]
 """Two of one shape, which go through the iteration together; wide, tall and a kernel."""
@@ -20,7 +20,7 @@ def orthogonal(update: Tensor) -> Tensor:
     """By singular values: the iteration is a polynomial of them, and leaves the directions."""
     left, values, right = torch.linalg.svd(update.flatten(1).double(), full_matrices=False)
     values = values / values.square().sum().sqrt()
-    for a, b, c in COEFFICIENTS:
+    for a, b, c in NEWTON_SCHULZ_COEFFICIENTS:
         values = a * values + b * values**3 + c * values**5
     return (left * values @ right).reshape(update.shape)
 

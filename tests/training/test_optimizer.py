@@ -1,89 +1,30 @@
-"""What learns at which rate, and when: against torch's schedulers, timm's layers, and rates written out."""
+"""Which parameter learns at which rate and decays: against timm's layers and rates written out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
 from safetensors.torch import load_file
-from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, PolynomialLR
 
-from mult.config import Config
 from mult.errors import UserError
 from mult.models import MulT
-from mult.training.balance import GradNorm, Uncertainty
 from mult.training.experiment import Experiment, build_experiment
-
-Configured = Callable[..., Config]
-STEPS = 12
-
-
-def rates(optimizer: torch.optim.Optimizer, schedule: LRScheduler, steps: int = STEPS) -> list[list[float]]:
-    """The rate of every group at each step."""
-    found = []
-    for _ in range(steps):
-        found.append([float(group["lr"]) for group in optimizer.param_groups])
-        optimizer.step()
-        schedule.step()
-    return found
+from tests.run_files import Configured, TrainRun
 
 
 def groups(experiment: Experiment) -> dict[str, dict[str, Any]]:
     """Name of a parameter -> the group it is in."""
     names = {id(parameter): name for name, parameter in experiment.model.named_parameters()}
-    found = {}
+    group_of = {}
     for group in experiment.optimizer.param_groups:
         for parameter in group["params"]:
             name = names.get(id(parameter), "balance")
-            assert name not in found
-            found[name] = group
-    return found
-
-
-# --- When ---
-
-ORACLES: dict[str, Callable[[torch.optim.Optimizer], LRScheduler]] = {
-    "cosine": lambda optimizer: CosineAnnealingLR(optimizer, T_max=STEPS),
-    "poly": lambda optimizer: PolynomialLR(optimizer, total_iters=STEPS, power=0.7),
-    "onecycle": lambda optimizer: OneCycleLR(optimizer, max_lr=2e-3, total_steps=STEPS, pct_start=5 / STEPS),
-}
-
-
-@pytest.mark.parametrize("name", ORACLES)
-def test_a_schedule_is_torch_s(configured: Configured, name: str) -> None:
-    warmup = 5 if name == "onecycle" else 0
-    overrides = [f"optim.schedule={name}", "optim.lr=2e-3", f"optim.steps={STEPS}", f"optim.warmup={warmup}", "optim.power=0.7"]
-    experiment = build_experiment(configured(*overrides))
-    ours = [step[0] for step in rates(experiment.optimizer, experiment.schedule)]
-    oracle = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=2e-3)
-    theirs = [step[0] for step in rates(oracle, ORACLES[name](oracle))]
-    assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-12)
-    assert len(set(ours)) > STEPS / 2
-
-
-def test_poly_begins_after_the_warmup(configured: Configured) -> None:
-    experiment = build_experiment(configured("optim.schedule=poly", "optim.lr=1", "optim.steps=6", "optim.warmup=2"))
-    expected = [1 / 2, 1, *((left / 4) ** 0.9 for left in (4, 3, 2, 1))]
-    assert [step[0] for step in rates(experiment.optimizer, experiment.schedule, 6)] == pytest.approx(expected)
-
-
-def test_every_group_follows_the_schedule(configured: Configured) -> None:
-    overrides = ["optim.lr=1e-2", "optim.encoder_lr=1e-3", "optim.layer_decay=0.5", f"optim.steps={STEPS}", "optim.warmup=3"]
-    experiment = build_experiment(configured(*overrides, "optim.schedule=poly"))
-    starts = [float(group["initial_lr"]) for group in experiment.optimizer.param_groups]
-    assert starts[0] == 1e-2  # the rate that the log has
-    assert len(set(starts)) > 3
-    factors = [1 / 3, 2 / 3, 1, *(((9 - step) / 9) ** 0.9 for step in range(9))]
-    for factor, step in zip(factors, rates(experiment.optimizer, experiment.schedule), strict=True):
-        assert step == pytest.approx([factor * start for start in starts])
-
-
-# --- What ---
+            assert name not in group_of
+            group_of[name] = group
+    return group_of
 
 
 @pytest.mark.parametrize(
@@ -98,9 +39,9 @@ def test_every_group_follows_the_schedule(configured: Configured) -> None:
 def test_layers_of_the_encoder_are_timm_s(backbone: str, args: dict[str, Any]) -> None:
     """Against `group_parameters` of the classifier, whose names have dots for the features' underscores."""
     encoder = MulT({"a": 1}, backbone=backbone, num_heads=1, backbone_args=args).encoder
-    whole: Any = timm.create_model(backbone, num_classes=0, **args)
-    expected = timm.models.group_parameters(whole, whole.group_matcher(), reverse=True)
-    layers = encoder.layers()
+    classifier: Any = timm.create_model(backbone, num_classes=0, **args)
+    expected = timm.models.group_parameters(classifier, classifier.group_matcher(), reverse=True)
+    layers = encoder.number_layers()
     assert max(layers.values()) == 7
     compared = {name: expected[_with_dots(name)] for name in layers}
     assert layers == compared
@@ -114,22 +55,22 @@ def _with_dots(name: str) -> str:
 
 
 def test_the_stages_of_a_resnet_are_told_apart() -> None:
-    layers = MulT({"a": 1}, backbone="test_resnet", num_heads=1).encoder.layers()
+    layers = MulT({"a": 1}, backbone="test_resnet", num_heads=1).encoder.number_layers()
     by_stage = {name.split(".")[1]: layer for name, layer in layers.items()}
     assert [by_stage[stage] for stage in ("conv1", "layer1", "layer2", "layer3", "layer4")] == [0, 1, 2, 3, 4]
 
 
 def test_deeper_layers_of_the_encoder_learn_slower(configured: Configured) -> None:
     overrides = ["optim.lr=1e-2", "optim.encoder_lr=4e-3", "optim.layer_decay=0.5", "optim.weight_decay=0.1", "optim.warmup=0"]
-    found = groups(build_experiment(configured(*overrides)))
-    rate = {name: group["lr"] for name, group in found.items()}
+    group_of = groups(build_experiment(configured(*overrides)))
+    rate = {name: group["lr"] for name, group in group_of.items()}
     # One block a stage: the stem is 4 layers before the last.
     assert rate["encoder.body.patch_embed.proj.weight"] == pytest.approx(4e-3 / 16)
     assert rate["encoder.body.layers_0.blocks.0.mlp.fc1.weight"] == pytest.approx(4e-3 / 8)
     assert rate["encoder.body.layers_2.downsample.norm.bias"] == pytest.approx(4e-3 / 2)
     assert rate["encoder.body.layers_3.blocks.0.attn.qkv.bias"] == 4e-3
     assert {value for name, value in rate.items() if name.startswith("decoder.")} == {1e-2}
-    decay = {name: group["weight_decay"] for name, group in found.items()}
+    decay = {name: group["weight_decay"] for name, group in group_of.items()}
     assert decay["encoder.body.layers_3.blocks.0.attn.qkv.weight"] == 0.1
     assert decay["encoder.body.layers_3.blocks.0.attn.qkv.bias"] == 0.0
 
@@ -149,7 +90,7 @@ def test_log_variances_learn_at_their_own_rate_without_decay(configured: Configu
     assert own["encoder.body.patch_embed.proj.bias"]["lr"] == 1e-3
 
 
-def test_a_frozen_encoder_stays_as_it_is(configured: Configured, train_run: Callable[..., Path]) -> None:
+def test_a_frozen_encoder_stays_as_it_is(configured: Configured, train_run: TrainRun) -> None:
     overrides = ["optim.freeze_encoder=true", "optim.steps=2", "eval.every=0", "model.backbone_args.drop_path_rate=0.5"]
     config = configured(*overrides)
     experiment = build_experiment(config)
@@ -181,60 +122,12 @@ def test_a_frozen_encoder_drops_nothing_and_learns_no_statistics(configured: Con
 def test_layers_that_are_not_known_are_refused(configured: Configured) -> None:
     overrides = ["model.backbone=hiera_tiny_224", "model.backbone_args={}", "data.image_size=224", "model.num_heads=1"]
     with pytest.raises(
-        ValueError, match=r"optim\.layer_decay: got 0\.9 with hiera_tiny_224, whose layers are not known; .* 1\.0"
+        UserError, match=r"optim\.layer_decay: got 0\.9 with hiera_tiny_224, whose layers are not known; .* 1\.0"
     ):
         build_experiment(configured("optim.layer_decay=0.9", *overrides))
 
 
 @pytest.mark.parametrize("rate", ["optim.encoder_lr=1e-4", "optim.layer_decay=0.9"])
 def test_a_rate_of_a_frozen_encoder_is_refused(configured: Configured, rate: str) -> None:
-    with pytest.raises(
-        ValueError, match=r"optim\.freeze_encoder: got true, with .*; expected no rates of an encoder .*; leave"
-    ):
+    with pytest.raises(UserError, match=r"optim\.freeze_encoder: got true, with .*; expected no rates of an encoder .*; leave"):
         build_experiment(configured("optim.freeze_encoder=true", rate))
-
-
-# --- The section `balance` ---
-
-
-def test_a_config_names_its_balance(configured: Configured) -> None:
-    uncertainty = build_experiment(configured("balance.method=uncertainty", "tasks={segment_semantic: 2, normal: 3}")).balance
-    assert isinstance(uncertainty, Uncertainty)
-    assert uncertainty.weights() == {"segment_semantic": 2.0, "normal": 1.5}  # a class counts whole, a value half
-    gradnorm = build_experiment(configured("balance.method=gradnorm", "balance.options={alpha: 0.25}")).balance
-    assert isinstance(gradnorm, GradNorm)
-    assert gradnorm.alpha == 0.25
-    dwa: Any = build_experiment(configured("balance.method=dwa", "optim.accumulate=1", "data.batch_size=2")).balance
-    assert (dwa.period, dwa.temperature) == (3, 2.0)  # six views
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (
-            ["balance.method=gradnorm", "balance.options={temperature: 2}"],
-            r"balance\.options of gradnorm: got unknown key 'temp",
-        ),
-        (["balance.options={lr: 1}"], r"balance\.options of fixed: got unknown key 'lr'; expected none; remove it"),
-        (["balance.method=dwa", "balance.options={temperature: 0}"], r"balance\.options of dwa: temperature: got 0"),
-        (
-            ["balance.method=uncertainty", "balance.options={alpha: 1}"],
-            r"balance\.options of uncertainty: .*'alpha'.* one of lr",
-        ),
-        (
-            ["balance.method=gradnorm", "tasks={normal: 1}"],
-            r"balance: got .*gradnorm.*, but no parameter that learns is reached",
-        ),
-        (
-            ["balance.log_cosine_every=5", "tasks={normal: 1}"],
-            r"balance: got .*, but no parameter that learns is reached by two",
-        ),
-        (
-            ["balance.method=gradnorm", "optim.freeze_encoder=true", "model.attention=independent", "model.reference=null"],
-            r"but no parameter that learns is reached by two tasks' losses; .*take balance\.method=fixed",
-        ),
-    ],
-)
-def test_a_balance_that_cannot_be_is_refused(configured: Configured, overrides: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        build_experiment(configured(*overrides))

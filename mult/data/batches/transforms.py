@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mult.data.sample import Sample
+from mult.data.sample import Sample, crop
 from mult.tasks import TASKS
 
 Size = tuple[int, int]
@@ -89,7 +89,7 @@ class TrainTransform:
 
     def __call__(self, sample: Sample, generator: torch.Generator) -> Sample:
         draws = torch.rand(6, generator=generator).tolist() if self.augment else [0.5] * 6
-        sample = resize(_crop(sample, self.size, position=(draws[0], draws[1])), self.size)
+        sample = resize(_crop_to_shape(sample, self.size, position=(draws[0], draws[1])), self.size)
         if self.augment:
             if draws[2] < 0.5:
                 sample = flip(sample)
@@ -143,7 +143,7 @@ def _rule(rules: Mapping[str, T], kind: str, task: str) -> T:
     return rules[kind]
 
 
-def _crop(sample: Sample, size: Size, position: tuple[float, float]) -> Sample:
+def _crop_to_shape(sample: Sample, size: Size, position: tuple[float, float]) -> Sample:
     """The part of the view that, scaled to `size`, is the crop of the scaled view: cropping first leaves less to resize.
 
     `position` in [0, 1]^2: (0, 0) is the topmost and leftmost crop, (1, 1) the lowest and rightmost.
@@ -153,16 +153,7 @@ def _crop(sample: Sample, size: Size, position: tuple[float, float]) -> Sample:
     rows = min(height, max(1, round(size[0] / scale)))
     columns = min(width, max(1, round(size[1] / scale)))
     top, left = round(position[0] * (height - rows)), round(position[1] * (width - columns))
-
-    def cut(values: Tensor) -> Tensor:
-        return values[..., top : top + rows, left : left + columns]
-
-    return {
-        **sample,
-        "image": cut(sample["image"]),
-        "targets": {task: cut(target) for task, target in sample["targets"].items()},
-        "valid": {task: cut(valid) for task, valid in sample["valid"].items()},
-    }
+    return crop(sample, slice(top, top + rows), slice(left, left + columns))
 
 
 def _jitter(image: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:

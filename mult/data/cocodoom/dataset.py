@@ -26,7 +26,7 @@ from mult.data.disk.camera import check_intrinsics
 from mult.data.disk.derived import FROM_DEPTH, DerivedLabels, explain_absence
 from mult.data.disk.images import GRAY_16_BIT, Array, read_pixels
 from mult.data.disk.splits import check_split_name
-from mult.data.sample import Camera, Sample
+from mult.data.sample import Camera, Sample, wrap_index
 from mult.errors import UserError
 from mult.labels import Intrinsics
 from mult.tasks import IGNORE, TASKS
@@ -116,7 +116,7 @@ class CocoDoom(Dataset[Sample]):
         return len(self._annotations)
 
     def __getitem__(self, i: int) -> Sample:
-        i = self._index(i)
+        i = wrap_index(i, len(self))
         size = self._size(i)
         pixels = read_pixels(self._path(i, "rgb"), ("P", "RGB"), size, convert="RGB")
         image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float() / 255
@@ -128,7 +128,7 @@ class CocoDoom(Dataset[Sample]):
 
     def name(self, i: int) -> str:
         """The id of the i-th sample, which is in the paths of its files: run1/map01/000123."""
-        folder, tic = _parse_id(int(self._annotations.ids[self._index(i)]))
+        folder, tic = _parse_id(int(self._annotations.ids[wrap_index(i, len(self))]))
         return f"{folder}/{tic:06d}"
 
     def group(self, i: int) -> str:
@@ -142,22 +142,17 @@ class CocoDoom(Dataset[Sample]):
 
     def camera(self, i: int) -> Camera:
         """A frame's intrinsics (fx, fy, cx, cy) in pixel indices and its (height, width)."""
-        height, width = size = self._size(self._index(i))
+        height, width = size = self._size(wrap_index(i, len(self)))
         return Camera(self._intrinsics or (width / 2, width / 2, (width - 1) / 2, (height - 1) / 2), size)
 
     # --- One frame ---
-
-    def _index(self, i: int) -> int:
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"frame {i} of {len(self)}")
-        return i % len(self)
 
     def _size(self, i: int) -> tuple[int, int]:
         height, width = self._annotations.sizes[i]
         return int(height), int(width)
 
     def _path(self, i: int, kind: str) -> Path:
-        folder, tic = _parse_id(int(self._annotations.ids[self._index(i)]))
+        folder, tic = _parse_id(int(self._annotations.ids[wrap_index(i, len(self))]))
         return self.root / folder / kind / f"{tic:06d}.png"
 
     def _read_depth(self, i: int, size: tuple[int, int]) -> tuple[Array, Array]:

@@ -113,6 +113,9 @@ def channels_first(pixels: Array) -> Array:
 
 
 def write_png(path: Path, pixels: Array) -> None:
-    """Store pixels (H, W) or (H, W, 3), uint8 or uint16, as they are, whole or not at all."""
+    """Store pixels (H, W) or (H, W, 3), uint8 or uint16, as they are, whole or not at all.
+
+    A dataset has millions of such files, which can be made again: none waits for the disk.
+    """
     picture = Image.fromarray(np.ascontiguousarray(pixels))
-    write_file(path, lambda file: picture.save(file, format="PNG", compress_level=1))
+    write_file(path, lambda file: picture.save(file, format="PNG", compress_level=1), durable=False)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from mult.data.disk.camera import check_intrinsics
@@ -23,7 +22,7 @@ from mult.data.disk.derived import DERIVABLE, DerivedLabels, warn_if_implausible
 from mult.data.disk.images import Array
 from mult.data.disk.splits import check_split_name, published_list
 from mult.data.nyu.forms import find_form
-from mult.data.sample import BadFileError, Camera, Sample
+from mult.data.sample import BadFileError, Camera, Sample, crop, wrap_index
 from mult.errors import UserError
 from mult.labels import Intrinsics
 from mult.tasks import IGNORE, TASKS
@@ -88,7 +87,7 @@ class NYU(Dataset[Sample]):
         return len(self._form.ids)
 
     def __getitem__(self, i: int) -> Sample:
-        i = self._index(i)
+        i = wrap_index(i, len(self))
         image = self._form.image(i)
         size = image.shape[1:]
         if self.crop and size != SIZE:
@@ -103,24 +102,24 @@ class NYU(Dataset[Sample]):
                 valid &= depth_m <= self.max_depth_m
             native["depth_zbuffer"] = torch.from_numpy(depth_m * valid)[None], torch.from_numpy(valid)[None]
         sample = self._derived.build_sample(self.name(i), torch.from_numpy(image), native, self.tasks)
-        return _crop(sample) if self.crop else sample
+        return crop(sample, *CROP) if self.crop else sample
 
     def name(self, i: int) -> str:
         """The id of the i-th sample."""
-        return self._form.ids[self._index(i)]
+        return self._form.ids[wrap_index(i, len(self))]
 
     def group(self, i: int) -> str:
         """The scene of the i-th view, "" if the folder does not say."""
-        return self._form.scene(self._index(i))
+        return self._form.scene(wrap_index(i, len(self)))
 
     def native(self, i: int) -> frozenset[str]:
         """The tasks of which the dataset itself has a label of the i-th view, whether or not it is read."""
-        self._index(i)
+        wrap_index(i, len(self))
         return self.labelled
 
     def camera(self, i: int) -> Camera:
         """A view's intrinsics (fx, fy, cx, cy) in pixel indices and its (height, width); UserError where they are unknown."""
-        height, width = size = self._form.image(self._index(i)).shape[1:]
+        height, width = size = self._form.image(wrap_index(i, len(self))).shape[1:]
         fx, fy, cx, cy = INTRINSICS
         scale = width / SIZE[1]
         if self._intrinsics is not None:
@@ -151,11 +150,6 @@ class NYU(Dataset[Sample]):
             median = float(np.median(depth_m[valid])) if valid.any() else None
             warn_if_implausible(median, f"is the depth of {self.root} in metres?")
 
-    def _index(self, i: int) -> int:
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"view {i} of {len(self)}")
-        return i % len(self)
-
 
 def _build_table(
     root: Path, file_space: int, space: int, lists: Mapping[str, list[int]], names: list[str] | None
@@ -177,15 +171,3 @@ def _build_table(
         return table, [str(name) for name in lists[f"classes{space}"]]
     assert names is not None
     return table, [*names[:IGNORE], "", *names[IGNORE:]]
-
-
-def _crop(sample: Sample) -> Sample:
-    def cut(values: Tensor) -> Tensor:
-        return values[..., CROP[0], CROP[1]]
-
-    return {
-        **sample,
-        "image": cut(sample["image"]),
-        "targets": {task: cut(target) for task, target in sample["targets"].items()},
-        "valid": {task: cut(valid) for task, valid in sample["valid"].items()},
-    }

@@ -133,10 +133,12 @@ def judge_frame(products: Array) -> tuple[tuple[int, ...], Comparison]:
     mean, median = measure_angle((1, 1, 1))
     best_mean, best_median = measure_angle(signs)
     if best_median > MAX_MEDIAN_DEG:
-        text = f"not as depth says, in no flipped frame: median angle {best_median:.1f} deg; is the focal length right?"
+        text = (
+            f"disagree with the depth under all signs of axes: median angle {best_median:.1f} deg; is the focal length right?"
+        )
         return (1, 1, 1), Comparison("normal", False, text)
     if signs == (1, 1, 1):
-        return signs, Comparison("normal", True, f"as depth says: median angle {median:.1f} deg")
+        return signs, Comparison("normal", True, f"agree with the depth: median angle {median:.1f} deg")
     names = " and ".join(axis for axis, sign in zip(AXES, signs, strict=True) if sign < 0)
     text = (
         f"{names} flipped: mean angle to the normals that depth gives {mean:.1f} deg as stored, {best_mean:.1f} deg with "
@@ -170,7 +172,7 @@ def judge_scale(errors: Array) -> Comparison:
         )
         return Comparison("depth_zbuffer", None, text)
     if abs(best - as_read) <= 2 or errors[as_read] <= 1.5 * errors[best] + 0.002:
-        return Comparison("depth_zbuffer", True, f"scale as reshading says: it is off by {errors[as_read]:.3f}")
+        return Comparison("depth_zbuffer", True, f"scale agrees with the reshading, which is off by {errors[as_read]:.3f}")
     text = (
         f"scale wrong: reshading was made from {SCALES[best]:.3g} times the depth that is read (off by {errors[as_read]:.3f} "
         f"as read, {errors[best]:.3f} if scaled); correct the depth scale, in Taskonomy's files 512 units a metre"
@@ -184,5 +186,5 @@ def _compare_values(task: str, stored: Array, computed: Array) -> Comparison:
     ratio = float(stored.mean() / computed.mean()) if computed.mean() else np.inf
     is_right = correlation > 0.9 and 0.8 < ratio < 1.25
     numbers = f"correlation {correlation:.3f}, mean {ratio:.3g} times that of the image's"
-    text = f"as the image says: {numbers}" if is_right else f"not as the image says: {numbers}; made of another image?"
+    text = f"agrees with the image: {numbers}" if is_right else f"disagrees: {numbers}; was it made from another image?"
     return Comparison(task, is_right, text)

@@ -22,7 +22,7 @@ from mult.data.disk.derived import DerivedLabels, warn_if_implausible
 from mult.data.disk.encodings import NO_GEOMETRY
 from mult.data.disk.images import GRAY_16_BIT, Array, read_image, read_pixels, read_size
 from mult.data.disk.splits import check_split_name, published_list, read_splits
-from mult.data.sample import BadFileError, Camera, Sample
+from mult.data.sample import BadFileError, Camera, Sample, wrap_index
 from mult.errors import UserError
 from mult.labels import Intrinsics
 from mult.tasks import TASKS
@@ -89,8 +89,8 @@ class Sequences(Dataset[Sample]):
         return self.buildings[self._scene(i)]
 
     def native(self, i: int) -> frozenset[str]:
-        self._number(i)  # raises IndexError if there is no such frame
-        return frozenset(task for task, has_label in self._has.items() if has_label[i])
+        row = wrap_index(i, len(self))
+        return frozenset(task for task, has_label in self._has.items() if has_label[row])
 
     def instances(self, i: int) -> Path | None:
         return self._path(i, "semantic", "png") if _SEMANTIC in self.native(i) else None
@@ -118,13 +118,10 @@ class Sequences(Dataset[Sample]):
             ) from error
 
     def _number(self, i: int) -> int:
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"frame {i} of {len(self)}")
-        return int(self._numbers[i])
+        return int(self._numbers[wrap_index(i, len(self))])
 
     def _scene(self, i: int) -> int:
-        self._number(i)
-        return int(np.searchsorted(self._ends, i % len(self), side="right"))
+        return int(np.searchsorted(self._ends, wrap_index(i, len(self)), side="right"))
 
     def _path(self, i: int, kind: str, suffix: str) -> Path:
         return self._folders[self._scene(i)] / "results" / f"{kind}{self._number(i):06d}.{suffix}"

@@ -33,7 +33,7 @@ PARAMETERS = {
     "size": Parameter(256, minimum=32),
     "seed": Parameter(0, minimum=0),
 }
-RENDERER = 1
+RENDERER = 2
 """Version of the renderer: increases when the same parameters give other images, so that no root holds views of two."""
 
 

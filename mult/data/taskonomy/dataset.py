@@ -17,7 +17,7 @@ from mult.data.disk.derived import DerivedLabels
 from mult.data.disk.encodings import CLASSES, ENCODINGS, NO_GEOMETRY
 from mult.data.disk.images import GRAY, GRAY_16_BIT, Array, Mask, read_image, read_pixels, read_size
 from mult.data.disk.splits import check_split_name, published_list, read_splits
-from mult.data.sample import Camera, Sample
+from mult.data.sample import Camera, Sample, wrap_index
 from mult.data.taskonomy.index import Index
 from mult.errors import UserError, suggest
 from mult.tasks import TASKS
@@ -190,9 +190,7 @@ class Taskonomy(Dataset[Sample]):
 
     def _row(self, i: int) -> int:
         """The index row of the i-th view of the split."""
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"view {i} of {len(self)}")
-        i %= len(self)
+        i = wrap_index(i, len(self))
         position = int(np.searchsorted(self._ends, i, side="right"))
         return self._rows[position][i - int(self._ends[position])]
 

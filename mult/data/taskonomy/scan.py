@@ -49,9 +49,9 @@ _VIEW_NAME = re.compile(r"^point_\d{1,9}_view_\d{1,9}$", re.MULTILINE)
 class Tables(TypedDict):
     """What a scan gives beside the array of views.
 
-    buildings: sorted names; starts: the row at which each one's views begin,
-    and the number of rows; domains: BITS of each one's views together. flat: the name given to the building of a tree that
-    names none. files: {domain: {building: (folder, endings of the files' names)}}.
+    buildings: sorted names; starts: the row at which each one's views begin, and the number of rows; domains: BITS of each
+    one's views together. flat: the name given to the building of a tree that names none. files: {domain: {building: (folder,
+    endings of the files' names)}}.
     """
 
     buildings: list[str]
@@ -92,8 +92,8 @@ class _Folder:
 def scan(root: Path) -> tuple[dict[str, int], Tables, NDArray[np.void]]:
     """{folder: its time stamp}, the tables and the array of views (VIEW), sorted by building, point and view.
 
-    Only views with an rgb file count.
-    Raises UserError for a tree that holds no views, or the same domain of a building in two folders.
+    Only views with an rgb file count. Raises UserError for a tree that holds no views, or the same domain of a building in two
+    folders.
     """
     stamp, names = list_folder(root)
     stamps, folders = {".": stamp}, []

@@ -1,4 +1,4 @@
-"""The order of training samples (architecture.md, "No randomness lives in a worker")."""
+"""The order of training samples: a function of the seed and the position, whatever the ranks and the start."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def test_a_sample_is_what_was_stored(unpacked: Path) -> None:
     assert (cx, cy) == pytest.approx((326.082 * scale - 0.5, 254.236 * scale - 0.5))
     assert NYU(unpacked, intrinsics=(9, 8, 7, 6)).camera(0)[0] == (9.0, 8.0, 7.0, 6.0)
     assert pickle.loads(pickle.dumps(dataset))[-1]["id"] == dataset.name(794)
-    with pytest.raises(IndexError, match="view 795 of 795"):
+    with pytest.raises(IndexError, match="sample 795 of 795"):
         dataset[795]
 
 

@@ -86,7 +86,10 @@ def test_a_sound_tree_can_be_trained_on(run: Callable[..., Any], tmp_path: Path)
     assert report["tasks"]["depth_zbuffer"]["valid"] == pytest.approx(expected, abs=1e-6)
     median = np.median(room()["targets"]["depth_zbuffer"][0][room()["valid"]])
     assert report["median_depth_m"] == pytest.approx(median, abs=0.01)
-    assert [(said["task"], said["is_right"]) for said in report["comparisons"]] == [("normal", True), ("depth_zbuffer", True)]
+    assert [(comparison["task"], comparison["is_right"]) for comparison in report["comparisons"]] == [
+        ("normal", True),
+        ("depth_zbuffer", True),
+    ]
     assert not report["problems"]
     assert not report["warnings"]
     with Image.open(tmp_path / "check" / "0-taskonomy-train.png") as sheet:
@@ -100,7 +103,7 @@ def test_a_flipped_frame_is_named(run: Callable[..., Any], tmp_path: Path, flip:
     assert ended.status == 1
     assert f"WRONG: normal: {names} flipped: mean angle" in ended.out
     assert "training cannot start" in ended.out
-    wrong = {said["task"]: said["is_right"] for said in findings(tmp_path)["comparisons"]}
+    wrong = {comparison["task"]: comparison["is_right"] for comparison in findings(tmp_path)["comparisons"]}
     assert wrong == {"normal": False, "depth_zbuffer": True}  # the scale is told in spite of the frame
 
 
@@ -108,9 +111,9 @@ def test_a_flipped_frame_is_named(run: Callable[..., Any], tmp_path: Path, flip:
 def test_a_wrong_depth_scale_is_named(run: Callable[..., Any], tmp_path: Path, scale: float, factor: float) -> None:
     ended = run(write(tmp_path / "tree", scale=scale))
     assert ended.status == 1
-    (said,) = [said for said in findings(tmp_path)["comparisons"] if said["task"] == "depth_zbuffer"]
-    assert said["is_right"] is False
-    times = float(said["text"].split("made from ")[1].split(" times")[0])
+    (comparison,) = [comparison for comparison in findings(tmp_path)["comparisons"] if comparison["task"] == "depth_zbuffer"]
+    assert comparison["is_right"] is False
+    times = float(comparison["text"].split("made from ")[1].split(" times")[0])
     assert times == pytest.approx(factor, rel=0.05)
     assert "WRONG: depth_zbuffer: scale wrong" in ended.out
 
@@ -125,8 +128,8 @@ def test_a_depth_of_zero_spoils_no_comparison(
     run(root)
     report = findings(tmp_path)
     assert report["counts"] == {"constant": blank}
-    said = {comparison["task"]: comparison["is_right"] for comparison in report["comparisons"]}
-    assert said == expected
+    are_right = {comparison["task"]: comparison["is_right"] for comparison in report["comparisons"]}
+    assert are_right == expected
     assert "nan" not in json.dumps(report)
 
 
@@ -200,10 +203,10 @@ def test_indices_are_spaced_evenly() -> None:
 def test_labels_that_fit_nothing_are_not_called_flipped() -> None:
     rng = np.random.default_rng(0)
     one, other = (side / np.linalg.norm(side, axis=0) for side in rng.normal(size=(2, 3, 5000)))
-    signs, said = judge_frame(one * other)
-    assert (signs, said.is_right) == ((1, 1, 1), False)
-    assert "not as depth says" in said.text
-    assert "flipped" not in said.text.replace("in no flipped frame", "")
+    signs, comparison = judge_frame(one * other)
+    assert (signs, comparison.is_right) == ((1, 1, 1), False)
+    assert "disagree with the depth under all signs of axes" in comparison.text
+    assert "flipped" not in comparison.text
     lost = judge_scale(np.full(len(SCALES), 0.3))
     assert lost.is_right is None
     assert "was not made from this depth" in lost.text

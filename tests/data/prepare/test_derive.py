@@ -263,7 +263,10 @@ def test_the_script_fills_all_splits_in_processes(one_view: Any, script: Callabl
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dataset", "taskonmy", "--root", "x"], r"data: dataset: got 'taskonmy' \(str\); expected one of taskonomy, "),
+        (
+            ["--dataset", "taskonmy", "--root", "x"],
+            r"data\.dataset: got 'taskonmy'; expected one of taskonomy, .*; did you mean 'taskonomy'\?",
+        ),
         (["--dataset", "taskonomy", "--root", "nowhere"], r"data\.root: got 'nowhere', which is no folder"),
         (["--dataset", "taskonomy", "--root", "x", "subst=tiny"], r"override 'data.subst=tiny': data: got unknown key 'subst'"),
         (["--dataset", "taskonomy"], "to annotate a dataset, these are needed too: --root"),

@@ -74,7 +74,7 @@ def test_a_sequence_is_read_as_it_is_stored(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.pose(2), np.arange(16).reshape(4, 4) + 500)
     with pytest.raises(UserError, match=r"room0/traj.txt: got no pose of frame 2000 .*; expected a line of 16 numbers"):
         dataset.pose(3)
-    with pytest.raises(IndexError, match="frame 4 of 4"):
+    with pytest.raises(IndexError, match="sample 4 of 4"):
         dataset[4]
     assert pickle.loads(pickle.dumps(dataset))[1]["id"] == "room0/frame000000"
     assert [Replica(tmp_path, "test", **CAMERA).name(0)] == ["room1/frame000001"]

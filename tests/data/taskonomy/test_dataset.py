@@ -223,7 +223,7 @@ def test_rows_and_indices(by_task: Any) -> None:
     assert [dataset[i]["id"] for i in range(3)] == names
     assert [dataset[-1]["id"], dataset[-3]["id"]] == [names[2], names[0]]
     assert len(Taskonomy(by_task.root, "val", tasks=[])) == 3
-    with pytest.raises(IndexError, match="view 3 of 3"):
+    with pytest.raises(IndexError, match="sample 3 of 3"):
         dataset[3]
     assert pickle.loads(pickle.dumps(dataset))[1]["id"] == names[1]
 

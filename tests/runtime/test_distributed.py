@@ -1,0 +1,53 @@
+"""The process of a training: alone it needs no group, and one whose peer ended says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from mult.errors import UserError
+from mult.runtime import distributed
+
+
+def test_one_process_needs_no_group() -> None:
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+    amount = torch.tensor([1.5, 2.0])
+    assert distributed.all_reduce_sum(amount).tolist() == [1.5, 2.0]
+    distributed.start(torch.device("cpu"))
+    distributed.barrier()
+    distributed.stop()
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.fixture
+def two_processes() -> Iterator[None]:
+    """This process is the first of two, of which the other one does not exist: torch's fake group sends nothing."""
+    dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("two_processes")
+def test_a_process_whose_peer_ended_stops_with_a_message() -> None:
+    with (
+        pytest.raises(SystemExit, match=r"^stopped: another process ended; its output says why$"),
+        distributed.process_group(torch.device("cpu")),
+    ):
+        raise RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:51530")
+
+
+@pytest.mark.usefixtures("two_processes")
+def test_another_error_of_one_of_two_processes_is_not_taken_for_a_lost_peer() -> None:
+    with pytest.raises(RuntimeError, match="out of memory"), distributed.process_group(torch.device("cpu")):
+        raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "tpu:x"])
+def test_a_device_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=rf"run\.device: got '{name}' \(.*\); expected auto, cpu or a device of this machine"):
+        distributed.pick_device(name)
+    assert distributed.pick_device("cpu") == torch.device("cpu")
