@@ -1,7 +1,7 @@
 """The decoders of all tasks, run side by side from H/32 to H/4: four stages of two blocks, an upsampler between stages, a head.
 
-`layout: paper` is the paper's wiring (T1 self-attention, then T2 shared attention with the encoder map of the same
-resolution), `layout: released` that of the released code; paper.md lists where they differ.
+`decoder: paper` is the paper's wiring (T1 self-attention, then T2 shared attention with the encoder map of the same
+resolution), `decoder: released` that of the released code; mult/models/README.md lists where they differ.
 """
 
 from __future__ import annotations
