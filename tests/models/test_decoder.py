@@ -1,4 +1,4 @@
-"""Both decoders against a second implementation, written from mult/models/README.md: plain functions over a state dict, window by window.
+"""Both decoders against a second implementation, from mult/models/README.md: plain functions over a state dict, by windows.
 
 It shares nothing with the package but the names of the weights: query and key are made anew for every task, windows are
 lists of tokens, padding is never made (`paper`) or is a plain row of zeros (`released`), resizing is a matrix.
