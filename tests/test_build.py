@@ -142,7 +142,7 @@ def test_a_loss_can_be_chosen(configured: Configured) -> None:
     ("overrides", "message"),
     [
         (["tasks={norml: 1}"], r"tasks: got 'norml'; expected some of .*normal.*; did you mean 'normal'\?"),
-        (["model.reference=keypoints3d"], r"model\.reference: got 'keypoints3d'; expected one of segment.*; name one"),
+        (["model.reference=keypoints3d"], r"model\.reference: got 'keypoints3d'; expected .*; did you mean 'keypoints2d'"),
         (["tasks={depth_zbuffer: 1, reshading: 1}"], r"model\.reference: got 'normal'; expected one of depth.*; name one"),
         (["model.reference=null"], r"model\.reference: got none; expected one of .*; name one"),
         (["tasks.normal.loss=l2"], r"tasks\.normal\.loss: got 'l2'; expected one of cross_entropy, .*, l1, rotate_l1; "),

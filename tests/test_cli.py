@@ -46,7 +46,8 @@ def is_whole(folder: Path) -> bool:
         (["optim.lr=-1"], r"optim\.lr: got -1.*; expected a number above 0"),
         (["data.image_size=[10, 20, 30]"], r"data\.image_size: got \[10, 20, 30\] .*; expected one number of pixels or"),
         (["tasks={normale: 1}"], r"tasks: got 'normale'; expected .*did you mean 'normal'\?"),
-        (["model.reference=normals"], r"model\.reference: got 'normals'; expected one of .*; name one of the config's tasks"),
+        (["model.reference=normals"], r"model\.reference: got 'normals'; expected one of .*; did you mean 'normal'\?"),
+        (["model.attention=sharde", "data.root=no/such/folder"], r"model\.attention: got 'sharde'; .* did you mean 'shared'\?"),
         (["model.backbone=resnet_five"], r"model\.backbone: got 'resnet_five'; expected a model of timm"),
         (
             ["model.backbone=vit_tiny_patch16_224", "model.backbone_args={}"],

@@ -1,5 +1,5 @@
 """The network: `MulT` and the parts it is made of."""
 
-from mult.models.mult import MulT
+from mult.models.mult import MulT, resolve_reference
 
-__all__ = ["MulT"]
+__all__ = ["MulT", "resolve_reference"]

@@ -6,7 +6,7 @@ variants and the two wirings of the decoders.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -61,9 +61,7 @@ class MulT(
         backbone_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        _check_choice("attention", attention, get_args(Attention))
-        _check_choice("decoder", decoder, get_args(Wiring))
-        reference = _resolve_reference(tasks, reference, attention, decoder)
+        reference = resolve_reference(tasks, reference, attention, decoder)
         self.arguments: dict[str, Any] = {
             "tasks": dict(tasks),
             "reference": reference,
@@ -247,8 +245,13 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise UserError(f"model.{name}: got {value!r}; expected {' or '.join(choices)}; {remedy}")
 
 
-def _resolve_reference(tasks: Mapping[str, int], reference: str | None, attention: str, decoder: str) -> str | None:
-    """The reference: a single task is its own, and None where none is needed. UserError for what does not fit together."""
+def resolve_reference(tasks: Collection[str], reference: str | None, attention: str, decoder: str) -> str | None:
+    """The reference: a single task is its own, and None where none is needed.
+
+    Raises UserError for an attention variant or a decoder that there is not, and for what does not fit together.
+    """
+    _check_choice("attention", attention, get_args(Attention))
+    _check_choice("decoder", decoder, get_args(Wiring))
     if not tasks:
         raise UserError("tasks: got none; expected task: output channels; name at least one")
     if decoder == "released" and attention == "self":

@@ -19,7 +19,7 @@ from mult.data.batches.transforms import AugmentedDataset, TrainTransform
 from mult.data.sample import Batch, collate_train
 from mult.errors import UserError, suggest
 from mult.losses import LOSSES, TARGETS, Count, Loss, balanced_cross_entropy
-from mult.models import MulT
+from mult.models import MulT, resolve_reference
 from mult.runs.checkpoint import check_model, find_checkpoint
 from mult.runtime import distributed
 from mult.runtime.loader import Loader
@@ -76,11 +76,8 @@ def build_experiment(config: Config, resumes: bool = False) -> Experiment:
     """
     tasks = task_names(config)
     objectives = {task: _build_objective(task, config.tasks[task]) for task in tasks}
-    if config.model.reference is not None and config.model.reference not in tasks:
-        raise UserError(
-            f"model.reference: got {config.model.reference!r}; expected one of {', '.join(tasks)}; name one of the config's "
-            "tasks"
-        )
+    # Checked before any data is read, or rendered.
+    resolve_reference(tasks, config.model.reference, config.model.attention, config.model.decoder)
     train_data = build_mixture([config.data, *config.data.mix], tasks)
     # A mixture is evaluated on its first dataset, since scores over several could not be compared with published ones.
     eval_reader = build_dataset(config.data, train_data.readers[0].tasks, config.eval.split)

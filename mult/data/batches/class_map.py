@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mult.data.disk.encodings import CLASSES
-from mult.data.disk.splits import published_list
+from mult.data.disk.splits import read_nyu_lists
 from mult.data.sample import Reader, Sample
 from mult.errors import UserError
 from mult.tasks import IGNORE, TASKS
@@ -65,7 +64,7 @@ def read_label_space(name: str, where: str) -> list[str]:
         raise UserError(f"{where}: got {name!r}; expected one of {', '.join(LABEL_SPACES)} or a list of names; name one")
     if name == "taskonomy":
         return list(CLASSES)
-    lists = json.loads(published_list("nyu", "json").read_text(encoding="utf-8"))
+    lists = read_nyu_lists()
     return [str(each) for each in lists[f"classes{name.removeprefix('nyu')}"]]
 
 

@@ -8,24 +8,33 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from mult.errors import UserError, suggest
 from mult.files import write_text
 
+_LISTS = Path(str(resources.files("mult.data"))) / "lists"
 SPLITS = ("train", "val", "test")
 
 Row = dict[str, str]
 
 
-def published_list(name: str, suffix: str = "csv") -> Path:
+def published_list(name: str) -> Path:
     """A list of splits that comes with the package."""
-    return Path(str(resources.files("mult.data"))) / "lists" / f"{name}.{suffix}"
+    return _LISTS / f"{name}.csv"
+
+
+def read_nyu_lists() -> dict[str, Any]:
+    """NYU Depth v2's published splits and its maps of classes, with their names."""
+    lists: dict[str, Any] = json.loads((_LISTS / "nyu.json").read_text(encoding="utf-8"))
+    return lists
 
 
 def check_split_name(split: str) -> None:

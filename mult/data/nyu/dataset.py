@@ -9,7 +9,6 @@ from it, or read from NYUD_MT's files. Boundaries are NYUD_MT's; the benchmark m
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch.utils.data import Dataset
 from mult.data.disk.camera import check_intrinsics
 from mult.data.disk.derived import DERIVABLE, DerivedLabels, warn_if_implausible
 from mult.data.disk.images import Array
-from mult.data.disk.splits import check_split_name, published_list
+from mult.data.disk.splits import check_split_name, read_nyu_lists
 from mult.data.nyu.forms import find_form
 from mult.data.sample import BadFileError, Camera, Sample, crop, wrap_index
 from mult.errors import UserError
@@ -72,7 +71,7 @@ class NYU(Dataset[Sample]):
         if not self.root.is_dir():
             raise UserError(f"data.root: got {str(root)!r}, which is no folder; expected NYU's; correct the path")
         check_split_name(split)
-        lists = json.loads(published_list("nyu", "json").read_text(encoding="utf-8"))
+        lists = read_nyu_lists()
         self._form = find_form(self.root, split, lists)
         self._space = min(self._form.space, 40) if space is None else space
         self._table, names = _build_table(self.root, self._form.space, self._space, lists, self._form.names)
