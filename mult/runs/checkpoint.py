@@ -87,10 +87,11 @@ class Checkpoints:
             raise explain_write_error(error, path, self.folder.parent, room, remaining) from error
         self._prune(step)
 
-    def mark_best(self, step: int) -> None:
-        """Point `best` at a checkpoint; the one that was best before is kept no longer for that."""
+    def mark_best(self, step: int | None) -> None:
+        """Point `best` at a checkpoint, or at none; the one that was best before is kept no longer for that."""
         self._point(best=step)
-        self._prune(step)
+        if step is not None:
+            self._prune(step)
 
     def recover(self) -> int | None:
         """The step of the newest whole checkpoint, with `last` pointing at it; None where there is none.
