@@ -90,7 +90,3 @@ def annotate_dataset(arguments: argparse.Namespace) -> None:
     for split in splits:
         filled = fill(partial(build_dataset, data, split=split), arguments.tasks, arguments.workers)
         print(f"{arguments.root}, {split}:\n{filled}")
-
-
-if __name__ == "__main__":
-    main()

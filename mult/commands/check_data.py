@@ -125,7 +125,3 @@ def format_report(data: DataConfig, report: Report) -> Iterator[str]:
     for comparison in report.comparisons:
         word = {True: "right", False: "WRONG", None: "unknown"}[comparison.is_right]
         yield f"  {word}: {comparison.task}: {comparison.text}"
-
-
-if __name__ == "__main__":
-    main()

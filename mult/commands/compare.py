@@ -42,7 +42,3 @@ def main() -> None:
         if arguments.out:
             write_text(arguments.out / "comparison.md", format_comparison_as_markdown(comparison))
             write_text(arguments.out / "comparison.csv", format_comparison_as_csv(comparison))
-
-
-if __name__ == "__main__":
-    main()

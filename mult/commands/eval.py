@@ -89,7 +89,3 @@ def main() -> None:
                 print(format_delta_m(delta_m, interval, evaluation.interval_over))
             print(f"checkpoint: {folder}; {len(views)} images of {out.stem}; all metrics: {out}")
         distributed.stop()
-
-
-if __name__ == "__main__":
-    main()

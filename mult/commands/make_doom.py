@@ -28,7 +28,3 @@ def main() -> None:
     with exit_on_user_error():
         rendered = render_missing(out, **arguments)
         print(f"{out}: rendered {rendered} maps; read it with mult.data.CocoDoom(root, split, by='map')")
-
-
-if __name__ == "__main__":
-    main()

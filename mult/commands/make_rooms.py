@@ -30,7 +30,3 @@ def main() -> None:
         seconds = time.perf_counter() - start
         rate = f" at {rendered / seconds:.1f} views/s" if rendered else ""
         print(f"{out}: rendered {rendered} views{rate}; read it with mult.data.Rooms or mult.data.Taskonomy")
-
-
-if __name__ == "__main__":
-    main()

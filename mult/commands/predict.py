@@ -232,7 +232,3 @@ def main() -> None:
         if failures:
             print("error: not readable as images:", *failures, sep="\n  ", file=sys.stderr)
             sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -20,7 +20,3 @@ def main() -> None:
     with exit_on_user_error():
         counts = prepare(arguments.mat, arguments.out)
         print(f"{arguments.out}: {counts.written} views written, {counts.present} were there")
-
-
-if __name__ == "__main__":
-    main()

@@ -52,7 +52,3 @@ def main() -> None:
                 arguments.runs, out, device, arguments.eval, data, arguments.images, arguments.baseline, arguments.note
             )
         )
-
-
-if __name__ == "__main__":
-    main()

@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--out", default="runs", help="where the suite's folder is made")
     arguments = parser.parse_intermixed_args()
     with exit_on_user_error():
-        text, missing = run_suite(Path(arguments.suite), Path(__file__).parent, Path(arguments.out), arguments.overrides)
+        text, missing = run_suite(Path(arguments.suite), Path(arguments.out), arguments.overrides)
         print(text)
         if missing:
             print(
@@ -29,7 +29,3 @@ def main() -> None:
                 file=sys.stderr,
             )
             sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -34,7 +34,3 @@ def main() -> None:
             if distributed.is_main() and results is not None:
                 where = f"all metrics: {run.folder}/eval/; checkpoints: {run.folder}/checkpoints/"
                 print(f"look at {run.folder}/gallery.png; {where}")
-
-
-if __name__ == "__main__":
-    main()
