@@ -172,6 +172,13 @@ def find_checkpoint(path: str | Path) -> Path:
     )
 
 
+def stands_for_run(checkpoint: Path) -> bool:
+    """Whether a checkpoint is the one that `find_checkpoint` gives for its run's folder, as the run itself chose it."""
+    with suppress(UserError):
+        return find_checkpoint(checkpoint.parents[1]) == checkpoint.resolve()
+    return False
+
+
 def last_step(run: Path) -> int:
     """The step of a run's newest checkpoint, 0 without one."""
     return _read_pointers(run / "checkpoints").get("last", 0)

@@ -27,19 +27,19 @@ class PartOfSplit(Dataset[Sample]):
         self.reader = reader
         units = [reader.group(i) or reader.name(i) for i in range(len(reader))]
         sizes = Counter(units)
-        chosen: set[str] = set()
+        selection: set[str] = set()
         views = 0
         for unit in sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest()):
             if views >= share * len(units):
                 break
-            chosen.add(unit)
+            selection.add(unit)
             views += sizes[unit]
-        if len(chosen) in (0, len(sizes)):
+        if len(selection) in (0, len(sizes)):
             raise UserError(
-                f"data.hold_out: got {share} of {len(sizes)} scenes ({len(units)} views) of {reader.root}; expected some to hold "
-                "out and some to train on; choose a smaller share, or leave it out"
+                f"data.hold_out: got {share} of {len(sizes)} scenes ({len(units)} views) of {reader.root}; expected some to "
+                "hold out and some to train on; choose a smaller share, or leave it out"
             )
-        self._indices = [i for i, unit in enumerate(units) if (unit in chosen) == held_out]
+        self._indices = [i for i, unit in enumerate(units) if (unit in selection) == held_out]
 
     def __len__(self) -> int:
         return len(self._indices)
