@@ -107,6 +107,9 @@ class DataConfig:
     on_bad_file: Literal["error", "skip"] = "error"
     """error: a missing or damaged file ends the training. skip: its sample is left out, without another in its place; the run's
     bad_files.txt lists the file, and the log has the number of samples that a step lacks."""
+    labels: Literal["all", "one", "random"] = "all"
+    """Which labels a training image keeps: all, those of one task, or of a random part of the tasks; a function of run.seed
+    and the image's id (mult/data/batches/partial_labels.py). Evaluation has all."""
     weight: Positive = 1.0
     """The share of a mixture's samples that comes from this dataset is exactly weight / sum of weights."""
     mix: list[DataConfig] = field(default_factory=list)
