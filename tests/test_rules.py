@@ -89,7 +89,7 @@ DATA_MAY_IMPORT: dict[str, set[str]] = {
     "pascal": {"disk", "sample"},
     "cocodoom": {"disk", "parallel", "sample"},
     "rooms": {"disk", "parallel", "taskonomy"},
-    "prepare": {"disk", "parallel", "sample", "taskonomy"},
+    "prepare": {"disk", "parallel", "pascal", "rooms", "sample", "taskonomy"},
 }
 """The same inside mult.data."""
 
