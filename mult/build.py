@@ -17,6 +17,7 @@ from mult.config.sections import EVERY_TASK
 from mult.data.batches.class_map import ClassMapDataset
 from mult.data.batches.hold_out import HELD_OUT, PartOfSplit
 from mult.data.batches.mixture import Mixture, merge_label_spaces
+from mult.data.batches.partial_labels import PartialLabels
 from mult.data.batches.transforms import EvalTransform
 from mult.data.disk.derived import explain_absence
 from mult.data.sample import EvalBatch, Reader, Sample, collate_eval
@@ -99,8 +100,10 @@ def _dataset_arguments(data: DataConfig, dataset_class: type) -> dict[str, Any]:
     return arguments
 
 
-def build_mixture(parts: Sequence[DataConfig], tasks: Sequence[str]) -> Mixture:
+def build_mixture(parts: Sequence[DataConfig], tasks: Sequence[str], seed: int = 0) -> Mixture:
     """The training dataset of one or several parts, each of which gives those of the tasks that it has labels of.
+
+    seed: draws the labels that a part with `data.labels: one` or `random` keeps.
 
     Raises UserError for a task that no part labels and for a task whose classes differ between parts.
     """
@@ -119,7 +122,12 @@ def build_mixture(parts: Sequence[DataConfig], tasks: Sequence[str]) -> Mixture:
             build_dataset(part, [task for task in tasks if task in labelled], part.split)
             for part, labelled in zip(parts, available, strict=True)
         ]
-    return Mixture(readers, tasks, merge_label_spaces(readers, names), parts[0].on_bad_file == "skip")
+    label_spaces = merge_label_spaces(readers, names)
+    partly_labelled = [
+        reader if part.labels == "all" else cast(Reader, PartialLabels(reader, part.labels, seed))
+        for part, reader in zip(parts, readers, strict=True)
+    ]
+    return Mixture(partly_labelled, tasks, label_spaces, parts[0].on_bad_file == "skip")
 
 
 def build_eval_dataset(data: DataConfig, model: MulT, split: str) -> tuple[Reader, dict[str, str]]:

@@ -79,7 +79,7 @@ def build_experiment(config: Config, resumes: bool = False) -> Experiment:
     # Checked before any data is read, or rendered.
     resolve_reference(tasks, config.model.reference, config.model.attention, config.model.decoder)
     check_selection(config)
-    train_data = build_mixture([config.data, *config.data.mix], tasks)
+    train_data = build_mixture([config.data, *config.data.mix], tasks, config.run.seed)
     # A mixture is evaluated on its first dataset, since scores over several could not be compared with published ones.
     eval_reader = build_dataset(config.data, train_data.readers[0].tasks, config.eval.split)
     eval_data = Mixture([eval_reader], tasks, train_data.classes, train_data.skip_bad_files)

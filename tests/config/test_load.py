@@ -49,6 +49,7 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
             "options": {},
             "class_map": None,
             "on_bad_file": "error",
+            "labels": "all",
             "weight": 1.0,
             "mix": [],
         },
