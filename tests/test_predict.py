@@ -167,11 +167,11 @@ def test_an_unreadable_image_is_listed_and_the_others_are_done(script: Script, t
     Image.fromarray(noise).save(folder / "m.png")
     (folder / "m.png").write_bytes((folder / "m.png").read_bytes()[:1500])
     (folder / "n.jpg").write_text("not an image")
-    picture(size=(500, 4)).save(folder / "n.png")
+    picture(size=(500, 4)).save(folder / "narrow.png")
     ended = script("predict", "--ckpt", trained, folder, "--out", out)
     assert ended.status == 2
     assert "2 of 5 images predicted" in ended.out
-    assert f"{folder}/n.png: image: got 4 x 500 pixels, 48 x 6000 at the network; expected at most 16 times" in ended.err
+    assert f"{folder}/narrow.png: image: got 4 x 500 pixels, 48 x 6000 at the network; expected at most 16 times" in ended.err
     assert str(folder / "m.png") in ended.err
     assert str(folder / "n.jpg") in ended.err
     assert str(folder / "a.png") not in ended.err
