@@ -39,8 +39,11 @@ from mult.evaluation.tables import (
 from mult.files import read_json, write_json, write_text
 from mult.runs.checkpoint import last_step
 
+PROGRAM = (sys.executable, "-m", "mult")
+"""What runs a command in a process of its own."""
+
 TAIL_BYTES = 4096
-"""The end of a script's stderr that is kept, for the last line of one that failed."""
+"""The end of a command's stderr that is kept, for the last line of one that failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,12 +114,12 @@ def read_suite(path: Path) -> Suite:
     return suite
 
 
-def run_suite(path: Path, scripts: Path, output: Path, extra: Sequence[str] = ()) -> tuple[str, int]:
+def run_suite(path: Path, output: Path, extra: Sequence[str] = (), program: Sequence[str] = PROGRAM) -> tuple[str, int]:
     """Train and evaluate what is not done yet and write the tables to `output`/<suite's name>/.
 
-    Returns the tables as text, and how many of the evaluations (each of a member and a seed) are missing. scripts: the folder
-    of train.py, eval.py and report.py. extra: overrides of every member. Raises KeyboardInterrupt on Ctrl-C and on SIGTERM,
-    once the script that runs has ended.
+    Returns the tables as text, and how many of the evaluations (each of a member and a seed) are missing. extra: overrides of
+    every member. program: runs the commands train, eval and report. Raises KeyboardInterrupt on Ctrl-C and on SIGTERM, once the
+    command that runs has ended.
     """
     suite, folder = read_suite(path), output / path.stem
     missing: Missing = {}
@@ -125,14 +128,14 @@ def run_suite(path: Path, scripts: Path, output: Path, extra: Sequence[str] = ()
         for member, overrides in suite.members.items():
             own = [f"run.name={member}-{seed}", f"run.output={folder}", f"run.seed={seed}"]
             all_overrides = [*_fill_in_folders(overrides, runs), *extra, *own]
-            untrained = _train(path.parent / suite.base, all_overrides, runs[member], scripts)
+            untrained = _train(path.parent / suite.base, all_overrides, runs[member], program)
             for name, plan in suite.evaluate.items():
                 if member in (plan.members or suite.members):
-                    why = untrained or _evaluate(plan, name, path.parent, runs[member], scripts)
+                    why = untrained or _evaluate(plan, name, path.parent, runs[member], program)
                     missing |= {(name, member, seed): why} if why else {}
     title = " with ".join(filter(None, [path.stem, " ".join(extra)]))
     texts = _write_tables(suite, folder, title, missing)
-    _write_report(suite, folder, scripts, missing)
+    _write_report(suite, folder, program, missing)
     texts.append(f"tables: {folder}/results.md; curves of the first seed: {folder}/report.html")
     return "\n\n".join(texts), len(missing)
 
@@ -157,7 +160,7 @@ def _write_tables(suite: Suite, folder: Path, title: str, missing: Missing) -> l
     return texts
 
 
-def _write_report(suite: Suite, folder: Path, scripts: Path, missing: Missing) -> None:
+def _write_report(suite: Suite, folder: Path, program: Sequence[str], missing: Missing) -> None:
     """Write the page of the first seed's runs, if any was evaluated."""
     first_runs = [folder / f"{member}-{suite.seeds[0]}" for member in suite.members]
     runs = [str(run) for run in first_runs if (run / "eval").is_dir()]
@@ -170,7 +173,7 @@ def _write_report(suite: Suite, folder: Path, scripts: Path, missing: Missing) -
     if missing:
         reasons = dict.fromkeys(f"{member}, seed {seed}: {why}" for (_, member, seed), why in missing.items())
         options += ["--note", f"Missing: {'; '.join(reasons)}"]
-    _call(scripts / "report.py", *runs, "--images", "0", "--out", str(folder / "report.html"), *options)
+    _call(program, "report", *runs, "--images", "0", "--out", str(folder / "report.html"), *options)
 
 
 def _build_row(suite: Suite, folder: Path, name: str, stem: str, member: str, missing: Missing) -> compare.Row:
@@ -204,7 +207,7 @@ def _read_baselines(suite: Suite, folder: Path, stem: str, seeds: Sequence[int])
     return [[read_evaluation(path) for path in paths] for paths in of_seeds]
 
 
-def _train(base: Path, overrides: Sequence[str], run: Path, scripts: Path) -> str | None:
+def _train(base: Path, overrides: Sequence[str], run: Path, program: Sequence[str]) -> str | None:
     """Train a run to its last step, or go on with it; returns why it is not finished, None if it is."""
     try:
         config = load_config(base, overrides)
@@ -213,13 +216,13 @@ def _train(base: Path, overrides: Sequence[str], run: Path, scripts: Path) -> st
             return None
     except UserError as error:
         return str(error)
-    why = _call(scripts / "train.py", "--config", str(base), *overrides, *(["--resume"] if is_begun else []))
+    why = _call(program, "train", "--config", str(base), *overrides, *(["--resume"] if is_begun else []))
     if why is None and last_step(run) != config.optim.steps:
-        return f"train.py stopped at step {last_step(run)} of {config.optim.steps}"
+        return f"train stopped at step {last_step(run)} of {config.optim.steps}"
     return why
 
 
-def _evaluate(plan: EvaluationPlan, name: str, folder: Path, run: Path, scripts: Path) -> str | None:
+def _evaluate(plan: EvaluationPlan, name: str, folder: Path, run: Path, program: Sequence[str]) -> str | None:
     """Evaluate a run as it is now; returns why there is no such evaluation, None if there is. folder: of the suite's file."""
     out, record = run / "eval" / f"{name}.json", run / "evaluated" / f"{name}.json"
     options: dict[str, str | None] = {
@@ -234,21 +237,21 @@ def _evaluate(plan: EvaluationPlan, name: str, folder: Path, run: Path, scripts:
     files = [out.with_name(f"{stem}.json") for stem in plan.stems(name)]
     if record.exists() and read_json(record) == done and all(file.exists() for file in files):
         return None
-    why = _call(scripts / "eval.py", "--ckpt", str(run), "--out", str(out), *arguments)
+    why = _call(program, "eval", "--ckpt", str(run), "--out", str(out), *arguments)
     if why is None:
         write_json(record, done)
     return why
 
 
-def _call(script: Path, *arguments: str) -> str | None:
-    """Run a script and pass its stderr on; returns the last line of it if the script fails, else None."""
+def _call(program: Sequence[str], name: str, *arguments: str) -> str | None:
+    """Run a command and pass its stderr on; returns the last line of it if the command fails, else None."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     tail, before = b"", signal.signal(signal.SIGTERM, interrupt)
     try:
-        with subprocess.Popen([sys.executable, str(script), *arguments], stderr=subprocess.PIPE) as child:
+        with subprocess.Popen([*program, name, *arguments], stderr=subprocess.PIPE) as child:
             assert child.stderr is not None
             try:
                 while part := os.read(child.stderr.fileno(), TAIL_BYTES):
@@ -264,4 +267,4 @@ def _call(script: Path, *arguments: str) -> str | None:
     if child.returncode == 0:
         return None
     lines = tail.decode(errors="replace").replace("\r", "\n").strip().splitlines()
-    return f"{script.name} ended with status {child.returncode}: {lines[-1].removeprefix('error: ') if lines else 'no message'}"
+    return f"{name} ended with status {child.returncode}: {lines[-1].removeprefix('error: ') if lines else 'no message'}"

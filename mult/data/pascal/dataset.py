@@ -171,7 +171,7 @@ class Pascal(Dataset[Sample]):
         try:
             nyu, context = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
             ids = [int(context[name]) for name in {*nyu, "tvmonitor"} - {"unknown"} if name in context]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise UserError(
                 f"{self.root / _DB_INFO}: got no lists of classes ({error!r}); expected nyu_classes.json, a list of names, and "
                 "context_classes.json, {name: id}; fetch them again"
