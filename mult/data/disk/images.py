@@ -78,7 +78,10 @@ def read_photograph(path: Path, *, upright: bool = True) -> Image.Image:
     """
     with _open_picture(path, "expected a whole picture, such as a jpg or png; fetch or make it again") as picture:
         picture.load()
-        return to_rgb(picture, upright=upright)
+        try:
+            return to_rgb(picture, upright=upright)
+        except UserError as error:
+            raise BadFileError(f"{path}: {error}", "mode") from error
 
 
 def read_photograph_beside(path: Path, size: tuple[int, int]) -> Image.Image:
@@ -112,8 +115,8 @@ def to_rgb(image: Image.Image, *, upright: bool = True) -> Image.Image:
         pixels = np.asarray(image)
         if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
             raise UserError(
-                f"image of mode {image.mode}: got values of {pixels.min():g} to {pixels.max():g}; expected a photograph of 8 or "
-                "16 bits; scale it to 0..255 and convert it to uint8"
+                f"got an image of mode {image.mode} with values of {pixels.min():g} to {pixels.max():g}; expected a photograph "
+                "of 8 or 16 bits; scale it to 0..255 and convert it to uint8"
             )
         image = Image.fromarray((pixels // 257).astype(np.uint8))
     return image.convert("RGB")
@@ -150,7 +153,7 @@ def read_npy(path: Path) -> Array:
         values = np.load(io.BytesIO(content))
     except Exception as error:  # damage ends in any: SyntaxError, TokenError, MemoryError, zipfile's, ...
         raise bad_file(path, error, remedy) from error
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fui" or not values.size:
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fuib" or not values.size:
         got = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else "several arrays"
         raise BadFileError(f"{path}: got {got}; expected numbers in npy; save it again", "mode")
     return values
