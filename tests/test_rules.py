@@ -78,7 +78,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Room of mult (a file, or a folder whose files may import each other) -> the rooms it imports, no more and no fewer."""
 
 DATA_MAY_IMPORT: dict[str, set[str]] = {
-    "__init__": {"cocodoom", "nyu", "pascal", "replica", "rooms", "taskonomy"},
+    "__init__": {"cocodoom", "nyu", "packed", "pascal", "replica", "rooms", "taskonomy"},
     "parallel": set(),
     "sample": set(),
     "disk": {"sample"},
@@ -89,6 +89,7 @@ DATA_MAY_IMPORT: dict[str, set[str]] = {
     "pascal": {"disk", "sample"},
     "cocodoom": {"disk", "parallel", "sample"},
     "rooms": {"disk", "parallel", "taskonomy"},
+    "packed": {"batches", "parallel", "sample"},
     "prepare": {"disk", "parallel", "sample", "taskonomy"},
 }
 """The same inside mult.data."""

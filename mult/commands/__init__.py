@@ -22,6 +22,7 @@ COMMANDS = {
     "annotate": "make labels of depth and colour",
     "make-rooms": "render the Rooms dataset",
     "make-doom": "render Doom with Freedoom's maps",
+    "pack": "store a dataset at the network's size, for fast reading",
     "prepare-nyu": "unpack NYU Depth v2",
 }
 """Name -> what it does; the module of make-rooms is make_rooms."""
