@@ -90,7 +90,7 @@ DATA_MAY_IMPORT: dict[str, set[str]] = {
     "cocodoom": {"disk", "parallel", "sample"},
     "rooms": {"disk", "parallel", "taskonomy"},
     "packed": {"batches", "parallel", "sample"},
-    "prepare": {"disk", "parallel", "sample", "taskonomy"},
+    "prepare": {"disk", "parallel", "pascal", "rooms", "sample", "taskonomy"},
 }
 """The same inside mult.data."""
 
@@ -395,6 +395,20 @@ def test_there_is_something_to_check() -> None:
     assert MODULES
     assert SCRIPTS
     assert CONFIGS
+
+
+# --- What the distribution holds ---
+
+
+def test_the_distribution_has_every_package_and_every_config() -> None:
+    """Named one by one in pyproject.toml, since configs/ lies outside mult/ in a checkout and inside it when installed."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    found = re.search(r"^packages = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    assert found
+    listed = re.findall(r'^ {4}"([\w.]+)",', found[1], re.MULTILINE)
+    packages = {".".join(path.relative_to(ROOT).parent.parts) for path in MODULES if path.name == "__init__.py"}
+    configs = {path.relative_to(ROOT).parent for path in (ROOT / "configs").rglob("*.yaml")}
+    assert sorted(listed) == sorted(packages | {f"mult.{'.'.join(folder.parts)}" for folder in configs})
 
 
 # --- README and CI say the same ---

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from mult.build import build_dataset, task_names
 from mult.cli import exit_on_user_error
 from mult.config import load_config
+from mult.data.batches.hold_out import HELD_OUT
 from mult.data.packed.write import pack
 from mult.errors import UserError
 
@@ -37,7 +39,8 @@ def main() -> None:
             raise UserError(
                 f"data.dataset: got a pack ({data.root}); expected what it was made from; pack that at another size"
             )
-        splits = dict.fromkeys(arguments.split or [data.split, config.eval.split])
+        data = replace(data, hold_out=0.0)  # it is a function of the views' names: a training on the pack holds out the same
+        splits = [split for split in dict.fromkeys(arguments.split or [data.split, config.eval.split]) if split != HELD_OUT]
         readers = {split: build_dataset(data, task_names(config), split) for split in splits}
         source = {key: getattr(data, key) for key in ("dataset", "root", "subset", "max_depth_m", "options")}
         source["class_map"] = {task: {"to": each.to, "classes": each.classes} for task, each in (data.class_map or {}).items()}

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from mult import draw
-from mult.build import build_eval_batches
+from mult.build import build_eval_batches, describe_selection
 from mult.data.batches.transforms import EvalTransform
 from mult.data.sample import collect_bad
 from mult.evaluation import evaluate
@@ -68,7 +68,8 @@ def _report(
     config, views, split = experiment.config, experiment.eval_data, experiment.config.eval.split
     path = _locate(state)
     write_arrays(path.with_suffix(".npz"), evaluation.columns)
-    write_json(path, evaluation.as_json(config.data.dataset, split) | bad_counts | {"step": state.step})
+    weights = {"step": state.step, "selected": describe_selection(config)}
+    write_json(path, evaluation.as_json(config.data.dataset, split) | bad_counts | weights)
     skipped = "".join(f", {count} of them skipped: see bad_files.txt" for count in bad_counts.values() if count)
     tqdm.write(f"step {state.step}, {split} split, {len(views)} images{skipped}\n{format_evaluation(evaluation)}")
     if config.eval.images:

@@ -6,6 +6,7 @@ through Pillow and NumPy rather than torchvision, which turns 16-bit PNG into in
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from mult.data.disk.stored import bad_file, read_stored
 from mult.data.sample import BadFileError
+from mult.errors import UserError
 from mult.files import write_file
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-"""What Pillow and NumPy raise on damaged files."""
+MAX_PIXELS = 2**25
+"""Of a picture, about 7680 x 4320: a small file cannot ask for all memory, of which a prediction takes 100 bytes a pixel."""
+FORMATS = ("PNG", "JPEG", "PPM", "BMP", "TIFF", "WEBP")
+"""Pillow's, of the pictures that are read. Others run programs, as EPS does Ghostscript."""
 GRAY_16_BIT = ("I;16", "I", "I;16B", "I;16L")
 GRAY = ("L", "1", *GRAY_16_BIT)
 
@@ -84,23 +89,34 @@ def to_rgb(image: Image.Image) -> Image.Image:
 @contextmanager
 def _open_picture(path: Path, remedy: str) -> Iterator[Image.Image]:
     """Open a picture; what Pillow raises while it is decoded becomes a BadFileError."""
+    content = read_stored(path, remedy)
     try:
-        with Image.open(path) as picture:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise Image.DecompressionBombError(f"{picture.width} x {picture.height} pixels")
             yield picture
-    except UNREADABLE as error:
-        kind = "missing" if isinstance(error, FileNotFoundError) else "damaged"
-        raise BadFileError(f"{path}: got a file that cannot be read ({error}); {remedy}", kind) from error
+    except Image.DecompressionBombError as error:
+        raise BadFileError(
+            f"{path}: got a picture that is too large ({error}); expected at most {MAX_PIXELS} pixels; make it smaller", "size"
+        ) from error
+    except MemoryError as error:
+        raise UserError(
+            f"{path}: got no memory to decode it; expected some; use fewer processes, or a smaller picture"
+        ) from error
+    except Exception as error:  # damage ends in any, of which Pillow names no common class
+        raise bad_file(path, error, remedy) from error
 
 
 def read_npy(path: Path) -> Array:
     """The numbers of an npy file, of any shape; BadFileError, naming it, if it is damaged or holds anything else."""
+    remedy = "expected numbers in npy; save it again"
+    content = read_stored(path, remedy)
+    if not content.startswith((b"\x93NUMPY", b"PK")):  # of other contents NumPy says that they might be unpickled
+        raise bad_file(path, "it does not begin as npy does", remedy)
     try:
-        values = np.load(path)
-    except UNREADABLE as error:
-        raise BadFileError(
-            f"{path}: got no array ({error}); expected numbers in npy; save it again",
-            "missing" if isinstance(error, FileNotFoundError) else "damaged",
-        ) from error
+        values = np.load(io.BytesIO(content))
+    except Exception as error:  # damage ends in any: SyntaxError, TokenError, MemoryError, zipfile's, ...
+        raise bad_file(path, error, remedy) from error
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fui" or not values.size:
         got = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else "several arrays"
         raise BadFileError(f"{path}: got {got}; expected numbers in npy; save it again", "mode")

@@ -37,6 +37,8 @@ class Packed(Dataset[Sample]):
     BadFileError for a view that is damaged or was when it was packed.
     """
 
+    benchmark_splits = frozenset[str]()  # they are not packed: `pack` refuses them
+
     def __init__(
         self,
         root: str | Path,

@@ -52,9 +52,15 @@ def pack(
 
     A view larger than `image_size` is resized until it just covers that size; no view is enlarged. All readers have the same
     tasks. `source` is what JSON can hold of the data's config. Interrupted at any moment, the same call goes on: shards that
-    are there are kept. Raises UserError for a folder that holds anything else or a pack of other settings or views and, unless
-    `skip_bad_files`, for a damaged file.
+    are there are kept. Raises UserError for a folder that holds anything else or a pack of other settings or views, for a split
+    on which a benchmark compares and, unless `skip_bad_files`, for a damaged file.
     """
+    for split, reader in readers.items():
+        if split in reader.benchmark_splits:
+            raise UserError(
+                f"split: got {split} of {reader.root}, on which a benchmark compares at the labels' own size; expected a split "
+                "to train on or to choose by; evaluate on the dataset itself"
+            )
     tasks = next(iter(readers.values())).tasks
     facts = {
         "format_version": index.FORMAT_VERSION,

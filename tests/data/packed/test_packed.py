@@ -55,10 +55,10 @@ def open_all(name: str, root: Path, tree_root: Path) -> dict[str, Reader]:
         return {split: Taskonomy(tree_root, split) for split in ("train", "val", "test")}
     if name == "pascal":
         write_pascal(root / "pascal", (12, 17), {"train": ["2008_000002", "2009_000015"], "val": ["2010_000007"]})
-        return {split: Pascal(root / "pascal", split) for split in ("train", "val")}
+        return {"train": Pascal(root / "pascal")}
     if name == "nyu":
         write_multitask(root / "nyu")
-        return {split: NYU(root / "nyu", split, space=13) for split in ("train", "val")}
+        return {"train": NYU(root / "nyu", space=13)}
     archive.write(root / "doom", archive.TREE)
     return {"train": CocoDoom(root / "doom")}
 

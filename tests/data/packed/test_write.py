@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import numpy as np
 import pytest
 import yaml
 
-from mult.data import Packed, Taskonomy
+from mult.build import build_dataset
+from mult.config import load_config
+from mult.data import NYU, Packed, Taskonomy
 from mult.data.packed.codes import CODES, choose_code, encode
 from mult.data.packed.write import pack
 from mult.data.sample import BadFileError, Sample
 from mult.errors import UserError
 from mult.tasks import TASKS
+from tests.data.nyu.test_dataset import write_multitask
 from tests.data.packed.test_packed import SOURCE, make_pack, require_same_bits
 
 
@@ -131,6 +135,27 @@ def test_another_pack_than_the_folders_is_refused(packed: Path, own_tree: Path, 
         make_pack(tmp_path / "photos", {"train": Taskonomy(own_tree)})
     with pytest.raises(UserError, match=r"photos: got no pack\.json; expected a folder that scripts/pack\.py wrote"):
         Packed(tmp_path / "photos")
+
+
+def test_the_split_of_a_benchmark_is_refused(tmp_path: Path) -> None:
+    write_multitask(tmp_path / "nyu")
+    with pytest.raises(UserError, match=r"split: got val of .*nyu, on which a benchmark compares at the labels' own size"):
+        make_pack(tmp_path / "pack", {"val": NYU(tmp_path / "nyu", "val")})
+    assert not (tmp_path / "pack").exists()
+
+
+def test_what_is_held_out_of_the_pack_is_what_is_held_out_of_the_tree(
+    script: Callable[..., Any], data_file: Path, tmp_path: Path
+) -> None:
+    held_out = ("data.hold_out=0.3", "eval.split=held_out")
+    assert script("pack", "--config", data_file, "--out", tmp_path / "pack", "--workers", 1, *held_out).status == 0
+    assert [path.name for path in (tmp_path / "pack").iterdir() if path.is_dir()] == ["train"]
+    from_tree = load_config(data_file, held_out).data
+    from_pack = replace(from_tree, dataset="packed", root=str(tmp_path / "pack"))
+    for split, count in (("train", 4), ("held_out", 2)):
+        tree, packed = (build_dataset(data, ["normal"], split) for data in (from_tree, from_pack))
+        assert len(packed) == len(tree) == count
+        assert [packed.name(i) for i in range(count)] == [tree.name(i) for i in range(count)]
 
 
 def test_a_pack_of_another_version_is_refused(packed: Path) -> None:

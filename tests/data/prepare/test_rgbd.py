@@ -252,7 +252,11 @@ def test_an_implausible_scale_is_said(tmp_path: Path, scale: float, median: str)
         ("depth/frame9.png", b"nothing", r"frame9.png: got a file that cannot be read"),
         ("depth/frame9.npy", np.zeros((1, 26, 34)), r"frame9.npy: got float64 \(1, 26, 34\); expected \(H, W\) numbers"),
         ("depth/frame9.npy", np.zeros((26, 34), "U1"), r"frame9.npy: got <U1 \(26, 34\); expected numbers in npy"),
-        ("depth/frame9.npy", b"nothing", r"frame9.npy: got no array \(.*\); expected numbers in npy; save it again"),
+        (
+            "depth/frame9.npy",
+            b"nothing",
+            r"frame9.npy: got a file that cannot be read \(.*\); expected numbers in npy; save it again",
+        ),
         ("rgb/frame9.jpg", np.zeros((26, 34, 3), np.uint8), r"frame9.png: got a second file beside frame9.jpg"),
     ],
 )
