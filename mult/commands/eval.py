@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mult.build import build_eval_batches, build_eval_dataset
+from mult.build import build_eval_batches, build_eval_dataset, describe_selection
 from mult.cli import exit_on_user_error
 from mult.config import load_data_config
 from mult.data.batches.corruptions import CorruptedDataset, parse_corruptions
@@ -23,7 +23,7 @@ from mult.evaluation.gain import compute_delta_m, estimate_delta_m_interval, for
 from mult.evaluation.results import SavedEvaluation, comparability, read_evaluation
 from mult.evaluation.tables import format_evaluation
 from mult.files import read_json, write_arrays, write_json
-from mult.runs.checkpoint import find_checkpoint, load_checkpoint
+from mult.runs.checkpoint import find_checkpoint, load_checkpoint, stands_for_run
 from mult.runs.weights import find_run, identify_weights
 from mult.runtime import distributed
 from mult.runtime.precision import DTYPES, resolve_precision
@@ -62,6 +62,7 @@ def main() -> None:
         views, absent = build_eval_dataset(data, model, arguments.split)
         constants = read_json(folder / "trivial.json")
         weights = identify_weights(folder)
+        selected = describe_selection(config) if stands_for_run(folder) else "by hand"
         plain = arguments.out or _locate(Path(arguments.ckpt), folder, f"{data.dataset}-{arguments.split}", weights)
         as_json = {one: dataclasses.asdict(one) if one.severity else None for one in corruptions}
         singles, merged = {}, {}
@@ -84,7 +85,8 @@ def main() -> None:
                 continue
             out = plain.with_name(f"{plain.stem}{corruption.suffix}{plain.suffix}")
             write_arrays(out.with_suffix(".npz"), evaluation.columns)
-            file = evaluation.as_json(data.dataset, arguments.split, as_json[corruption]) | {"weights": weights}
+            file = evaluation.as_json(data.dataset, arguments.split, as_json[corruption])
+            file |= {"weights": weights, "selected": selected}
             write_json(out, file)
             print(format_evaluation(evaluation))
             if baselines:

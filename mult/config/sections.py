@@ -90,6 +90,8 @@ class DataConfig:
     dataset: str
     root: FilePath
     split: str = "train"
+    hold_out: Fraction = 0.0
+    """This share of `split` is not trained on: it is the split `held_out`, of whole scenes where the dataset names some."""
     subset: str = "tiny"
     image_size: Size
     """(height, width) of the network's input, in pixels; YAML may give one number for a square."""
@@ -201,6 +203,9 @@ class EvalConfig:
     every: CountOrZero = 0
     """Steps between evaluations; 0: only at the end."""
     split: str = "val"
+    select: Literal["last", "val"] = "val"
+    """Which checkpoint a run's folder stands for. val: the one that was best on `split`. last: the one of the last step. On a
+    split that a benchmark compares on (NYU's and Pascal's val and test) only last, evaluated once, is allowed."""
     batch_size: Count | None = None
     """Views a batch, over all processes; None: as in training."""
     images: CountOrZero = 4

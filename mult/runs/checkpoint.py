@@ -87,10 +87,11 @@ class Checkpoints:
             raise explain_write_error(error, path, self.folder.parent, room, remaining) from error
         self._prune(step)
 
-    def mark_best(self, step: int) -> None:
-        """Point `best` at a checkpoint; the one that was best before is kept no longer for that."""
+    def mark_best(self, step: int | None) -> None:
+        """Point `best` at a checkpoint, or at none; the one that was best before is kept no longer for that."""
         self._point(best=step)
-        self._prune(step)
+        if step is not None:
+            self._prune(step)
 
     def recover(self) -> int | None:
         """The step of the newest whole checkpoint, with `last` pointing at it; None where there is none.
@@ -169,6 +170,13 @@ def find_checkpoint(path: str | Path) -> Path:
         f"checkpoint: got {path}; expected a run's folder or a checkpoint's (model.safetensors, config.json, config.yaml); "
         f"{reason}"
     )
+
+
+def stands_for_run(checkpoint: Path) -> bool:
+    """Whether a checkpoint is the one that `find_checkpoint` gives for its run's folder, as the run itself chose it."""
+    with suppress(UserError):
+        return find_checkpoint(checkpoint.parents[1]) == checkpoint.resolve()
+    return False
 
 
 def last_step(run: Path) -> int:
