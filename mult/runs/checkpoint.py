@@ -72,7 +72,7 @@ class Checkpoints:
             write_text(folder / "config.yaml", self.config_yaml)
             write_json(folder / "trivial.json", constants)
             write_file(folder / "state.pt", lambda file: torch.save(dict(state), file))
-            checksums = {file.name: _checksum(file) for file in sorted(folder.iterdir())}
+            checksums = {file.name: compute_checksum(file) for file in sorted(folder.iterdir())}
             write_json(folder / "manifest.json", {"format_version": FORMAT_VERSION, "step": step, "sha256": checksums})
 
         path = self.folder / str(step)
@@ -226,7 +226,7 @@ def check_model(folder: Path) -> None:
             "another checkpoint of the run"
         ) from error
     for name, expected in checksums.items():
-        if _checksum(folder / name) != expected:
+        if compute_checksum(folder / name) != expected:
             raise UserError(
                 f"{folder / name}: got another checksum than when it was written; expected the file that training saved; "
                 "it is damaged or was replaced: take another checkpoint of the run"
@@ -247,7 +247,7 @@ def _find_fault(folder: Path) -> str | None:
         )
     for name, expected in checksums:
         try:
-            if _checksum(folder / name) != expected:
+            if compute_checksum(folder / name) != expected:
                 return f"{name} has another checksum than when it was written"
         except OSError as error:
             return f"{name} is missing" if isinstance(error, FileNotFoundError) else f"{name}: {error.strerror}"
@@ -263,7 +263,8 @@ def _is_plain(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str, torch.Tensor)
 
 
-def _checksum(path: Path) -> str:
+def compute_checksum(path: Path) -> str:
+    """The SHA-256 of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**22):
