@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mult.config import load_config, schema
+from mult.config import find_config, load_config, schema
 from mult.config.yaml_text import read_yaml
 from mult.data.batches.corruptions import parse_corruptions
 from mult.errors import UserError
@@ -77,9 +77,7 @@ Missing = dict[tuple[str, str, int], str]
 
 
 def read_suite(path: Path) -> Suite:
-    """Raises UserError where there is no such file and for what is wrong in it."""
-    if not path.is_file():
-        raise UserError(f"suite: got {path}; expected a YAML file; see configs/suites/")
+    """Raises UserError for what is wrong in the file."""
     suite = schema.read(Suite, read_yaml(path), str(path))
     assert isinstance(suite, Suite)
     if not suite.members or not suite.seeds or len(set(suite.seeds)) < len(suite.seeds):
@@ -117,10 +115,11 @@ def read_suite(path: Path) -> Suite:
 def run_suite(path: Path, output: Path, extra: Sequence[str] = (), program: Sequence[str] = PROGRAM) -> tuple[str, int]:
     """Train and evaluate what is not done yet and write the tables to `output`/<suite's name>/.
 
-    Returns the tables as text, and how many of the evaluations (each of a member and a seed) are missing. extra: overrides of
-    every member. program: runs the commands train, eval and report. Raises KeyboardInterrupt on Ctrl-C and on SIGTERM, once the
-    command that runs has ended.
+    path: a suite's file, or the name of one of configs/suites/. Returns the tables as text, and how many of the evaluations
+    (each of a member and a seed) are missing. extra: overrides of every member. program: runs the commands train, eval and
+    report. Raises KeyboardInterrupt on Ctrl-C and on SIGTERM, once the command that runs has ended.
     """
+    path = find_config(path, "suite")
     suite, folder = read_suite(path), output / path.stem
     missing: Missing = {}
     for seed in suite.seeds:

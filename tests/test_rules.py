@@ -78,7 +78,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Room of mult (a file, or a folder whose files may import each other) -> the rooms it imports, no more and no fewer."""
 
 DATA_MAY_IMPORT: dict[str, set[str]] = {
-    "__init__": {"cocodoom", "nyu", "pascal", "replica", "rooms", "taskonomy"},
+    "__init__": {"cocodoom", "nyu", "packed", "pascal", "replica", "rooms", "taskonomy"},
     "parallel": set(),
     "sample": set(),
     "disk": {"sample"},
@@ -89,7 +89,8 @@ DATA_MAY_IMPORT: dict[str, set[str]] = {
     "pascal": {"disk", "sample"},
     "cocodoom": {"disk", "parallel", "sample"},
     "rooms": {"disk", "parallel", "taskonomy"},
-    "prepare": {"disk", "parallel", "sample", "taskonomy"},
+    "packed": {"batches", "parallel", "sample"},
+    "prepare": {"disk", "parallel", "pascal", "rooms", "sample", "taskonomy"},
 }
 """The same inside mult.data."""
 
@@ -205,7 +206,7 @@ def test_public_names_are_there() -> None:
 
 
 def test_every_module_imports_without_the_extras() -> None:
-    extras = ["h5py", "skimage", "scipy", "torchmetrics", "pytest", "matplotlib", "tensorboard", "torchjd"]
+    extras = ["OpenEXR", "h5py", "skimage", "scipy", "torchmetrics", "pytest", "matplotlib", "tensorboard", "torchjd"]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in MODULES]
     blocked = f"import sys\nfor name in {extras}: sys.modules[name] = None\n"
     run_python(blocked + "".join(f"import {name}\n" for name in names))
@@ -394,6 +395,20 @@ def test_there_is_something_to_check() -> None:
     assert MODULES
     assert SCRIPTS
     assert CONFIGS
+
+
+# --- What the distribution holds ---
+
+
+def test_the_distribution_has_every_package_and_every_config() -> None:
+    """Named one by one in pyproject.toml, since configs/ lies outside mult/ in a checkout and inside it when installed."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    found = re.search(r"^packages = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    assert found
+    listed = re.findall(r'^ {4}"([\w.]+)",', found[1], re.MULTILINE)
+    packages = {".".join(path.relative_to(ROOT).parent.parts) for path in MODULES if path.name == "__init__.py"}
+    configs = {path.relative_to(ROOT).parent for path in (ROOT / "configs").rglob("*.yaml")}
+    assert sorted(listed) == sorted(packages | {f"mult.{'.'.join(folder.parts)}" for folder in configs})
 
 
 # --- README and CI say the same ---

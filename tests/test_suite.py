@@ -220,4 +220,4 @@ def test_what_is_missing_shows_in_the_exit_status(
 def test_no_suite_there(script: Callable[..., Any], tmp_path: Path) -> None:
     ended = script("suite", tmp_path / "none.yaml")
     assert ended.status == 2
-    assert "expected a YAML file; see configs/suites/" in ended.err
+    assert "expected a YAML file; no such file" in ended.err

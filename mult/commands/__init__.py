@@ -21,7 +21,9 @@ COMMANDS = {
     "check-data": "check a dataset before training",
     "annotate": "make labels of depth and colour",
     "make-rooms": "render the Rooms dataset",
+    "make-toys": "write a toy tree in a benchmark's layout",
     "make-doom": "render Doom with Freedoom's maps",
+    "pack": "store a dataset at the network's size, for fast reading",
     "prepare-nyu": "unpack NYU Depth v2",
 }
 """Name -> what it does; the module of make-rooms is make_rooms."""

@@ -92,6 +92,6 @@ def _open_tensorboard(folder: Path, step: int) -> Any:
     except ImportError as error:
         raise UserError(
             "run.tensorboard: got true without the package tensorboard; expected it installed; "
-            'pip install -e ".[tensorboard]", or run.tensorboard=false'
+            'pip install "mult-dense[tensorboard]", or run.tensorboard=false'
         ) from error
     return SummaryWriter(str(folder), purge_step=step + 1)

@@ -54,6 +54,7 @@ class NYU(Dataset[Sample]):
 
     metric_depth = True
     metric_arguments: Mapping[str, Mapping[str, float]] = {"boundary": {"max_distance": 0.011}}
+    benchmark_splits = frozenset({"val", "test"})
 
     def __init__(
         self,

@@ -105,7 +105,7 @@ LAYOUTS: dict[str, Layout] = {
         intrinsics_of="depth",
         note="ScanNet's colour camera is a few centimetres beside its depth camera; colour is resized, not registered",
     ),
-    # github.com/apple/ARKitScenes/blob/main/DATA.md: millimetres, confidence 0 to 2, a pincam a frame.
+    # github.com/apple/ARKitScenes, its page on the data: millimetres, confidence 0 to 2, a pincam a frame.
     "arkitscenes": Layout(
         rgb="**/lowres_wide/*.png",
         depth="**/lowres_depth/*.png",
@@ -136,6 +136,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     # github.com/diode-dataset/diode-devkit and its intrinsics.txt; masks are 0 and 1.
     "diode": Layout(
+        building=r"(.*?)/?scan_\d+",
         rgb="**/*.png",
         depth="**/*_depth.npy",
         depth_scale=1,

@@ -320,5 +320,5 @@ def test_a_full_disk_is_named_and_what_is_written_is_whole(mat: Path, unpacked: 
 
 def test_without_h5py(mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(UserError, match=r'prepare_nyu.py needs h5py; install it with: pip install -e "\.\[nyu\]"'):
+    with pytest.raises(UserError, match=r'prepare_nyu.py needs h5py; install it with: pip install "mult-dense\[nyu\]"'):
         prepare(mat, tmp_path)

@@ -261,7 +261,7 @@ def test_labels_say_what_they_were_made_from(tmp_path: Path) -> None:
     made_from = record["made_from"]
     assert (made_from["depth_scale"], made_from["depth_kind"], made_from["formulas"]) == (5000, "z", 2)
     assert made_from["rgb"] == str(folders[0])
-    assert record["noise_per_m"] == pytest.approx(0.002, rel=0.15)
+    assert 0.0014 < record["noise_per_m"] < 0.002  # what 95 % of the image exceed
     assert record["normal_share"] == pytest.approx(0.97, abs=0.005)
     assert done.depth is not None
     assert record["tilt_deg"] == done.depth.tilt_deg
@@ -396,8 +396,8 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
         path.rename(depth / f"d_{path.name}")
     with pytest.raises(
         ValueError,
-        match=r"got 3 files of colour \(e.g. frame10.png\) and 3 of depth \(e.g. d_frame10.png\), of which 0 are pairs; expected "
-        r"pairs of at least half of the files; give patterns",
+        match=r"got 3 files of colour \(e.g. frame10.png\) and 3 of depth \(e.g. d_frame10.png\), of which 0 are "
+        r"pairs; expected pairs of at least half of the files; give patterns",
     ):
         annotate((rgb, depth), tmp_path / "root")
 

@@ -37,8 +37,10 @@ def picture(seed: int, size: tuple[int, int] = SIZE) -> Array:
 
 def save(path: Path, values: Array) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = {"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}
-    Image.fromarray(values).save(path, **options)
+    if path.suffix == ".jpg":
+        Image.fromarray(values).save(path, quality=95, subsampling=0)
+    else:
+        Image.fromarray(values).save(path)
 
 
 def save_mm(path: Path, metres: Array, units: float = 1000, none: int = 0) -> None:
