@@ -21,8 +21,9 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO, TypeVar, cast
@@ -151,6 +152,22 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Hold a lock, for which other processes wait; it ends with the process at the latest. Its empty file stays."""
+    import fcntl  # not on Windows
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        except OSError as error:  # a file system without locks
+            warnings.warn(
+                f"{path}: cannot be locked ({error.strerror}); write to this root by one process at a time", stacklevel=4
+            )
+        yield
 
 
 # --- Temporary files ---

@@ -48,18 +48,19 @@ class Predictor:
         return cls(model, config.data.image_size, device, tta)
 
     def __call__(self, image: Image.Image) -> Maps:
-        """The maps of one image, of any mode."""
+        """The maps of one image, of any mode, turned as its EXIF orientation says."""
         return next(self.batch([image]))
 
     @torch.inference_mode()
     def batch(self, images: Sequence[Image.Image]) -> Iterator[Maps]:
-        """The maps of each image, of any mode and size, from one pass through the network.
+        """The maps of each image, as of `__call__`, of any size, from one pass through the network.
 
         Outputs become maps at an image's own size when its turn comes, so that the maps of a batch of photographs are not in
         memory at once.
         """
-        outputs = self._run_network(torch.stack([self._resize(image) for image in images]).to(self.device))
-        for index, image in enumerate(images):
+        pictures = [to_rgb(image) for image in images]
+        outputs = self._run_network(torch.stack([self._resize(picture) for picture in pictures]).to(self.device))
+        for index, image in enumerate(pictures):
             size = (image.height, image.width)
             yield {
                 task: self.tasks[task].predict(output[index : index + 1], size)[0].cpu().numpy()
@@ -70,12 +71,12 @@ class Predictor:
     def attention(self, image: Image.Image) -> list[AttentionMap]:
         """The attention maps of one image, of every decoder stage, H/32 first (see `record_attention`)."""
         with record_attention(self.model.decoder) as maps:
-            self.model(self._resize(image)[None].to(self.device))
+            self.model(self._resize(to_rgb(image))[None].to(self.device))
         return maps
 
     def _resize(self, image: Image.Image) -> Tensor:
-        """An image at the network's size, (3, *image_size) in [0, 1]."""
-        pixels = np.array(to_rgb(image), np.float32) / 255
+        """An image in RGB at the network's size, (3, *image_size) in [0, 1]."""
+        pixels = np.array(image, np.float32) / 255
         view = torch.from_numpy(pixels).permute(2, 0, 1)
         sample: Sample = {"image": view, "targets": {}, "valid": {}, "id": "", "derived": ()}
         return self.transform(sample)["image"]

@@ -72,7 +72,7 @@ class Checkpoints:
             write_text(folder / "config.yaml", self.config_yaml)
             write_json(folder / "trivial.json", constants)
             write_file(folder / STATE, lambda file: torch.save(dict(state), file))
-            checksums = {file.name: _checksum(file) for file in sorted(folder.iterdir())}
+            checksums = {file.name: compute_checksum(file) for file in sorted(folder.iterdir())}
             write_json(folder / "manifest.json", {"format_version": FORMAT_VERSION, "step": step, "sha256": checksums})
 
         path = self.folder / str(step)
@@ -87,10 +87,11 @@ class Checkpoints:
             raise explain_write_error(error, path, self.folder.parent, room, remaining) from error
         self._prune(step)
 
-    def mark_best(self, step: int) -> None:
-        """Point `best` at a checkpoint; the one that was best before is kept no longer for that."""
+    def mark_best(self, step: int | None) -> None:
+        """Point `best` at a checkpoint, or at none; the one that was best before is kept no longer for that."""
         self._point(best=step)
-        self._prune(step)
+        if step is not None:
+            self._prune(step)
 
     def recover(self) -> int | None:
         """The step of the newest whole checkpoint, with `last` pointing at it; None where there is none.
@@ -171,6 +172,13 @@ def find_checkpoint(path: str | Path) -> Path:
     )
 
 
+def stands_for_run(checkpoint: Path) -> bool:
+    """Whether a checkpoint is the one that `find_checkpoint` gives for its run's folder, as the run itself chose it."""
+    with suppress(UserError):
+        return find_checkpoint(checkpoint.parents[1]) == checkpoint.resolve()
+    return False
+
+
 def last_step(run: Path) -> int:
     """The step of a run's newest checkpoint, 0 without one."""
     return _read_pointers(run / "checkpoints").get("last", 0)
@@ -230,7 +238,7 @@ def check_files(folder: Path) -> None:
 def _find_difference(path: Path, checksum: str) -> str | None:
     """How a file differs from the one with that checksum, in words, or None."""
     try:
-        return None if _checksum(path) == checksum else "got another checksum than when it was written"
+        return None if compute_checksum(path) == checksum else "got another checksum than when it was written"
     except FileNotFoundError:
         return "got no such file"
     except OSError as error:
@@ -262,7 +270,8 @@ def _is_plain(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str, torch.Tensor)
 
 
-def _checksum(path: Path) -> str:
+def computecompute_checksum(path: Path) -> str:
+    """The SHA-256 of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**22):

@@ -80,7 +80,7 @@ class Run:
         run._check_content(resume)  # another process may have been faster
         path = run.folder / "provenance.json"
         precision = resolve_precision(config.run.precision, pick_device(config.run.device))
-        provenance = collect_provenance(config.run.seed, precision)
+        provenance = collect_provenance(config.run.seed, precision) | {"selected": config.eval.select}
         if run._is_early():
             if any(path.name != ".lock" for path in run.folder.iterdir()):
                 _print(f"{run.folder}: the run in it ended before its first checkpoint; starting it over")

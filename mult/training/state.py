@@ -74,8 +74,14 @@ class TrainingState:
         self.last_saved_step = self.step
 
     def record_score(self, score: float | None) -> None:
-        """Record that this step, which must be saved, was evaluated; point `best` at it if its score is the highest so far."""
-        if score is not None and score > self.best_score:
+        """Record that this step, which must be saved, was evaluated; point `best` at it if its score is the highest so far.
+
+        With `eval.select: last` no checkpoint is the best one.
+        """
+        if self.run.config.eval.select == "last":
+            if distributed.is_main():
+                self.checkpoints.mark_best(None)
+        elif score is not None and score > self.best_score:
             self.best_score = score
             if distributed.is_main():
                 self.checkpoints.mark_best(self.step)

@@ -55,6 +55,7 @@ class CocoDoom(Dataset[Sample]):
     """
 
     metric_arguments: Mapping[str, Mapping[str, float]] = {}
+    benchmark_splits: frozenset[str] = frozenset()
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from mult.data.disk.camera import check_intrinsics
+from mult.data.disk.camera import check_intrinsics, scale_intrinsics
 from mult.data.disk.derived import DERIVABLE, DerivedLabels, warn_if_implausible
 from mult.data.disk.images import Array
 from mult.data.disk.splits import check_split_name, read_nyu_lists
@@ -54,6 +54,7 @@ class NYU(Dataset[Sample]):
 
     metric_depth = True
     metric_arguments: Mapping[str, Mapping[str, float]] = {"boundary": {"max_distance": 0.011}}
+    benchmark_splits = frozenset({"val", "test"})
 
     def __init__(
         self,
@@ -130,16 +131,16 @@ class NYU(Dataset[Sample]):
 
     def camera(self, i: int) -> Camera:
         """A view's intrinsics (fx, fy, cx, cy) in pixel indices and its (height, width); UserError where they are unknown."""
-        height, width = size = self._form.image(wrap_index(i, len(self))).shape[1:]
+        _, height, width = self._form.image(wrap_index(i, len(self))).shape
+        size = (height, width)
         fx, fy, cx, cy = INTRINSICS
         scale = width / SIZE[1]
         if self._intrinsics is not None:
-            fx, fy, cx, cy = self._intrinsics
+            fx, fy, cx, cy = check_intrinsics("data.options.intrinsics", self._intrinsics, size)
         elif size == _NYUD_MT_SIZE:
             cx, cy = cx - _NYUD_MT_CORNER[1], cy - _NYUD_MT_CORNER[0]
         elif height == scale * SIZE[0]:
-            # A pixel index is a pixel's centre, half a pixel from the edge that scaling keeps.
-            fx, fy, cx, cy = fx * scale, fy * scale, (cx + 0.5) * scale - 0.5, (cy + 0.5) * scale - 0.5
+            fx, fy, cx, cy = scale_intrinsics(INTRINSICS, SIZE, size)
         else:
             raise UserError(
                 f"{self.root}: got images of {size} (height, width), whose camera is unknown; expected the shape of {SIZE} or "

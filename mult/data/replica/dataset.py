@@ -46,6 +46,7 @@ class Replica(Dataset[Sample]):
 
     metric_depth = True
     metric_arguments: Mapping[str, Mapping[str, float]] = {}
+    benchmark_splits: frozenset[str] = frozenset()
     underivable: Mapping[str, str] = {}
 
     def __init__(

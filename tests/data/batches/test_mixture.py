@@ -28,6 +28,7 @@ class Depths:
     labelled: frozenset[str] = frozenset({"depth_zbuffer"})
     available: tuple[str, ...] = ("depth_zbuffer",)
     underivable: Mapping[str, str] = field(default_factory=dict)
+    benchmark_splits: frozenset[str] = frozenset()
 
     def native(self, i: int, /) -> frozenset[str]:
         return self.labelled
