@@ -35,6 +35,9 @@ FORMAT_VERSION = 1
 POINTERS = "checkpoints.json"
 """The file beside the checkpoints that says which is the last and which the best."""
 
+MODEL_FILES = ("model.safetensors", "config.json")
+"""The files from which a model is loaded."""
+
 STATE = "state.pt"
 """The loop's state, which only a training that goes on reads, and checks then."""
 
@@ -222,7 +225,7 @@ def check_files(folder: Path) -> None:
     if not manifest.exists():
         return
     checksums = read_json(manifest).get("sha256")
-    if not isinstance(checksums, dict) or not checksums.keys() >= {"model.safetensors", "config.json", "config.yaml"}:
+    if not isinstance(checksums, dict) or not checksums.keys() >= {*MODEL_FILES, "config.yaml"}:
         raise UserError(
             f"{manifest}: got no checksums of the model and its config; expected what training wrote; it is damaged: take "
             "another checkpoint of the run"
@@ -270,7 +273,7 @@ def _is_plain(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str, torch.Tensor)
 
 
-def computecompute_checksum(path: Path) -> str:
+def compute_checksum(path: Path) -> str:
     """The SHA-256 of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
