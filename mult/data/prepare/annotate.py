@@ -1,8 +1,8 @@
 """Frames of RGB-D -> buildings in Taskonomy's layout, with every label that depth and colour give.
 
 Labels are computed from the depth as it was measured, before it is rounded to the 1/512 m of Taskonomy's files. The point
-number of a view is its frame's position among all frames of the call, so that the ranges of several calls do not collide; once
-given it is kept, in the building's record, whatever frames are added later.
+number of a view is its frame's position among all frames of its building, so that the ranges of several calls do not collide;
+once given it is kept, in the building's record, whatever frames are added later.
 """
 
 from __future__ import annotations
@@ -80,12 +80,15 @@ def annotate(
     check_depth_scale("depth-scale", layout.depth_scale)
     if isinstance(layout.intrinsics, list | tuple):
         check_intrinsics("intrinsics", layout.intrinsics)
-    if split is not None:
-        _check_split(root, building, split)
-    selected = _select(find_frames(source, layout), frames)
+    all_frames = find_frames(source, layout)
+    first, last = _check_range(frames, len(all_frames))
     of_building: dict[str, list[tuple[int, Frame]]] = {}
-    for position, frame in selected:
-        of_building.setdefault(building or name_building(frame, layout, source), []).append((position, frame))
+    for frame in all_frames:
+        of_name = of_building.setdefault(building or name_building(frame, layout, source), [])
+        of_name.append((len(of_name), frame))
+    in_range = set(all_frames[first:last])
+    of_building = {name: [each for each in of_name if each[1] in in_range] for name, of_name in of_building.items()}
+    of_building = {name: of_name for name, of_name in of_building.items() if of_name}
     splits = _choose_splits(root, of_building, split)
     made_from = describe_origin(_describe(layout, source.resolve()))
     views = [
@@ -140,10 +143,6 @@ def _warn_of_range(pixels: int) -> None:
         )
 
 
-def _check_split(root: Path, building: str | None, split: str) -> None:
-    check_building(root / "splits.csv", building or "", split)
-
-
 def _choose_splits(root: Path, buildings: Iterable[str], split: str | None) -> dict[str, str]:
     """{building: its split}; UserError for a name that no folder can have, or a building of another split."""
     path = root / "splits.csv"
@@ -157,15 +156,13 @@ def _choose_splits(root: Path, buildings: Iterable[str], split: str | None) -> d
     return splits
 
 
-def _select(frames: list[Frame], limits: tuple[int, int | None]) -> list[tuple[int, Frame]]:
-    """The frames of a range, with their positions among all."""
-    start, stop = limits[0], len(frames) if limits[1] is None else limits[1]
-    if not 0 <= start < stop <= len(frames):
+def _check_range(limits: tuple[int, int | None], count: int) -> tuple[int, int]:
+    start, stop = limits[0], count if limits[1] is None else limits[1]
+    if not 0 <= start < stop <= count:
         raise UserError(
-            f"start, stop: got {start}, {stop}; expected 0 <= start < stop <= {len(frames)}, the number of pairs; "
-            "change the range"
+            f"start, stop: got {start}, {stop}; expected 0 <= start < stop <= {count}, the number of pairs; change the range"
         )
-    return list(enumerate(frames))[start:stop]
+    return start, stop
 
 
 def _number(
