@@ -141,8 +141,7 @@ def _record(root: Path, tasks: Sequence[str], options: Mapping[str, Any], depth:
         records = _read_records(root)
         for task in tasks:
             made_from = describe_origin(of_depth if task in FROM_DEPTH else {})
-            is_there = (root / "derived" / task).is_dir()
-            if is_there or task in records:
+            if (root / "derived" / task).is_dir():
                 stored = records.get(task)
                 require_same_origin(f"{root / 'derived' / task}", stored and stored["made_from"], made_from)
             records[task] = records.get(task, {}) | {"made_from": made_from} | ({} if depth is None else depth._asdict())
