@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mult.errors import UserError, suggest
@@ -29,6 +30,9 @@ _ARGUMENTS = """
 """
 ARGUMENTS = frozenset(_ARGUMENTS.split())
 """The sizes, rates and layers of timm's hierarchical backbones."""
+
+WEIGHTS_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
+"""Where the weights stand in a file that holds more, in timm's order."""
 
 
 def create_backbone(backbone: str, pretrained: bool | str, args: Mapping[str, Any], defaults: Mapping[str, Any]) -> nn.Module:
@@ -114,12 +118,19 @@ def _numpy_globals() -> list[Any]:
 
 def _read_weights(path: str) -> dict[str, Tensor]:
     try:
-        with torch.serialization.safe_globals(_numpy_globals()):
-            weights = timm.models.load_state_dict(path, weights_only=True)
+        if path.endswith(".safetensors"):
+            content: Any = load_file(path)
+        else:
+            with torch.serialization.safe_globals(_numpy_globals()):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+        key = next((key for key in WEIGHTS_KEYS if content.get(key) is not None), None)
+        weights = timm.models.clean_state_dict(content if key is None else content[key])
         return {name: value for name, value in weights.items() if isinstance(value, Tensor)}
     except Exception as error:  # torch raises nearly any exception for a file without weights, KeyError and EOFError included
+        # torch's advice for a file that would run code is to let it.
+        reason = str(error).split("WeightsUnpickler error: ")[-1].split(". Please use")[0]
         raise UserError(
-            f"model.pretrained: {path} cannot be read ({type(error).__name__}: {error}); expected a state dict, .safetensors "
+            f"model.pretrained: {path} cannot be read ({type(error).__name__}: {reason}); expected a state dict, .safetensors "
             "or .pth; it is damaged or another kind of file"
         ) from error
 

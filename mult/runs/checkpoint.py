@@ -145,7 +145,7 @@ class Checkpoints:
             link = self.folder / name
             if not link.is_symlink():
                 remove_folder(link)  # what `cp -rL` and the like make of a link
-            with suppress(OSError):  # a disk without links
+            with suppress(OSError, NotImplementedError):  # a disk or a system without links
                 if name in pointers:
                     write_link(link, str(pointers[name]))
                 else:
