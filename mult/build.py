@@ -84,10 +84,14 @@ def describe_selection(config: Config) -> str:
     return "test" if config.eval.select == "val" and evaluates_on_benchmark(config) else config.eval.select
 
 
+_FROM_SECTION = ("subset", "max_depth_m", "image_size")
+"""Keys of a data section that are arguments of the datasets which have parameters of these names."""
+
+
 def _dataset_arguments(data: DataConfig, dataset_class: type) -> dict[str, Any]:
-    """Subset, maximal depth and data.options, as far as the class has parameters of these names."""
+    """The keys of _FROM_SECTION and data.options, as far as the class has parameters of these names."""
     parameters = inspect.signature(dataset_class, eval_str=True).parameters
-    options = parameters.keys() - {"root", "split", "tasks", "subset", "max_depth_m"}
+    options = parameters.keys() - {"root", "split", "tasks", *_FROM_SECTION}
     for name in data.options:
         if name not in options:
             expected = ", ".join(sorted(options)) or "none"
@@ -95,7 +99,7 @@ def _dataset_arguments(data: DataConfig, dataset_class: type) -> dict[str, Any]:
             raise UserError(f"data.options: got {name!r} for {data.dataset}; expected {expected}; {remedy}")
     if data.max_depth_m is not None and "max_depth_m" not in parameters:
         raise UserError(f"data.max_depth_m: got {data.max_depth_m} for {data.dataset}; expected none; leave it out")
-    arguments = {name: getattr(data, name) for name in ("subset", "max_depth_m") if name in parameters}
+    arguments = {name: getattr(data, name) for name in _FROM_SECTION if name in parameters}
     for name, value in data.options.items():
         arguments[name] = schema.read_value(parameters[name].annotation, value, data.dataset, f"data.options.{name}")
     return arguments

@@ -54,23 +54,24 @@ class Predictor:
         return cls(model, config.data.image_size, device, tta, config.data.fit)
 
     def __call__(self, image: Image.Image) -> Maps:
-        """The maps of one image, of any mode."""
+        """The maps of one image, of any mode, turned as its EXIF orientation says."""
         return next(self.batch([image]))
 
     @torch.inference_mode()
     def batch(self, images: Sequence[Image.Image]) -> Iterator[Maps]:
-        """The maps of each image, of any mode and size, from one pass through the network for each size of its input.
+        """The maps of each image, as of `__call__`, of any size, from one pass through the network for each size of its input.
 
         Outputs become maps at an image's own size when its turn comes, so that the maps of a batch of photographs are not in
         memory at once.
         """
-        batch = collate_eval([self._fit(image) for image in images])
+        pictures = [to_rgb(image) for image in images]
+        batch = collate_eval([self._fit(image) for image in pictures])
         outputs = [
             {task: maps[i : i + 1] for task, maps in of_run.items()}
             for of_run in map(self._run_network, batch["image"].stack_runs(IMAGE))
             for i in range(len(next(iter(of_run.values()))))
         ]
-        for image, output, content in zip(images, outputs, batch["content"], strict=True):
+        for image, output, content in zip(pictures, outputs, batch["content"], strict=True):
             size = (image.height, image.width)
             yield {task: self.tasks[task].predict(cut(maps, content), size)[0].cpu().numpy() for task, maps in output.items()}
 
@@ -78,14 +79,15 @@ class Predictor:
     def attention(self, image: Image.Image) -> list[AttentionMap]:
         """The attention maps of one image, without padding, of every decoder stage, H/32 first (see `record_attention`)."""
         with record_attention(self.model.decoder) as maps:
-            self.model(self.transform.scale(_to_tensor(image))[None].to(self.device))
+            self.model(self.transform.scale(_to_tensor(to_rgb(image)))[None].to(self.device))
         return maps
 
     def input_size(self, image: Image.Image) -> tuple[int, int]:
-        """(height, width) of an image in the network, without padding; UserError for one that is too long and narrow."""
+        """(height, width) of an upright image in the network, without padding; UserError for one that is too long and narrow."""
         return input_size((image.height, image.width), self.transform.size, self.transform.fit)
 
     def _fit(self, image: Image.Image) -> Sample:
+        """An image in RGB as the network's input."""
         return self.transform({"image": _to_tensor(image), "targets": {}, "valid": {}, "id": "", "derived": ()})
 
     def _run_network(self, images: Tensor) -> dict[str, Tensor]:
@@ -99,5 +101,5 @@ class Predictor:
 
 
 def _to_tensor(image: Image.Image) -> Tensor:
-    """An image of any mode, (3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.array(to_rgb(image), np.float32) / 255).permute(2, 0, 1)
+    """An image in RGB, (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(image, np.float32) / 255).permute(2, 0, 1)

@@ -193,6 +193,19 @@ def test_a_photograph_on_its_side_is_turned_upright(
             assert np.array_equal(stored[task], values)
 
 
+def test_the_predictor_turns_a_photograph_as_the_script_does(predictor: Predictor, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture().save(tmp_path / "side.jpg", exif=exif, quality=100, subsampling=0)
+    with Image.open(tmp_path / "side.jpg") as turned:
+        maps = predictor(turned)
+        stored = Image.fromarray(np.asarray(turned))
+    upright = predictor(stored.transpose(Image.Transpose.ROTATE_270))
+    for task, values in maps.items():
+        np.testing.assert_array_equal(values, upright[task])
+        assert values.shape[-2:] == (53, 37)
+
+
 def test_images_of_one_name_are_refused(script: Script, trained: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
