@@ -83,7 +83,7 @@ class Predictor:
         return maps
 
     def input_size(self, image: Image.Image) -> tuple[int, int]:
-        """(height, width) of an upright image in the network, without padding; UserError for one that is too long and narrow."""
+        """(height, width) of an upright image in the network, without padding; UserError for one that is too narrow."""
         return input_size((image.height, image.width), self.transform.size, self.transform.fit)
 
     def _fit(self, image: Image.Image) -> Sample:
