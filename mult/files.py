@@ -27,6 +27,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO, TypeVar, cast
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +92,15 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write a compressed .npz."""
-    write_file(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+
+    def write(file: BinaryIO) -> None:
+        # As np.savez_compressed, which leaves the archive open where the disk is full, and a traceback when it is collected.
+        with ZipFile(file, "w", ZIP_DEFLATED) as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
+
+    write_file(path, write)
 
 
 def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
@@ -157,16 +166,14 @@ def sync(path: Path) -> None:
 @contextmanager
 def hold_lock(path: Path) -> Iterator[None]:
     """Hold a lock, for which other processes wait; it ends with the process at the latest. Its empty file stays."""
-    import fcntl  # not on Windows
-
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
         try:
+            import fcntl
+
             fcntl.lockf(file, fcntl.LOCK_EX)
-        except OSError as error:  # a file system without locks
-            warnings.warn(
-                f"{path}: cannot be locked ({error.strerror}); write to this root by one process at a time", stacklevel=4
-            )
+        except (OSError, ImportError) as error:  # a file system without locks, and Windows
+            warnings.warn(f"{path}: cannot be locked ({error}); write to this root by one process at a time", stacklevel=4)
         yield
 
 

@@ -191,33 +191,42 @@ def a_bit_of_the_weights(folder: Path) -> None:
     path.write_bytes(content)
 
 
-def half_the_weights(folder: Path) -> None:
-    """As `save_pretrained` leaves them, without a checksum."""
+def without_checksums(folder: Path) -> None:
+    """As `save_pretrained` leaves a folder."""
     (folder / "manifest.json").unlink()
+
+
+def half_the_weights(folder: Path) -> None:
+    without_checksums(folder)
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
 
 
 def other_weights(folder: Path) -> None:
+    without_checksums(folder)
     text = (folder / "config.json").read_text()
     (folder / "config.json").write_text(text.replace('"embed_dim": 16', '"embed_dim": 24'))
 
 
 def damaged_config(folder: Path) -> None:
+    without_checksums(folder)
     (folder / "config.json").write_text('{"tasks": ')
 
 
 def other_config(folder: Path) -> None:
+    without_checksums(folder)
     (folder / "config.json").write_text('{"architectures": ["Bert"], "hidden_size": 768}')
 
 
 def part_of_the_config(folder: Path) -> None:
+    without_checksums(folder)
     content = json.loads((folder / "config.json").read_text())
     del content["classes"]
     (folder / "config.json").write_text(json.dumps(content))
 
 
 def no_tasks(folder: Path) -> None:
+    without_checksums(folder)
     content = json.loads((folder / "config.json").read_text())
     del content["tasks"]
     (folder / "config.json").write_text(json.dumps(content))
@@ -231,6 +240,25 @@ def no_yaml(folder: Path) -> None:
     (folder / "config.yaml").unlink()
 
 
+def another_image_size(folder: Path) -> None:
+    """Still a config: the evaluation would have other numbers, and status 0."""
+    text = (folder / "config.yaml").read_text()
+    changed = text.replace("image_size: [48, 40]", "image_size: [48, 44]")
+    assert changed != text
+    (folder / "config.yaml").write_text(changed)
+
+
+def other_constants(folder: Path) -> None:
+    text = (folder / "trivial.json").read_text()
+    (folder / "trivial.json").write_text(text.replace("1", "2", 1))
+
+
+def a_line_of_the_manifest(folder: Path) -> None:
+    content = json.loads((folder / "manifest.json").read_text())
+    del content["sha256"]["config.yaml"]
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
 CHECKPOINTS: dict[Callable[[Path], None], str] = {
     a_bit_of_the_weights: r"model\.safetensors: got another checksum than when it was written; .*: take another checkpoint",
     half_the_weights: r"model\.safetensors: not the weights of .*; expected a folder written by save_pretrained; it is damaged",
@@ -239,8 +267,11 @@ CHECKPOINTS: dict[Callable[[Path], None], str] = {
     other_config: r"config\.json: got format_version None; expected 1; take .* another folder",
     part_of_the_config: r"config\.json: got an incomplete description of a model \('classes'\); expected the config\.json",
     no_tasks: r"config\.json: got an incomplete description of a model \(.*'tasks'\); expected the config\.json",
-    no_config: r"config\.json: cannot be read as JSON \(No such file or directory\); expected a file that mult wrote; take",
-    no_yaml: r"config\.yaml; expected a YAML file",
+    no_config: r"config\.json: got no such file; expected the file that training saved; it is damaged",
+    no_yaml: r"config\.yaml: got no such file; expected the file that training saved",
+    another_image_size: r"config\.yaml: got another checksum than when it was written; expected the file that training saved",
+    other_constants: r"trivial\.json: got another checksum than when it was written",
+    a_line_of_the_manifest: r"manifest\.json: got no checksums of the model and its config; .*: take another checkpoint",
 }
 
 

@@ -39,7 +39,7 @@ from mult.errors import UserError, suggest
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     folder = parser.add_argument_group("RGB-D")
-    folder.add_argument("--from", nargs=2, dest="known", metavar=("NAME", "FOLDER"), help=f"one of {', '.join(LAYOUTS)}")
+    folder.add_argument("--from", nargs=2, dest="preset", metavar=("NAME", "FOLDER"), help=f"one of {', '.join(LAYOUTS)}")
     folder.add_argument("--rgb", metavar="PATTERN", help="colour: jpg, png, ppm, bmp, tiff or webp")
     folder.add_argument("--depth", metavar="PATTERN", help="png, pgm or tiff of 16 bits, pfm, tiff, npy, npz, hdf5 or exr")
     folder.add_argument(
@@ -89,7 +89,7 @@ def list_missing(arguments: argparse.Namespace) -> list[str]:
     """The options that are needed and not given."""
     if arguments.dataset:
         needed = ["root"]
-    elif arguments.known:
+    elif arguments.preset:
         needed = ["out"]
     else:
         needed = [*([] if arguments.pairs else ["rgb", "depth"]), "depth_scale", "intrinsics", "out", "building"]
@@ -116,9 +116,9 @@ def build_layout(arguments: argparse.Namespace) -> tuple[Path, Layout]:
         given[name] = getattr(arguments, name)
     given["max_gap_s"] = arguments.max_gap
     given = {name: value for name, value in given.items() if value is not None}
-    if arguments.known is None:
+    if arguments.preset is None:
         return Path(Path.cwd().anchor), Layout(**{"rgb": "", "depth": "", **given})
-    name, source = arguments.known
+    name, source = arguments.preset
     if name not in LAYOUTS:
         remedy = suggest(name, LAYOUTS, "choose one of them, or give --rgb and --depth")
         raise UserError(f"--from: got {name!r}; expected one of {', '.join(LAYOUTS)}; {remedy}")

@@ -259,12 +259,15 @@ def _take_lock(path: Path) -> int:
     """Take the lock of a run's folder, which this process has until it ends or closes the descriptor that is returned.
 
     It is a record lock, because the workers of a data loader, which may outlive a killed process for seconds, do not inherit
-    one, as they would a lock of `flock`. Raises UserError where a live process has it. On a file system without locks there
-    is a message and no lock.
+    one, as they would a lock of `flock`. Raises UserError where a live process has it. On a file system or a system without
+    such locks there is a message and no lock.
     """
-    import fcntl  # Windows, where only prediction works, has none
-
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        _print(f"{path}: this system has no locks of this kind; make sure that no other process uses the folder")
+        return descriptor
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

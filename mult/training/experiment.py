@@ -20,7 +20,7 @@ from mult.data.sample import Batch, collate_train
 from mult.errors import UserError, suggest
 from mult.losses import LOSSES, TARGETS, Count, Loss, balanced_cross_entropy
 from mult.models import MulT, resolve_reference
-from mult.runs.checkpoint import check_model, find_checkpoint
+from mult.runs.checkpoint import check_files, find_checkpoint
 from mult.runtime import distributed
 from mult.runtime.loader import Loader
 from mult.tasks import TASKS
@@ -106,8 +106,8 @@ def build_experiment(config: Config, resumes: bool = False) -> Experiment:
 def _load_initial_weights(model: MulT, path: str) -> None:
     """Load the weights of `run.init` and print which tasks keep some of their own; UserError where its model does not fit."""
     folder = find_checkpoint(path)
+    check_files(folder)
     other = MulT.from_pretrained(folder)
-    check_model(folder)
     try:
         reasons = model.start_from(other)
     except UserError as error:

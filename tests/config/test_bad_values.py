@@ -170,7 +170,7 @@ def test_missing_section_names_its_first_required_key(tree_with: TreeWith, secti
             "run: !!python/object/apply:os.getcwd []\n",
             r"bad\.yaml: got bad YAML in line 1: could not determine",
         ),
-        ("run: {name: 2026-13-45}\n", r"bad\.yaml: got bad YAML: month must be in"),
+        ("run: {name: !!timestamp 2026-13-45}\n", r"bad\.yaml: got bad YAML: month must be in"),
         ("run: {name: \x07}\n", r"bad\.yaml: got bad YAML: "),
     ],
 )

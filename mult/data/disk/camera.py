@@ -10,7 +10,7 @@ from mult.labels import Intrinsics
 
 _FOCAL_LENGTHS = (0.05, 12.0)
 """The focal length in sides of the image: fields of view of 169 to 5 degrees."""
-_CENTRE = (0.25, 0.75)
+_CENTRE = (0.3, 0.7)
 """Where the principal point may be, in sides of the image: that of an image of half or double the size is outside."""
 
 

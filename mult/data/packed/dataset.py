@@ -38,6 +38,7 @@ class Packed(Dataset[Sample]):
     """
 
     benchmark_splits = frozenset[str]()  # they are not packed: `pack` refuses them
+    border = 0
 
     def __init__(
         self,

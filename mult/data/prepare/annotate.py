@@ -1,8 +1,8 @@
 """Frames of RGB-D -> buildings in Taskonomy's layout, with every label that depth and colour give.
 
 Labels are computed from the depth as it was measured, before it is rounded to the 1/512 m of Taskonomy's files. The point
-number of a view is its frame's position among all frames of the call, so that the ranges of several calls do not collide; once
-given it is kept, in the building's record, whatever frames are added later.
+number of a view is its frame's position among all frames of its building, so that the ranges of several calls do not collide;
+once given it is kept, in the building's record, whatever frames are added later.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from mult.data.disk.camera import check_depth_scale, check_intrinsics
 from mult.data.disk.derived import DERIVABLE, warn_if_implausible
 from mult.data.disk.encodings import DEPTH_LIMITS_M
+from mult.data.disk.images import Array, Mask
 from mult.data.disk.origin import building_record, describe_origin, require_same_origin
 from mult.data.disk.splits import SPLITS, check_building, read_splits, record_building
 from mult.data.parallel import map_with_progress
@@ -29,9 +30,10 @@ from mult.data.prepare.frames import read_frame
 from mult.data.prepare.layouts import Layout, find_frames, name_building
 from mult.data.prepare.measure import DepthFacts, measure, summarise
 from mult.data.prepare.pairs import Frame
-from mult.data.taskonomy.write import is_view_complete, read_facts, remove_building, write_view
+from mult.data.taskonomy.write import has_views, is_view_complete, read_facts, remove_building, write_view
 from mult.errors import UserError
 from mult.files import hold_lock, read_json, write_json
+from mult.labels import Intrinsics
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,15 @@ def annotate(
     check_depth_scale("depth-scale", layout.depth_scale)
     if isinstance(layout.intrinsics, list | tuple):
         check_intrinsics("intrinsics", layout.intrinsics)
-    if split is not None:
-        _check_split(root, building, split)
-    selected = _select(find_frames(source, layout), frames)
+    all_frames = find_frames(source, layout)
+    first, last = _check_range(frames, len(all_frames))
     of_building: dict[str, list[tuple[int, Frame]]] = {}
-    for position, frame in selected:
-        of_building.setdefault(building or name_building(frame, layout, source), []).append((position, frame))
+    for frame in all_frames:
+        of_name = of_building.setdefault(building or name_building(frame, layout, source), [])
+        of_name.append((len(of_name), frame))
+    in_range = set(all_frames[first:last])
+    of_building = {name: [each for each in of_name if each[1] in in_range] for name, of_name in of_building.items()}
+    of_building = {name: of_name for name, of_name in of_building.items() if of_name}
     splits = _choose_splits(root, of_building, split)
     made_from = describe_origin(_describe(layout, source.resolve()))
     views = [
@@ -105,10 +110,13 @@ def annotate(
             record_building(root / "splits.csv", name, splits[name])
     results = {}
     written = Counter(view.building for view in missing)
+    facts: dict[str, list[DepthFacts]] = {name: [] for name in of_building}
+    for view in views:
+        if values := read_facts(root, view.building, view.point, 0):
+            facts[view.building].append(DepthFacts(*values))
     for name, of_name in of_building.items():
-        facts = [read_facts(root, name, view.point, 0) for view in views if view.building == name]
-        depth = summarise([DepthFacts(*values) for values in facts if values])
-        _update_record(root, name, {} if depth is None else depth._asdict())
+        depth = summarise(facts[name])
+        _update_record(root, name, made_from, {} if depth is None else depth._asdict())
         results[name] = Annotated(written[name], len(of_name) - written[name], depth, unencodable[name])
         warn_if_implausible(depth and depth.median_m, f"is the depth scale of {layout.depth_scale} units a metre right?")
     _warn_of_range(sum(unencodable.values()))
@@ -135,10 +143,6 @@ def _warn_of_range(pixels: int) -> None:
         )
 
 
-def _check_split(root: Path, building: str | None, split: str) -> None:
-    check_building(root / "splits.csv", building or "", split)
-
-
 def _choose_splits(root: Path, buildings: Iterable[str], split: str | None) -> dict[str, str]:
     """{building: its split}; UserError for a name that no folder can have, or a building of another split."""
     path = root / "splits.csv"
@@ -152,15 +156,13 @@ def _choose_splits(root: Path, buildings: Iterable[str], split: str | None) -> d
     return splits
 
 
-def _select(frames: list[Frame], limits: tuple[int, int | None]) -> list[tuple[int, Frame]]:
-    """The frames of a range, with their positions among all."""
-    start, stop = limits[0], len(frames) if limits[1] is None else limits[1]
-    if not 0 <= start < stop <= len(frames):
+def _check_range(limits: tuple[int, int | None], count: int) -> tuple[int, int]:
+    start, stop = limits[0], count if limits[1] is None else limits[1]
+    if not 0 <= start < stop <= count:
         raise UserError(
-            f"start, stop: got {start}, {stop}; expected 0 <= start < stop <= {len(frames)}, the number of pairs; "
-            "change the range"
+            f"start, stop: got {start}, {stop}; expected 0 <= start < stop <= {count}, the number of pairs; change the range"
         )
-    return list(enumerate(frames))[start:stop]
+    return start, stop
 
 
 def _number(
@@ -176,8 +178,10 @@ def _number(
             remove_building(root, building)
             path.unlink(missing_ok=True)
         record = read_json(path, "write the building anew with --again") if path.exists() else None
-        if record is not None or (root / "point_info" / building).is_dir():
+        if has_views(root, building):
             require_same_origin(f"{root}: {building}", record and record["made_from"], made_from)
+        elif record is not None and record["made_from"] != made_from:
+            record = None  # of a call that failed before it wrote a view
         points: dict[str, int] = {} if record is None else record["frames"]
         taken = set(points.values())
         for position, frame in frames:
@@ -188,10 +192,13 @@ def _number(
     return [(points[frame.id], frame) for _, frame in frames]
 
 
-def _update_record(root: Path, building: str, facts: dict[str, Any]) -> None:
+def _update_record(root: Path, building: str, made_from: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Add what the depth shows; UserError if another process has begun to write the building from something else."""
     path = building_record(root, building)
     with hold_lock(path.with_name(f".{building}.lock")):
-        write_json(path, {**read_json(path), **facts})
+        record = read_json(path)
+        require_same_origin(f"{root}: {building}", record["made_from"], made_from)
+        write_json(path, {**record, **facts})
 
 
 def _write_frame(view: _View, *, source: Path, layout: Layout, root: Path) -> tuple[str, int]:
@@ -200,13 +207,10 @@ def _write_frame(view: _View, *, source: Path, layout: Layout, root: Path) -> tu
     nearest_m, farthest_m = DEPTH_LIMITS_M
     # Half a unit beyond the limits still rounds to a code.
     encodable = frame.measured & (frame.depth_m > nearest_m / 2) & (frame.depth_m < farthest_m + nearest_m / 2)
-    at_depth_size = derive(["normal"], frame.image, Geometry(frame.depth_m, encodable, frame.depth_intrinsics))["normal"]
-    facts = measure(frame.depth_m, encodable, frame.depth_intrinsics, at_depth_size[1])
-    depth_m, valid, normal, mask = (
-        _resize_nearest(values, frame.image.shape[:2]) for values in (frame.depth_m, encodable, *at_depth_size)
-    )
-    geometry = Geometry(depth_m, valid, frame.intrinsics, (normal, mask))
-    # The files of depth, normals and reshading share one mask, so that of the normals, which is the smallest, is used for all.
+    measured = Geometry(frame.depth_m, encodable, frame.depth_intrinsics)
+    normal = derive(["normal"], frame.image, measured)["normal"]
+    height, width = frame.image.shape[:2]
+    geometry = _resize_geometry(measured, normal, (height, width), frame.intrinsics)
     labels = derive(DERIVABLE, frame.image, geometry)
     write_view(
         root,
@@ -215,10 +219,11 @@ def _write_frame(view: _View, *, source: Path, layout: Layout, root: Path) -> tu
         0,
         image=frame.image,
         targets={
-            "depth_zbuffer": depth_m[None].astype(np.float32),
+            "depth_zbuffer": geometry.depth_m[None].astype(np.float32),
             **{task: target for task, (target, _) in labels.items()},
         },
-        valid=mask,
+        # The files of depth, normals and reshading share one mask: that of the normals, which is the smallest.
+        valid=labels["normal"][1],
         intrinsics=frame.intrinsics,
         origin={
             "rgb": str(view.frame.rgb),
@@ -226,15 +231,33 @@ def _write_frame(view: _View, *, source: Path, layout: Layout, root: Path) -> tu
             "depth_scale": layout.depth_scale,
             "depth_kind": layout.depth_kind,
             **describe_origin({}),
-            "depth_facts": facts,
+            "depth_facts": measure(frame.depth_m, encodable, frame.depth_intrinsics, normal[1]),
         },
     )
     return view.building, int((frame.measured & ~encodable).sum())
 
 
-def _resize_nearest(values: Any, size: tuple[int, ...]) -> Any:
-    """Maps (..., h, w) at another (height, width), each pixel the one whose area holds its centre."""
-    height, width = values.shape[-2:]
-    rows = ((np.arange(size[0]) + 0.5) * height / size[0]).astype(int)
+def _resize_geometry(depth: Geometry, labels: tuple[Array, Mask], size: tuple[int, int], intrinsics: Intrinsics) -> Geometry:
+    """Depth with normals (target, mask), on the pixels of an image of another (height, width) and its intrinsics.
+
+    A pixel belongs to the surface of the depth pixel whose area holds its centre, and is where its ray meets that one's plane:
+    so that planes stay planes, and steps steps. Where they meet a tenth nearer or farther it has that pixel's depth.
+    """
+    height, width = depth.depth_m.shape
+    if (height, width) == size:
+        return Geometry(depth.depth_m, depth.valid, intrinsics, labels)
+    rows = ((np.arange(size[0]) + 0.5) * height / size[0]).astype(int)[:, None]
     columns = ((np.arange(size[1]) + 0.5) * width / size[1]).astype(int)
-    return values if (height, width) == size else values[..., rows[:, None], columns]
+    normal, mask = labels[0][:, rows, columns], labels[1][rows, columns]
+    towards = (normal * _rays(depth.intrinsics, rows, columns)).sum(0)
+    new_towards = (normal * _rays(intrinsics, np.arange(size[0])[:, None], np.arange(size[1]))).sum(0)
+    ratio = np.divide(towards, new_towards, out=np.ones(size), where=mask & (new_towards != 0))
+    depth_m = depth.depth_m[rows, columns]
+    ratio[(np.abs(ratio - 1) > 0.1) | (depth_m * ratio > DEPTH_LIMITS_M[1]) | (depth_m * ratio < DEPTH_LIMITS_M[0])] = 1
+    return Geometry(depth_m * ratio, depth.valid[rows, columns], intrinsics, (normal, mask))
+
+
+def _rays(intrinsics: Intrinsics, rows: Array, columns: Array) -> Array:
+    """Where the rays of pixels meet the plane one metre from the camera, (3, rows, columns)."""
+    fx, fy, cx, cy = intrinsics
+    return np.stack(np.broadcast_arrays((columns - cx) / fx, (rows - cy) / fy, 1.0))

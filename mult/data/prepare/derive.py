@@ -39,13 +39,21 @@ class Geometry:
     normal: tuple[Array, Mask] | None = None
 
 
-def derive(tasks: Iterable[str], image: Array, geometry: Geometry | None) -> dict[str, tuple[Array, Mask]]:
-    """{task: (target (C, H, W), valid (H, W))} of an image uint8 (H, W, 3) and, for FROM_DEPTH, its geometry."""
+def derive(tasks: Iterable[str], image: Array, geometry: Geometry | None, border: int = 0) -> dict[str, tuple[Array, Mask]]:
+    """{task: (target (C, H, W), valid (H, W))} of an image uint8 (H, W, 3) and, for FROM_DEPTH, its geometry.
+
+    So many pixels at each side of the image as `border` are taken to go on as the image inside ends, and are not valid.
+    """
+    height, width = image.shape[:2]
+    inside = slice(border, height - border), slice(border, width - border)
+    colours = np.pad(image[inside], ((border, border), (border, border), (0, 0)), mode="edge")
     labels: dict[str, tuple[Array, Mask]] = {}
     normal = None if geometry is None else geometry.normal
     for task in tasks:
         if task in FROM_COLOUR:
-            labels[task] = FROM_COLOUR[task](image), np.ones(image.shape[:2], np.bool_)
+            valid = np.zeros((height, width), np.bool_)
+            valid[inside] = True
+            labels[task] = FROM_COLOUR[task](colours), valid
             continue
         assert geometry is not None
         normal = normal or normals_from_depth(geometry.depth_m, geometry.intrinsics, geometry.valid)
@@ -141,8 +149,7 @@ def _record(root: Path, tasks: Sequence[str], options: Mapping[str, Any], depth:
         records = _read_records(root)
         for task in tasks:
             made_from = describe_origin(of_depth if task in FROM_DEPTH else {})
-            is_there = (root / "derived" / task).is_dir()
-            if is_there or task in records:
+            if (root / "derived" / task).is_dir():
                 stored = records.get(task)
                 require_same_origin(f"{root / 'derived' / task}", stored and stored["made_from"], made_from)
             records[task] = records.get(task, {}) | {"made_from": made_from} | ({} if depth is None else depth._asdict())
@@ -186,7 +193,7 @@ def _fill_view(views: Reader, tasks: Sequence[str], i: int) -> tuple[dict[str, s
             )
         normal = (sample["targets"]["normal"].numpy(), sample["valid"]["normal"][0].numpy()) if "normal" in native else None
         geometry = Geometry(depth_m.astype(np.float64), valid, intrinsics, normal)
-    labels = derive(missing, image, geometry)
+    labels = derive(missing, image, geometry, views.border)
     for task, (target, mask) in labels.items():
         derived_labels.write(task, name, target, mask)
     if geometry is not None:

@@ -157,7 +157,7 @@ LAYOUTS: dict[str, Layout] = {
 
 def find_frames(root: Path, layout: Layout) -> list[Frame]:
     """The frames below `root`, scene by scene; UserError, saying what is missing, where there is none."""
-    where = f"{root}: {' and '.join(layout.pairs or (layout.rgb, layout.depth))}"
+    where = " and ".join(str(root / pattern) for pattern in layout.pairs or (layout.rgb, layout.depth))
     if not layout.pairs:
         rgb, depth = find_files(root, layout.rgb, RGB_SUFFIXES), find_files(root, layout.depth, DEPTH_SUFFIXES)
         if layout.one_a_folder:

@@ -46,8 +46,9 @@ class Frame:
 def find_files(root: Path, pattern: str, suffixes: Sequence[str] = ()) -> Files:
     """The files below `root` that a pattern means.
 
-    A pattern that is a folder means all files of `suffixes` in it and its folders, named by their stems. Hidden files are left
-    out. Raises UserError, naming them, for two files of one key, and where there is no such folder.
+    A pattern that is a folder means all files of `suffixes` in it and its folders, and an ending `.*` any of them; such files
+    are named without it. Hidden files are left out. Raises UserError, naming them, for two files of one key, and where there is
+    no such folder.
     """
     if (root / pattern).is_dir():
         pattern = f"{pattern}/**/*"
@@ -59,18 +60,20 @@ def find_files(root: Path, pattern: str, suffixes: Sequence[str] = ()) -> Files:
     parts = Path(pattern).parts
     fixed = next((i for i, part in enumerate(parts) if _is_wild(part)), len(parts) - 1)
     base, rest = root.joinpath(*parts[:fixed]), parts[fixed:]
-    expression, is_any = _compile(rest), rest[-1] == "*"
+    # A name of any ending is told by what is before it: colour may be in jpg here and in png there.
+    any_ending = rest[-1] == "*" or rest[-1].endswith(".*")
+    expression = _compile([*rest[:-1], rest[-1].removesuffix(".*")])
     count = sum(1 if part == "**" else len(re.findall(r"[*?]", part)) for part in rest[:-1])  # of wildcards in folders
     files: Files = {}
     for path in sorted(base.glob("/".join(part.replace("[", "[[]") for part in rest))):
-        relative = path.relative_to(base).as_posix()
-        matched = expression.fullmatch(relative)
-        if matched is None or not path.is_file() or "/." in f"/{relative}":
+        relative = path.relative_to(base)
+        matched = expression.fullmatch((relative.with_suffix("") if any_ending else relative).as_posix())
+        if matched is None or not path.is_file() or any(part.startswith(".") for part in relative.parts):
             continue
-        if is_any and path.suffix.lower() not in suffixes:
+        if any_ending and path.suffix.lower() not in suffixes:
             continue
         texts = [text.rstrip("/") for text in matched.groups()]
-        key = tuple(texts[:count]), (path.stem,) if is_any else tuple(texts[count:])
+        key = tuple(texts[:count]), tuple(texts[count:])
         if key in files:
             raise UserError(f"{path}: got a second file beside {files[key].name}; expected one of each name; remove one")
         files[key] = path

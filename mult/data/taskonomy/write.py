@@ -73,6 +73,11 @@ def is_view_complete(root: str | Path, building: str, point: int, view: int) -> 
     return _info_path(root, building, point, view).exists()
 
 
+def has_views(root: str | Path, building: str) -> bool:
+    """Whether `write_view` has finished a view of a building."""
+    return any(Path(root, "point_info", building).glob("*.json"))
+
+
 def read_facts(root: str | Path, building: str, point: int, view: int) -> list[float] | None:
     """What `origin` says of the depth of a view that `write_view` has finished; None where its depth has no valid pixel."""
     facts: list[float] | None = read_json(_info_path(root, building, point, view))["origin"]["depth_facts"]

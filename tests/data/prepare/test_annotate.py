@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,45 @@ def test_labels_say_what_they_were_made_from(tmp_path: Path) -> None:
     info = json.loads((root / "point_info/house/point_0_view_0_domain_point_info.json").read_text())
     assert info["origin"]["depth"] == str(folders[1] / "only.png")
     assert info["origin"]["depth_facts"][1] == record["noise_per_m"]
+
+
+def test_a_tree_of_scenes_in_one_call(tmp_path: Path, script: Callable[..., Any]) -> None:
+    for scene, stems in (("hall", ("f1", "f2")), ("attic/east", ("f1",))):
+        write_frames(tmp_path / "scans" / scene, stems)
+    root, scans = tmp_path / "root", tmp_path / "scans"
+    root.mkdir()
+    (root / "splits.csv").write_text("id,train,val,test\nhall,0,1,0\n")
+    arguments = ["annotate", "--rgb", scans / "**/rgb/*.png", "--depth", scans / "**/depth/*.png", "--depth-scale", 1000]
+    arguments += ["--out", root, "--workers", 2, "--intrinsics", *INTRINSICS]
+    broken = scans / "hall/depth/f2.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:60])
+    stopped = script(*arguments)
+    assert (stopped.status, "f2.png: got a file that cannot be read" in stopped.err) == (2, True)
+    assert ["hall", "0", "1", "0"] in splits(root)
+    broken.write_bytes(whole)
+    done = script(*arguments)
+    assert done.status == 0, done.err
+    assert re.search(r"root: attic_east: [01] views written, [01] were there; .*\n.*root: hall: [12] views written", done.out)
+    # What splits.csv says of a building stays; the others train.
+    assert sorted(splits(root)[1:]) == [["attic_east", "1", "0", "0"], ["hall", "0", "1", "0"]]
+    np.testing.assert_array_equal(stored(root, "rgb", 0, "attic_east"), picture(0))
+    assert {path.name.split("_")[1] for path in (root / "rgb/hall").iterdir()} == {"0", "1"}
+    again = script(*arguments)
+    assert "attic_east: 0 views written, 1 were there" in again.out
+    assert script(*arguments, "--split", "test").status == 2
+
+
+def test_the_median_is_of_what_the_files_hold(tmp_path: Path) -> None:
+    (rgb, depth), root = write_frames(tmp_path, ("only",)), tmp_path / "root"
+    values = np.full(SHAPE, 3.0, np.float32)
+    values[:15] = 200  # more than half of the pixels
+    np.save(depth / "only.npy", values)
+    (depth / "only.png").unlink()
+    with pytest.warns(UserWarning, match="pixels with depth outside"):
+        done = annotate((rgb, depth), root, depth_scale=1.0)
+    assert done.depth is not None
+    assert done.depth.median_m == 3
 
 
 def test_buildings_at_once_lose_no_row_and_no_frame(tmp_path: Path) -> None:
