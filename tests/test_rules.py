@@ -307,7 +307,7 @@ def test_leftovers_are_found() -> None:
 
 
 PAGES = re.compile(r"[\w./-]*\w\.md\b")
-WRITTEN = {"results.md", "comparison.md"}
+WRITTEN = {"results.md", "comparison.md", "leaderboard.md"}
 """Pages that the commands write."""
 WINGS = ("", "commands", "config", "data", "evaluation", "leaderboard", "metrics", "models", "report", "runs", "training")
 
