@@ -19,7 +19,7 @@ from mult.data.sample import IMAGE, Sample, collate_eval
 from mult.models import MulT
 from mult.models.attention_maps import AttentionMap, record_attention
 from mult.runs.checkpoint import load_checkpoint
-from mult.tasks import TASKS, cut
+from mult.tasks import TASKS, Task, cut
 
 Averaging = Literal["none", "flip"]
 Maps = dict[str, NDArray[Any]]
@@ -43,9 +43,13 @@ class Predictor:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self.classes = model.classes
-        self.tasks = {task: TASKS[task] for task in model.tasks}
         self.transform = EvalTransform(image_size, fit)
         self.tta = tta
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """The records of the model's tasks. Not an attribute, since their functions could not be pickled with a Predictor."""
+        return {task: TASKS[task] for task in self.model.tasks}
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu", tta: Averaging = "none") -> Predictor:

@@ -18,11 +18,12 @@ from mult.build import build_eval_batches, build_eval_dataset, describe_selectio
 from mult.cli import exit_on_user_error
 from mult.config import load_data_config
 from mult.data.batches.corruptions import CorruptedDataset, parse_corruptions
+from mult.errors import UserError
 from mult.evaluation import evaluate
 from mult.evaluation.gain import compute_delta_m, estimate_delta_m_interval, format_delta_m, merge_baselines
 from mult.evaluation.results import SavedEvaluation, comparability, read_evaluation
 from mult.evaluation.tables import format_evaluation
-from mult.files import read_json, write_arrays, write_json
+from mult.files import check_output, read_json, write_arrays, write_json
 from mult.runs.checkpoint import find_checkpoint, load_checkpoint, stands_for_run
 from mult.runs.weights import find_run, identify_weights
 from mult.runtime import distributed
@@ -53,6 +54,13 @@ def main() -> None:
     arguments = parser.parse_args()
     with exit_on_user_error():
         corruptions = parse_corruptions(arguments.blur, arguments.corrupt)
+        if arguments.out:
+            check_output(arguments.out, "--out")
+            if arguments.out.suffix == ".npz":
+                raise UserError(
+                    f"--out: got {arguments.out}; expected another ending than that of the .npz beside it; write e.g. "
+                    f"{arguments.out.with_suffix('.json')}"
+                )
         baselines = [read_evaluation(path) for path in arguments.baseline]
         folder = find_checkpoint(arguments.ckpt)
         model, config = load_checkpoint(folder)
