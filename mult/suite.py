@@ -157,6 +157,8 @@ def run_suite(
     """
     path = find_config(path, "suite")
     suite, folder = read_suite(path, seeds), output / path.stem
+    for overrides in suite.members.values():
+        load_config(path.parent / suite.base, [*_fill_in_folders(overrides, {}), *extra])  # raises for what is wrong in `extra`
     missing: Missing = {}
     for seed in suite.seeds:
         runs = {member: folder / f"{member}-{seed}" for member in suite.members}
