@@ -221,6 +221,19 @@ def _lives(process: int) -> bool:
     return True
 
 
+def check_output(path: Path, where: str) -> None:
+    """Raise UserError where no file can be written at `path`, which is found out before the work that would end in it.
+
+    where: what the user gave it as, for the message.
+    """
+    if path.is_dir():
+        raise UserError(f"{where}: got {path}, a folder; expected a file; give one in it")
+    folder = next(folder for folder in (path.absolute().parent, *path.absolute().parents) if folder.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        reason = "may not be written to" if folder.is_dir() else "is a file"
+        raise UserError(f"{where}: got {path}; expected a file in a folder; {folder} {reason}: choose another path")
+
+
 # --- Reading ---
 
 

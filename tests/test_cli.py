@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 
 from mult import UserError
-from mult.cli import exit_on_user_error
+from mult.cli import exit_on_user_error, separate_overrides
 
 Script = Callable[..., Any]
 
@@ -61,7 +62,7 @@ def is_whole(folder: Path) -> bool:
         (["run.device=cuda:77"], r"run\.device: got 'cuda:77'.*; expected auto, cpu or a device"),
         (["run.init=no/such/run"], r"checkpoint: got no/such/run; expected a run's folder .*no such folder"),
         (
-            ["model.backbone=maxvit_rmlp_pico_rw_256", "model.backbone_args={}"],
+            ["model.backbone=maxvit_rmlp_pico_rw_256", "model.backbone_args={}", "data.fit=pad"],
             r"image size: got \(48, 40\); expected \(256, 256\), as maxvit_rmlp_pico_rw_256 takes no other; set data\.im",
         ),
     ],
@@ -264,7 +265,7 @@ CHECKPOINTS: dict[Callable[[Path], None], str] = {
     half_the_weights: r"model\.safetensors: not the weights of .*; expected a folder written by save_pretrained; it is damaged",
     other_weights: r"model\.safetensors: not the weights of .*; expected .*; it is damaged or of another architecture",
     damaged_config: r"config\.json: cannot be read as JSON .*; expected a file that mult wrote; take another checkpoint",
-    other_config: r"config\.json: got format_version None; expected 1; take .* another folder",
+    other_config: r"config\.json: got format_version None; expected 2; take .* another folder",
     part_of_the_config: r"config\.json: got an incomplete description of a model \('classes'\); expected the config\.json",
     no_tasks: r"config\.json: got an incomplete description of a model \(.*'tasks'\); expected the config\.json",
     no_config: r"config\.json: got no such file; expected the file that training saved; it is damaged",
@@ -311,6 +312,40 @@ def test_a_checkpoint_that_is_not_there(script: Script, tmp_path: Path) -> None:
     for name, reason in (("none", "there is no such folder"), (".", "no checkpoint was written there yet")):
         ended = script("eval", "--ckpt", tmp_path / name)
         refused(ended, rf"checkpoint: got .*; expected a run's folder or a checkpoint's .*; {reason}")
+
+
+# --- What is refused before any work ---
+
+
+def test_a_disk_without_room_for_a_checkpoint(
+    script: Script, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=10**9, used=10**9, free=100_000))
+    message = r"run\.output: got 0 MiB of free space for .*tiny; expected \d+ MiB or more for a checkpoint; make room"
+    refused(script("train", "--config", config_file, f"run.output={tmp_path}"), message)
+    assert not (tmp_path / "tiny" / "metrics.jsonl").exists()
+
+
+def test_where_an_evaluation_cannot_be_written(script: Script, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for out, message in {
+        "x.npz": r"--out: got .*x\.npz; expected another ending than that of the \.npz beside it; write e\.g\. .*x\.json",
+        ".": r"--out: got .*, a folder; expected a file; give one in it",
+        "file/x.json": r"--out: got .*file/x\.json; expected a file in a folder; .*file is a file: choose another path",
+    }.items():
+        refused(script("eval", "--ckpt", trained, "--split", "val", "--out", tmp_path / out), message)
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_overrides_after_an_option_of_several_names() -> None:
+    assert separate_overrides(["train", "subset=medium", "val"]) == (["train", "val"], ["subset=medium"])
+    assert separate_overrides(["subset=medium"]) == (None, ["subset=medium"])
+    assert separate_overrides(None) == (None, [])
+
+
+def test_check_data_takes_overrides_after_its_splits(script: Script, own_tree: Path, tmp_path: Path) -> None:
+    options = ["--dataset", "taskonomy", "--root", own_tree, "--workers", 1, "--out", tmp_path / "check"]
+    refused(script("check_data", *options, "--split", "val", "subsett=x"), r"'data\.subsett=x'.*did you mean 'subset'\?")
 
 
 # --- The door itself ---

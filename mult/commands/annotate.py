@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mult.build import build_dataset
-from mult.cli import exit_on_user_error
+from mult.cli import exit_on_user_error, separate_overrides
 from mult.config import build_data_config
 from mult.data.disk.derived import DERIVABLE
 from mult.data.disk.splits import SPLITS
@@ -71,10 +71,16 @@ def main() -> None:
         "--tasks", nargs="+", metavar="TASK", help=f"default: those that can be derived of {', '.join(DERIVABLE)}"
     )
     dataset.add_argument("overrides", nargs="*", metavar="key=value", help="of a config's section data, e.g. subset=medium")
-    parser.add_argument("--split", nargs="+", choices=SPLITS, help="default: train for RGB-D, all for a dataset")
+    parser.add_argument(
+        "--split", nargs="+", metavar="SPLIT", help="train, val, test; default: train for RGB-D, all for a dataset"
+    )
     parser.add_argument("--again", action="store_true", help="remove the building, or the derived labels, and write them anew")
     parser.add_argument("--workers", type=int, help="processes; default: one a core")
     arguments = parser.parse_intermixed_args()
+    for name in ("split", "tasks"):
+        names, overrides = separate_overrides(getattr(arguments, name))
+        setattr(arguments, name, names)
+        arguments.overrides += overrides
     missing = list_missing(arguments)
     if missing:
         what = "a dataset" if arguments.dataset else "a folder"

@@ -18,11 +18,12 @@ from mult.build import build_eval_batches, build_eval_dataset, describe_selectio
 from mult.cli import exit_on_user_error
 from mult.config import load_data_config
 from mult.data.batches.corruptions import CorruptedDataset, parse_corruptions
+from mult.errors import UserError
 from mult.evaluation import evaluate
 from mult.evaluation.gain import compute_delta_m, estimate_delta_m_interval, format_delta_m, merge_baselines
 from mult.evaluation.results import SavedEvaluation, comparability, read_evaluation
 from mult.evaluation.tables import format_evaluation
-from mult.files import read_json, write_arrays, write_json
+from mult.files import check_output, read_json, write_arrays, write_json
 from mult.runs.checkpoint import find_checkpoint, load_checkpoint, stands_for_run
 from mult.runs.weights import find_run, identify_weights
 from mult.runtime import distributed
@@ -53,6 +54,13 @@ def main() -> None:
     arguments = parser.parse_args()
     with exit_on_user_error():
         corruptions = parse_corruptions(arguments.blur, arguments.corrupt)
+        if arguments.out:
+            check_output(arguments.out, "--out")
+            if arguments.out.suffix == ".npz":
+                raise UserError(
+                    f"--out: got {arguments.out}; expected another ending than that of the .npz beside it; write e.g. "
+                    f"{arguments.out.with_suffix('.json')}"
+                )
         baselines = [read_evaluation(path) for path in arguments.baseline]
         folder = find_checkpoint(arguments.ckpt)
         model, config = load_checkpoint(folder)
@@ -74,10 +82,11 @@ def main() -> None:
                 merged[one] = merge_baselines(expected, views.tasks, singles[one])
         for corruption in corruptions:
             batches = build_eval_batches(
-                evaluate.views_of_this_process(CorruptedDataset(views, data.image_size, corruption)),
+                evaluate.views_of_this_process(CorruptedDataset(views, data.image_size, corruption, data.fit)),
                 data.image_size,
                 evaluate.batch_size_of_this_process(config.eval.batch_size or data.batch_size),
                 data.workers,
+                data.fit,
             )
             precision = DTYPES[resolve_precision(config.run.precision, device)]
             evaluation = evaluate.evaluate(model.to(device), batches, views.tasks, views, constants, device, precision, absent)
@@ -86,7 +95,7 @@ def main() -> None:
             out = plain.with_name(f"{plain.stem}{corruption.suffix}{plain.suffix}")
             write_arrays(out.with_suffix(".npz"), evaluation.columns)
             file = evaluation.as_json(data.dataset, arguments.split, as_json[corruption])
-            file |= {"weights": weights, "selected": selected}
+            file |= {"fit": data.fit, "weights": weights, "selected": selected}
             write_json(out, file)
             print(format_evaluation(evaluation))
             if baselines:
