@@ -343,7 +343,8 @@ def test_evaluation_batches_keep_the_targets_as_they_are(configured: Configured)
     experiment = build_experiment(configured())
     views: Any = experiment.eval_data
     (batch,) = build_eval_batches(views, (32, 40), batch_size=8, workers=0)
-    assert batch["image"].shape == (3, 3, 32, 40)
+    # (64, 64), (40, 48) and (64, 64) until they cover (32, 40): their shape is kept.
+    assert [tuple(image.shape) for image in batch["image"]["image"]] == [(3, 40, 40), (3, 33, 40), (3, 40, 40)]
     for position in range(3):
         sample = views[position]
         assert batch["id"][position] == sample["id"]

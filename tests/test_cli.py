@@ -62,7 +62,7 @@ def is_whole(folder: Path) -> bool:
         (["run.device=cuda:77"], r"run\.device: got 'cuda:77'.*; expected auto, cpu or a device"),
         (["run.init=no/such/run"], r"checkpoint: got no/such/run; expected a run's folder .*no such folder"),
         (
-            ["model.backbone=maxvit_rmlp_pico_rw_256", "model.backbone_args={}"],
+            ["model.backbone=maxvit_rmlp_pico_rw_256", "model.backbone_args={}", "data.fit=pad"],
             r"image size: got \(48, 40\); expected \(256, 256\), as maxvit_rmlp_pico_rw_256 takes no other; set data\.im",
         ),
     ],

@@ -83,10 +83,11 @@ def main() -> None:
                 merged[one] = merge_baselines(expected, views.tasks, singles[one])
         for corruption in corruptions:
             batches = build_eval_batches(
-                evaluate.views_of_this_process(CorruptedDataset(views, data.image_size, corruption)),
+                evaluate.views_of_this_process(CorruptedDataset(views, data.image_size, corruption, data.fit)),
                 data.image_size,
                 evaluate.batch_size_of_this_process(config.eval.batch_size or data.batch_size),
                 data.workers,
+                data.fit,
             )
             precision = DTYPES[resolve_precision(config.run.precision, device)]
             with image_workers(data.workers):
@@ -98,7 +99,7 @@ def main() -> None:
             out = plain.with_name(f"{plain.stem}{corruption.suffix}{plain.suffix}")
             write_arrays(out.with_suffix(".npz"), evaluation.columns)
             file = evaluation.as_json(data.dataset, arguments.split, as_json[corruption])
-            file |= {"weights": weights, "selected": selected}
+            file |= {"fit": data.fit, "weights": weights, "selected": selected}
             write_json(out, file)
             print(format_evaluation(evaluation))
             if baselines:

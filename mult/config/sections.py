@@ -95,6 +95,9 @@ class DataConfig:
     subset: str = "tiny"
     image_size: Size
     """(height, width) of the network's input, in pixels; YAML may give one number for a square."""
+    fit: Literal["short_side", "stretch", "pad"] = "short_side"
+    """How images come to that size (mult/data/batches/fit.py). short_side: scaled until they cover it, their proportions kept;
+    training crops the rest. stretch: evaluation and prediction squeeze them. pad: scaled down until they fit, black around."""
     batch_size: Count
     """Images a micro-batch, over all processes."""
     workers: CountOrZero = 2
@@ -212,7 +215,7 @@ class EvalConfig:
     """How many images the gallery shows."""
 
 
-PER_BATCH = ("image_size", "batch_size", "workers", "augment", "jitter", "on_bad_file")
+PER_BATCH = ("image_size", "fit", "batch_size", "workers", "augment", "jitter", "on_bad_file")
 """Keys that must be equal in all datasets of a mixture, because one batch has samples of several."""
 
 

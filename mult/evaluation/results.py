@@ -17,8 +17,9 @@ from mult.files import read_arrays, read_json
 from mult.metrics import Accumulator, relative_gain
 from mult.tasks import TASKS, Task
 
-METRIC_VERSION = 1
-"""Changes when a definition does: results of different versions must not be compared."""
+METRIC_VERSION = 2
+"""Changes when a definition does: results of different versions must not be compared. 2: images keep their proportions."""
+NEW_IN_VERSION = "since version 2 images keep their proportions in evaluation, unless data.fit is stretch"
 
 NOT_FINITE = "the model's output is not finite"
 """The reason of a metric without a value where the fault is the model's, not the labels'."""
@@ -42,6 +43,11 @@ def comparability(dataset: str, split: str, images: int, corruption: Mapping[str
         "images": images,
         "metric_version": METRIC_VERSION,
     }
+
+
+def explain_difference(key: str, remedy: str) -> str:
+    """What to do where two files differ in a key of `comparability`; of metric_version also what changed."""
+    return f"{NEW_IN_VERSION}; {remedy}" if key == "metric_version" else remedy
 
 
 def select_primary(task: Task, entries: Mapping[str, Mapping[str, Any]]) -> str:
@@ -203,7 +209,7 @@ def require_comparable(first: SavedEvaluation, other: SavedEvaluation) -> None:
         if other.file.get(key) != expected:
             raise UserError(
                 f"compare: got {key} {other.file.get(key)} in {other.path}, {expected} in {first.path}; expected one; "
-                "evaluate both on the same data"
+                + explain_difference(key, "evaluate both on the same data")
             )
     if not np.array_equal(other.columns["id"], first.columns["id"]):
         place = int(np.argmin(other.columns["id"] == first.columns["id"]))

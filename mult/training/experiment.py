@@ -55,7 +55,7 @@ class Experiment:
     def batches(self, start: int, rank: int, world_size: int) -> Iterable[Batch]:
         """This process's micro-batches, from the number `start` to the end of training."""
         data, optim, seed = self.config.data, self.config.optim, self.config.run.seed
-        transform = TrainTransform(data.image_size, data.augment, data.jitter)
+        transform = TrainTransform(data.image_size, data.fit, data.augment, data.jitter)
         stop = optim.steps * optim.accumulate
         weights = [part.weight for part in (data, *data.mix)]
         return Loader(
@@ -86,6 +86,11 @@ def build_experiment(config: Config, resumes: bool = False) -> Experiment:
     torch.manual_seed(config.run.seed)
     model = build_model(config, train_data)
     model.encoder.check_size(config.data.image_size)
+    if model.encoder.fixed_size is not None and config.data.fit == "short_side":
+        raise UserError(
+            f"data.fit: got short_side for {config.model.backbone}, which takes images of one size; expected pad or stretch; "
+            "give data.fit=pad, or data.fit=stretch, which squeezes images of another shape in evaluation"
+        )
     if config.run.init is not None and not resumes:
         _load_initial_weights(model, config.run.init)
     model.encoder.requires_grad_(not config.optim.freeze_encoder)

@@ -41,6 +41,7 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
             "hold_out": 0.0,
             "subset": "tiny",
             "image_size": (96, 96),
+            "fit": "short_side",
             "batch_size": 4,
             "workers": 2,
             "augment": True,
