@@ -51,6 +51,7 @@ def validate(experiment: Experiment, state: TrainingState, progress: Progress, s
             state.constants,
             state.device,
             state.precision,
+            quick=config.eval.quick,
         )
     bad_counts = progress.list_bad_files(bad_messages)
     score = compute_improvement(evaluation.results)
