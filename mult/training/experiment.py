@@ -77,7 +77,7 @@ def build_experiment(config: Config, resumes: bool = False) -> Experiment:
     tasks = task_names(config)
     objectives = {task: _build_objective(task, config.tasks[task]) for task in tasks}
     # Checked before any data is read, or rendered.
-    resolve_reference(tasks, config.model.reference, config.model.attention, config.model.decoder)
+    resolve_reference(tasks, config.model.reference, config.model.attention, config.model.decoder, config.model.skip)
     check_selection(config)
     train_data = build_mixture([config.data, *config.data.mix], tasks, config.run.seed)
     # A mixture is evaluated on its first dataset, since scores over several could not be compared with published ones.
