@@ -27,6 +27,8 @@ Intrinsics = tuple[float, float, float, float]
 Bool = NDArray[np.bool_]
 Real = NDArray[np.floating[Any]]
 
+VERSION = 2
+"""Of the formulas: raised where one of them gives other values, so that labels of two versions are not mixed."""
 STANDARD_SIDE = 512
 """Pixels of the short side at which edges and keypoints are computed."""
 EDGE_SIGMA = 3.0

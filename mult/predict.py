@@ -18,7 +18,7 @@ from mult.data.sample import Sample
 from mult.models import MulT
 from mult.models.attention_maps import AttentionMap, record_attention
 from mult.runs.checkpoint import load_checkpoint
-from mult.tasks import TASKS
+from mult.tasks import TASKS, Task
 
 Averaging = Literal["none", "flip"]
 Maps = dict[str, NDArray[Any]]
@@ -37,9 +37,13 @@ class Predictor:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self.classes = model.classes
-        self.tasks = {task: TASKS[task] for task in model.tasks}
         self.transform = EvalTransform(image_size)
         self.tta = tta
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """The records of the model's tasks. Not an attribute, since their functions could not be pickled with a Predictor."""
+        return {task: TASKS[task] for task in self.model.tasks}
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu", tta: Averaging = "none") -> Predictor:
@@ -48,18 +52,19 @@ class Predictor:
         return cls(model, config.data.image_size, device, tta)
 
     def __call__(self, image: Image.Image) -> Maps:
-        """The maps of one image, of any mode."""
+        """The maps of one image, of any mode, turned as its EXIF orientation says."""
         return next(self.batch([image]))
 
     @torch.inference_mode()
     def batch(self, images: Sequence[Image.Image]) -> Iterator[Maps]:
-        """The maps of each image, of any mode and size, from one pass through the network.
+        """The maps of each image, as of `__call__`, of any size, from one pass through the network.
 
         Outputs become maps at an image's own size when its turn comes, so that the maps of a batch of photographs are not in
         memory at once.
         """
-        outputs = self._run_network(torch.stack([self._resize(image) for image in images]).to(self.device))
-        for index, image in enumerate(images):
+        pictures = [to_rgb(image) for image in images]
+        outputs = self._run_network(torch.stack([self._resize(picture) for picture in pictures]).to(self.device))
+        for index, image in enumerate(pictures):
             size = (image.height, image.width)
             yield {
                 task: self.tasks[task].predict(output[index : index + 1], size)[0].cpu().numpy()
@@ -70,12 +75,12 @@ class Predictor:
     def attention(self, image: Image.Image) -> list[AttentionMap]:
         """The attention maps of one image, of every decoder stage, H/32 first (see `record_attention`)."""
         with record_attention(self.model.decoder) as maps:
-            self.model(self._resize(image)[None].to(self.device))
+            self.model(self._resize(to_rgb(image))[None].to(self.device))
         return maps
 
     def _resize(self, image: Image.Image) -> Tensor:
-        """An image at the network's size, (3, *image_size) in [0, 1]."""
-        pixels = np.array(to_rgb(image), np.float32) / 255
+        """An image in RGB at the network's size, (3, *image_size) in [0, 1]."""
+        pixels = np.array(image, np.float32) / 255
         view = torch.from_numpy(pixels).permute(2, 0, 1)
         sample: Sample = {"image": view, "targets": {}, "valid": {}, "id": "", "derived": ()}
         return self.transform(sample)["image"]

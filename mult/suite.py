@@ -27,7 +27,8 @@ from pathlib import Path
 from mult.config import find_config, load_config, schema
 from mult.config.yaml_text import read_yaml
 from mult.data.batches.corruptions import parse_corruptions
-from mult.errors import UserError
+from mult.data.disk.splits import SPLITS
+from mult.errors import UserError, suggest
 from mult.evaluation import compare
 from mult.evaluation.results import SavedEvaluation, read_evaluation
 from mult.evaluation.tables import (
@@ -72,6 +73,20 @@ class Suite:
     evaluate: dict[str, EvaluationPlan] = field(default_factory=lambda: {"test": EvaluationPlan()})
 
 
+def _check_plan(path: Path, name: str, plan: EvaluationPlan) -> None:
+    """Raise UserError for an evaluation that `mult eval` would refuse, which is else found after a member is trained."""
+    parse_corruptions(plan.blur, plan.corrupt)
+    if not name or Path(name).name != name:
+        raise UserError(f"{path}: evaluate: got {name!r}; expected the name of a file; leave out what is not")
+    if plan.split not in SPLITS:
+        remedy = suggest(plan.split, SPLITS, "choose one of them")
+        raise UserError(f"{path}: evaluate.{name}.split: got {plan.split!r}; expected one of {', '.join(SPLITS)}; {remedy}")
+    if plan.config is not None and not (path.parent / plan.config).is_file():
+        raise UserError(
+            f"{path}: evaluate.{name}.config: got {plan.config}; expected a YAML file beside the suite's; check the path"
+        )
+
+
 Missing = dict[tuple[str, str, int], str]
 """{(evaluation, member, seed): why it is missing}."""
 
@@ -86,7 +101,7 @@ def read_suite(path: Path) -> Suite:
         )
     mentions = {"baselines": suite.baselines}
     for name, plan in suite.evaluate.items():
-        parse_corruptions(plan.blur, plan.corrupt)
+        _check_plan(path, name, plan)
         mentions[f"evaluate.{name}.members"] = plan.members or []
     for key, members in mentions.items():
         for member in members:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shutil
 from collections.abc import Callable
@@ -190,6 +191,19 @@ def test_a_photograph_on_its_side_is_turned_upright(
             assert np.array_equal(stored[task], values)
 
 
+def test_the_predictor_turns_a_photograph_as_the_script_does(predictor: Predictor, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture().save(tmp_path / "side.jpg", exif=exif, quality=100, subsampling=0)
+    with Image.open(tmp_path / "side.jpg") as turned:
+        maps = predictor(turned)
+        stored = Image.fromarray(np.asarray(turned))
+    upright = predictor(stored.transpose(Image.Transpose.ROTATE_270))
+    for task, values in maps.items():
+        np.testing.assert_array_equal(values, upright[task])
+        assert values.shape[-2:] == (53, 37)
+
+
 def test_images_of_one_name_are_refused(script: Script, trained: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -334,3 +348,21 @@ def test_an_option_that_means_nothing_is_refused(script: Script, trained: Path, 
         assert ended.status == 2
         assert f"argument {option}: invalid choice: 'twice'" in ended.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [(41, 1), (1, 64), (300, 4)])
+def test_attention_of_an_image_of_an_extreme_shape_is_drawn(
+    script: Callable[..., Any], trained: Path, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    Image.new("RGB", size, (200, 90, 30)).save(tmp_path / "strip.png")
+    ended = script("predict", "--ckpt", trained, tmp_path / "strip.png", "--out", tmp_path / "out", "--attention")
+    assert ended.status == 0, ended.err
+    assert len(list((tmp_path / "out").glob("strip_attention_*.png"))) == 1
+
+
+def test_a_predictor_can_be_pickled(trained: Path) -> None:
+    predictor = Predictor.from_checkpoint(trained)
+    image = Image.linear_gradient("L").resize((50, 30))
+    again = pickle.loads(pickle.dumps(predictor))
+    for task, values in predictor(image).items():
+        np.testing.assert_array_equal(again(image)[task], values)

@@ -78,7 +78,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Room of mult (a file, or a folder whose files may import each other) -> the rooms it imports, no more and no fewer."""
 
 DATA_MAY_IMPORT: dict[str, set[str]] = {
-    "__init__": {"cocodoom", "nyu", "pascal", "replica", "rooms", "taskonomy"},
+    "__init__": {"cocodoom", "nyu", "packed", "pascal", "replica", "rooms", "taskonomy"},
     "parallel": set(),
     "sample": set(),
     "disk": {"sample"},
@@ -89,6 +89,7 @@ DATA_MAY_IMPORT: dict[str, set[str]] = {
     "pascal": {"disk", "sample"},
     "cocodoom": {"disk", "parallel", "sample"},
     "rooms": {"disk", "parallel", "taskonomy"},
+    "packed": {"batches", "parallel", "sample"},
     "prepare": {"disk", "parallel", "pascal", "rooms", "sample", "taskonomy"},
 }
 """The same inside mult.data."""
@@ -205,7 +206,7 @@ def test_public_names_are_there() -> None:
 
 
 def test_every_module_imports_without_the_extras() -> None:
-    extras = ["h5py", "skimage", "scipy", "torchmetrics", "pytest", "matplotlib", "tensorboard", "torchjd"]
+    extras = ["OpenEXR", "h5py", "skimage", "scipy", "torchmetrics", "pytest", "matplotlib", "tensorboard", "torchjd"]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in MODULES]
     blocked = f"import sys\nfor name in {extras}: sys.modules[name] = None\n"
     run_python(blocked + "".join(f"import {name}\n" for name in names))

@@ -193,6 +193,9 @@ def test_ctrl_c_and_sigterm_end_the_suite_after_the_command(write: Callable[...,
         ({"a": ["optim.lrr=1"]}, {}, "lrr"),
         ({"../a": []}, {}, "members: got '../a'; expected the name of a folder"),
         ({"a": []}, {"sedes": [1]}, "sedes"),
+        ({"a": []}, {"evaluate": {"a/b": {}}}, "evaluate: got 'a/b'; expected the name of a file"),
+        ({"a": []}, {"evaluate": {"x": {"split": "tset"}}}, r"evaluate\.x\.split: got 'tset'; .*; did you mean 'test'\?"),
+        ({"a": []}, {"evaluate": {"x": {"config": "none.yaml"}}}, r"evaluate\.x\.config: got none\.yaml; expected a YAML file"),
     ],
 )
 def test_a_mistake_in_a_suite_is_reported_before_any_work(

@@ -23,6 +23,7 @@ COMMANDS = {
     "make-rooms": "render the Rooms dataset",
     "make-toys": "write a toy tree in a benchmark's layout",
     "make-doom": "render Doom with Freedoom's maps",
+    "pack": "store a dataset at the network's size, for fast reading",
     "prepare-nyu": "unpack NYU Depth v2",
 }
 """Name -> what it does; the module of make-rooms is make_rooms."""

@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mult.build import build_dataset, build_mixture, task_names
-from mult.cli import exit_on_user_error
+from mult.cli import exit_on_user_error, separate_overrides
 from mult.config import DataConfig, build_data_config, load_config
 from mult.data.disk.splits import SPLITS
 from mult.data.prepare.check import Report, check, space_evenly
@@ -44,16 +44,18 @@ def main() -> None:
     parser.add_argument("--config", help="a YAML to train with: the splits that it trains and evaluates on")
     parser.add_argument("--dataset", help="data.dataset of a config")
     parser.add_argument("--root", help="data.root of a config")
-    parser.add_argument("--split", nargs="+", choices=SPLITS, help="default: of a config its own, else all that have views")
+    parser.add_argument(
+        "--split", nargs="+", metavar="SPLIT", help="train, val, test; default: of a config its own, else all that have views"
+    )
     parser.add_argument("--views", type=int, help="how many to read of a split, drawn at random; default: all")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of --views")
-    parser.add_argument(
-        "--outdoors", action="store_true", help="the views may be of streets: depth may be beyond that of rooms"
-    )
+    parser.add_argument("--outdoors", action="store_true", help="depth may be beyond that of rooms")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; default: one a core")
     parser.add_argument("--out", default="check", help="the folder to write to")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_intermixed_args()
+    arguments.split, overrides = separate_overrides(arguments.split)
+    arguments.overrides += overrides
     if (arguments.config is None) == (arguments.dataset is None or arguments.root is None):
         parser.error("give either --config or both --dataset and --root")
     with exit_on_user_error():
@@ -118,7 +120,7 @@ def draw_sheet(data: DataConfig, split: str) -> Image.Image | None:
     for i in (i for first in range(8) for i in candidates[first::8]):  # every eighth first, the others in place of bad ones
         with suppress(BadFileError):
             samples += [views[i]] if len(samples) < SHEET_ROWS else []
-    return draw_label_sheet(samples, {task: TASKS[task] for task in tasks}) if samples else None
+    return draw_label_sheet(samples, {task: TASKS[task] for task in tasks}, views.classes) if samples else None
 
 
 def format_report(data: DataConfig, report: Report) -> Iterator[str]:

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from mult.build import build_eval_batches, build_eval_dataset
+from mult.build import build_eval_batches, build_eval_dataset, describe_selection
 from mult.cli import exit_on_user_error
 from mult.config import load_data_config
 from mult.data.batches.corruptions import CorruptedDataset, parse_corruptions
+from mult.errors import UserError
 from mult.evaluation import evaluate
 from mult.evaluation.gain import compute_delta_m, estimate_delta_m_interval, format_delta_m, merge_baselines
 from mult.evaluation.results import SavedEvaluation, comparability, read_evaluation
 from mult.evaluation.tables import format_evaluation
-from mult.files import read_json, write_arrays, write_json
-from mult.runs.checkpoint import find_checkpoint, load_checkpoint
+from mult.files import check_output, read_json, write_arrays, write_json
+from mult.runs.checkpoint import find_checkpoint, load_checkpoint, stands_for_run
+from mult.runs.weights import find_run, identify_weights
 from mult.runtime import distributed
 from mult.runtime.precision import DTYPES, resolve_precision
 
@@ -44,11 +48,19 @@ def main() -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="the JSON to write (a suffix such as -blur2 is put in); by default eval/<dataset>-<split>.json in the run",
+        help="the JSON to write (a suffix such as -blur2 is put in); by default eval/<dataset>-<split>.json in the run, "
+        "and eval/<dataset>-<split>-step<N>.json for one of its checkpoints",
     )
     arguments = parser.parse_args()
     with exit_on_user_error():
         corruptions = parse_corruptions(arguments.blur, arguments.corrupt)
+        if arguments.out:
+            check_output(arguments.out, "--out")
+            if arguments.out.suffix == ".npz":
+                raise UserError(
+                    f"--out: got {arguments.out}; expected another ending than that of the .npz beside it; write e.g. "
+                    f"{arguments.out.with_suffix('.json')}"
+                )
         baselines = [read_evaluation(path) for path in arguments.baseline]
         folder = find_checkpoint(arguments.ckpt)
         model, config = load_checkpoint(folder)
@@ -57,7 +69,9 @@ def main() -> None:
         distributed.start(device)
         views, absent = build_eval_dataset(data, model, arguments.split)
         constants = read_json(folder / "trivial.json")
-        plain = arguments.out or folder.parents[1] / "eval" / f"{data.dataset}-{arguments.split}.json"
+        weights = identify_weights(folder)
+        selected = describe_selection(config) if stands_for_run(folder) else "by hand"
+        plain = arguments.out or _locate(Path(arguments.ckpt), folder, f"{data.dataset}-{arguments.split}", weights)
         as_json = {one: dataclasses.asdict(one) if one.severity else None for one in corruptions}
         singles, merged = {}, {}
         if baselines:
@@ -80,6 +94,7 @@ def main() -> None:
             out = plain.with_name(f"{plain.stem}{corruption.suffix}{plain.suffix}")
             write_arrays(out.with_suffix(".npz"), evaluation.columns)
             file = evaluation.as_json(data.dataset, arguments.split, as_json[corruption])
+            file |= {"weights": weights, "selected": selected}
             write_json(out, file)
             print(format_evaluation(evaluation))
             if baselines:
@@ -89,3 +104,16 @@ def main() -> None:
                 print(format_delta_m(delta_m, interval, evaluation.interval_over))
             print(f"checkpoint: {folder}; {len(views)} images of {out.stem}; all metrics: {out}")
         distributed.stop()
+
+
+def _locate(ckpt: Path, folder: Path, stem: str, weights: Mapping[str, Any]) -> Path:
+    """The JSON to write by default: no two checkpoints of a run have the same.
+
+    `stem`.json is that of the run, of its best checkpoint. With the step in its name it is of one checkpoint: where `ckpt` is
+    one, and where `stem`.json is what training wrote of another step.
+    """
+    path = find_run(folder) / "eval" / f"{stem}.json"
+    of_training = read_json(path).get("step") if path.exists() else None
+    if (ckpt / "checkpoints").is_dir() and of_training in (None, weights["step"]):
+        return path
+    return path if weights["step"] is None else path.with_name(f"{stem}-step{weights['step']}.json")

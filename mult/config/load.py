@@ -54,8 +54,9 @@ def build_data_config(dataset: str, root: str, overrides: Sequence[str] = ()) ->
 
     Raises UserError for what is wrong in an override.
     """
-    # The section requires both numbers, but nothing is resized or batched where no network reads the images.
-    tree = {"data": {"dataset": dataset, "root": root, "image_size": 224, "batch_size": 1}}
+    # The section requires both numbers, but nothing is resized or batched where no network reads the images. 32, the smallest
+    # size, is one for which any pack has room.
+    tree = {"data": {"dataset": dataset, "root": root, "image_size": 32, "batch_size": 1}}
     for override in overrides:
         tree = apply_override(Config, tree, f"data.{override}")
     data = schema.read(DataConfig, tree["data"], "data")

@@ -90,6 +90,8 @@ class DataConfig:
     dataset: str
     root: FilePath
     split: str = "train"
+    hold_out: Fraction = 0.0
+    """This share of `split` is not trained on: it is the split `held_out`, of whole scenes where the dataset names some."""
     subset: str = "tiny"
     image_size: Size
     """(height, width) of the network's input, in pixels; YAML may give one number for a square."""
@@ -110,6 +112,9 @@ class DataConfig:
     on_bad_file: Literal["error", "skip"] = "error"
     """error: a missing or damaged file ends the training. skip: its sample is left out, without another in its place; the run's
     bad_files.txt lists the file, and the log has the number of samples that a step lacks."""
+    labels: Literal["all", "one", "random"] = "all"
+    """Which labels a training image keeps: all, those of one task, or of a random part of the tasks; a function of run.seed
+    and the image's id (mult/data/batches/partial_labels.py). Evaluation has all."""
     weight: Positive = 1.0
     """The share of a mixture's samples that comes from this dataset is exactly weight / sum of weights."""
     mix: list[DataConfig] = field(default_factory=list)
@@ -198,6 +203,9 @@ class EvalConfig:
     every: CountOrZero = 0
     """Steps between evaluations; 0: only at the end."""
     split: str = "val"
+    select: Literal["last", "val"] = "val"
+    """Which checkpoint a run's folder stands for. val: the one that was best on `split`. last: the one of the last step. On a
+    split that a benchmark compares on (NYU's and Pascal's val and test) only last, evaluated once, is allowed."""
     batch_size: Count | None = None
     """Views a batch, over all processes; None: as in training."""
     images: CountOrZero = 4

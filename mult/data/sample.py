@@ -111,7 +111,9 @@ class Reader(Protocol):
     a label of the dataset's own, whether or not it is among `tasks`; available: these and those with derived labels.
     metric_depth: whether depth is in metres, otherwise it is known up to a scale. metric_arguments: {task: what the dataset's
     benchmark fixes of its metric, as keyword arguments of `Task.metric`}. underivable: {task of which no label can be derived
-    from this dataset: why}.
+    from this dataset: why}. benchmark_splits: the splits whose scores are published and compared; a run is evaluated on such
+    a split once, at its last step, and nothing is chosen by it. border: at each side of an image so many pixels show nothing of
+    the scene; keypoints and edges are derived as if the scene went on there, and are valid only inside.
     """
 
     root: Path
@@ -122,6 +124,8 @@ class Reader(Protocol):
     metric_depth: bool
     metric_arguments: Mapping[str, Mapping[str, float]]
     underivable: Mapping[str, str]
+    benchmark_splits: frozenset[str]
+    border: int
 
     def __len__(self) -> int: ...
     def __getitem__(self, i: int, /) -> Sample: ...

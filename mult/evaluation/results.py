@@ -83,6 +83,12 @@ class SavedEvaluation:
         return corruption
 
     @property
+    def weights(self) -> Mapping[str, Any]:
+        """{"step", "checksum", "commit"} of the weights that were evaluated; a file of the first version lacks some or all."""
+        weights = self.file.get("weights") or {}
+        return {"step": self.file.get("step"), "checksum": None, "commit": None, **weights}
+
+    @property
     def comparability(self) -> dict[str, Any]:
         """What the function `comparability` returns, of this file."""
         return {key: self.file.get(key) for key in comparability("", "", 0, None)}
@@ -150,6 +156,7 @@ def read_results(path: Path) -> dict[str, Any]:
         )
     corruption = file.get("corruption")
     faults = [] if corruption is None or _is_corruption(corruption) else [f"corruption {corruption!r}"]
+    faults += [] if _is_weights(file.get("weights")) else [f"weights {file['weights']!r}"]
     for task, entries in file["tasks"].items():
         if task not in TASKS or not isinstance(entries, dict) or TASKS[task].primary not in entries:
             faults.append(f"tasks.{task}, " + ("which lacks its primary metric" if task in TASKS else "which is no task"))
@@ -164,6 +171,10 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def _is_corruption(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("kind"), str) and _is_number(value.get("severity"))
+
+
+def _is_weights(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and isinstance(value.get("step"), int | None))
 
 
 def _is_entry(value: Any) -> bool:

@@ -80,7 +80,7 @@ class Run:
         run._check_content(resume)  # another process may have been faster
         path = run.folder / "provenance.json"
         precision = resolve_precision(config.run.precision, pick_device(config.run.device))
-        provenance = collect_provenance(config.run.seed, precision)
+        provenance = collect_provenance(config.run.seed, precision) | {"selected": config.eval.select}
         if run._is_early():
             if any(path.name != ".lock" for path in run.folder.iterdir()):
                 _print(f"{run.folder}: the run in it ended before its first checkpoint; starting it over")
@@ -258,12 +258,15 @@ def _take_lock(path: Path) -> int:
     """Take the lock of a run's folder, which this process has until it ends or closes the descriptor that is returned.
 
     It is a record lock, because the workers of a data loader, which may outlive a killed process for seconds, do not inherit
-    one, as they would a lock of `flock`. Raises UserError where a live process has it. On a file system without locks there
-    is a message and no lock.
+    one, as they would a lock of `flock`. Raises UserError where a live process has it. On a file system or a system without
+    such locks there is a message and no lock.
     """
-    import fcntl  # Windows, where only prediction works, has none
-
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        _print(f"{path}: this system has no locks of this kind; make sure that no other process uses the folder")
+        return descriptor
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -12,13 +12,14 @@ import torch
 from tqdm import tqdm
 
 from mult import draw
-from mult.build import build_eval_batches
+from mult.build import build_eval_batches, describe_selection
 from mult.data.batches.transforms import EvalTransform
 from mult.data.sample import collect_bad
 from mult.evaluation import evaluate
 from mult.evaluation.results import Results, compute_improvement
 from mult.evaluation.tables import format_evaluation
 from mult.files import read_json, write_arrays, write_json
+from mult.runs.weights import identify_weights
 from mult.runtime import distributed
 from mult.runtime.signals import InterruptibleBatches, Signals
 from mult.tasks import TASKS
@@ -68,7 +69,9 @@ def _report(
     config, views, split = experiment.config, experiment.eval_data, experiment.config.eval.split
     path = _locate(state)
     write_arrays(path.with_suffix(".npz"), evaluation.columns)
-    write_json(path, evaluation.as_json(config.data.dataset, split) | bad_counts | {"step": state.step})
+    weights = identify_weights(state.checkpoints.folder / str(state.step))
+    origin = {"step": state.step, "weights": weights, "selected": describe_selection(config)}
+    write_json(path, evaluation.as_json(config.data.dataset, split) | bad_counts | origin)
     skipped = "".join(f", {count} of them skipped: see bad_files.txt" for count in bad_counts.values() if count)
     tqdm.write(f"step {state.step}, {split} split, {len(views)} images{skipped}\n{format_evaluation(evaluation)}")
     if config.eval.images:

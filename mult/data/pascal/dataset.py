@@ -75,6 +75,8 @@ class Pascal(Dataset[Sample]):
 
     metric_depth = True
     metric_arguments: Mapping[str, Mapping[str, float]] = {"boundary": {"max_distance": 0.0075}}
+    benchmark_splits = frozenset({"val", "test"})
+    border = 0
     underivable: Mapping[str, str] = {}
 
     def __init__(self, root: str | Path, split: str = "train", tasks: Iterable[str] | None = None) -> None:

@@ -18,6 +18,7 @@ from mult.data.prepare import compare, outlines, planes, textures
 from mult.data.prepare.derive import to_8_bit
 from mult.data.prepare.verdict import Verdict
 from mult.data.sample import BadFileError, Camera, Reader, Sample
+from mult.data.taskonomy.dataset import Taskonomy
 from mult.errors import UserError
 
 RUN = 4
@@ -35,6 +36,7 @@ class Measured:
     index: int
     group: str
     camera_problem: str = ""
+    is_from_depth: bool = False
     has_camera: bool = False
     planes: Array = field(default_factory=lambda: np.zeros((0, 3)))
     bends: Array = field(default_factory=lambda: np.zeros((2, 0)))
@@ -98,7 +100,7 @@ def measure_view(views: Reader, i: int) -> Measured | None:
     except BadFileError:
         return None
     group, native = views.group(i), _native_labels(sample, views.native(i))
-    measured: dict[str, object] = {}
+    measured: dict[str, object] = {"is_from_depth": isinstance(views, Taskonomy) and views.is_from_depth(i)}
     image = sample["image"].numpy()
     camera, problem = _find_camera(views, i, image.shape[1:])
     if "depth_zbuffer" in native:
@@ -117,7 +119,7 @@ def measure_view(views: Reader, i: int) -> Measured | None:
             for task in FROM_COLOUR
             if task in native
         }
-    return Measured(i, group, problem, camera is not None, **measured)  # type: ignore[arg-type]
+    return Measured(i, group, camera_problem=problem, has_camera=camera is not None, **measured)  # type: ignore[arg-type]
 
 
 def _measure_labels(
@@ -195,19 +197,17 @@ def _judge_geometry(measured: Sequence[Measured], metric_depth: bool, kind: Verd
     if along_z is None:
         yield Verdict("normal", "not compared", "no pixel has a normal and a depth of the dataset's own, and a camera")
         return
-    one_origin = compare.is_of_one_origin(along_z)
+    one_origin = any(view.is_from_depth for view in measured) or compare.is_of_one_origin(along_z)
     along_ray = _join([view.along_ray for view in measured if view.along_ray is not None])
     if kind is not None and kind.state == "cannot tell" and along_ray is not None:
         kind = compare.judge_kind(along_z, along_ray)
         yield from [kind] if kind else []
     is_along_ray = kind is not None and kind.state == "wrong"
-    frame = compare.Frame()
-    if one_origin:
-        text = "not compared with the depth, from which they were computed: they agree whatever its scale and camera"
-        yield Verdict("normal", "not compared", text)
-    else:
-        frame, verdicts = compare.judge_frame(along_ray if is_along_ray and along_ray is not None else along_z)
-        yield from verdicts
+    frame, verdicts = compare.judge_frame(along_ray if is_along_ray and along_ray is not None else along_z)
+    if one_origin and verdicts[0].state == "right":
+        text = "they are what this depth gives, even at edges: labels computed from it agree whatever its scale and camera"
+        verdicts = [Verdict("normal", "not compared", text)]
+    yield from verdicts
     shaded = [view.shaded for view in measured if view.shaded is not None]
     if not shaded or not metric_depth:
         yield Verdict("depth scale by reshading", "not compared", "no view has reshading, normals and metric depth of its own")

@@ -143,7 +143,8 @@ def test_a_list_may_not_lead_out_of_the_root(tmp_path: Path) -> None:
         ({"split": "validation"}, r"split: got 'validation'; expected one of train, val, test"),
         ({"crop": True}, r"got data.options.crop for images of \(12, 16\); expected \(480, 640\); leave it out"),
         ({"space": 0}, r"data.options.space: got 0 for .*; expected one of \[13, 40\]; choose one"),
-        ({"intrinsics": (1, -1, 0, 0)}, r"intrinsics: got \(1, -1, 0, 0\); expected \[fx, fy, cx, cy\] with fx, fy above 0"),
+        ({"intrinsics": (-1, 1, 0, 0)}, r"intrinsics: got \(-1, 1, 0, 0\); expected \[fx, fy, cx, cy\] with fx, fy above 0"),
+        ({"intrinsics": (1, -1, 0, 0)}, r"intrinsics: got fy -1; expected fy above 0; .* ICL-NUIM, .*, give 1"),
         ({"tasks": ["reshading"]}, r"got task reshading, of which split 'train' has no file; expected some of"),
     ],
 )

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage.filters import gaussian, sobel
 
+from mult.data.prepare.annotate import annotate
 from mult.data.prepare.check import check
 from mult.data.prepare.inspection import choose_runs, inspect_labels, judge_median_depth
+from mult.data.prepare.layouts import Layout
 from mult.data.rooms.dataset import render_missing
 from mult.data.taskonomy.dataset import Taskonomy
 
@@ -30,7 +32,7 @@ VIEWS = 24
 
 
 def read(root: Path) -> Taskonomy:
-    return Taskonomy(root, "train")
+    return Taskonomy(root, "train", tasks=Taskonomy(root, "train", tasks=()).available)
 
 
 def find_wrong(root: Path) -> dict[str, str]:
@@ -205,3 +207,29 @@ def test_flipped_bits_are_named(own_rooms: Path) -> None:
     assert report.counts["damaged"] == len(damaged) >= 3
     assert {problem.text.split(":")[0] for problem in report.problems} == set(map(str, damaged))
     assert not report.can_train()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "livingroom").is_dir(), reason="needs ../shared/data/livingroom")
+def test_real_frames_are_judged_without_a_second_origin(tmp_path: Path) -> None:
+    """Labels that annotate made of a film: what agrees by construction is not compared, and what can be told is told."""
+    layout = Layout("image/*.jpg", "depth/*.png", 1000, (525, 525, 319.5, 239.5))
+    annotate(SHARED / "livingroom", layout, tmp_path / "right", "room", frames=(0, 12), workers=1)
+    views = read(tmp_path / "right")
+    states = {verdict.subject: verdict.state for verdict in inspect_labels(views, range(len(views)))}
+    assert {states["normal"], states["depth scale by reshading"]} == {"not compared"}
+    surely = ("camera", "colour against depth", "kind of depth", "focal length", "keypoints2d", "edge_texture")
+    assert {states[subject] for subject in surely} == {"right"}
+    assert states["pairs of colour and depth"] in ("right", "cannot tell")
+    for fault, subject in (
+        ("focal length halved", "focal length"),
+        ("focal length doubled", "focal length"),
+        ("distance along the ray", "kind of depth"),
+        ("depth 16 times as far", "depth scale by median"),
+        ("colour turned", "colour against depth"),
+        ("y flipped", "normal"),
+    ):
+        plant, expected = FAULTS[fault]
+        shutil.copytree(tmp_path / "right", tmp_path / fault)
+        plant(tmp_path / fault)
+        assert expected[subject] in find_wrong(tmp_path / fault)[subject]
