@@ -15,6 +15,7 @@ import mult.data
 from mult.config import Config, DataConfig, schema
 from mult.config.sections import EVERY_TASK
 from mult.data.batches.class_map import ClassMapDataset
+from mult.data.batches.fit import Fit
 from mult.data.batches.hold_out import HELD_OUT, PartOfSplit
 from mult.data.batches.mixture import Mixture, merge_label_spaces
 from mult.data.batches.partial_labels import PartialLabels
@@ -155,13 +156,15 @@ def build_eval_dataset(data: DataConfig, model: MulT, split: str) -> tuple[Reade
     return (dataset if len(tasks) == len(dataset.tasks) else build_dataset(data, tasks, split)), absent
 
 
-def build_eval_batches(dataset: Any, image_size: tuple[int, int], batch_size: int, workers: int) -> Iterable[EvalBatch]:
-    """Batches of a dataset, or of a part of one, in its order: images resized to `image_size`, targets at their own size."""
-    collate = partial(_collate_resized, EvalTransform(image_size))
+def build_eval_batches(
+    dataset: Any, image_size: tuple[int, int], batch_size: int, workers: int, fit: Fit = "short_side"
+) -> Iterable[EvalBatch]:
+    """Batches of a dataset, or of a part of one, in its order: images as `fit` says, targets at their own size."""
+    collate = partial(_collate_fitted, EvalTransform(image_size, fit))
     return Loader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate)
 
 
-def _collate_resized(transform: EvalTransform, samples: Sequence[Sample]) -> EvalBatch:
+def _collate_fitted(transform: EvalTransform, samples: Sequence[Sample]) -> EvalBatch:
     return collate_eval([transform(sample) for sample in samples])
 
 

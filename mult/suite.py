@@ -5,9 +5,10 @@
     members: {shared: [], independent: [model.attention=independent]}       # name -> overrides; the first is the reference
     evaluate: {test: {split: test}, blurred: {split: test, blur: "1,2,4"}}  # name -> options of eval.py
 
-Optional: `baselines`, the members that are single-task runs: the others get delta_m against those of the same seed; an
-evaluation's `config` (a YAML of a data section, relative to the suite's file), `corrupt`, and `members`, the only ones it is
-for. `{name}` in an override is the folder of that member's run of the same seed, for run.init.
+Optional: `baselines`, the members that are single-task runs: the others get delta_m against those of the same seed;
+`published`, a YAML of others' rows to stand beside (configs/published/), relative to the suite's file; an evaluation's `config`
+(a YAML of a data section, relative to the suite's file), `corrupt`, and `members`, the only ones it is for. `{name}` in an
+override is the folder of that member's run of the same seed, for run.init.
 
 Each step is a process of its own, so that a member that fails does not stop the others; the tables say which is missing and
 why. A second call repeats neither a run of the same config that reached its last step, nor an evaluation of that step with
@@ -21,8 +22,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from mult.config import find_config, load_config, schema
 from mult.config.yaml_text import read_yaml
@@ -38,6 +40,8 @@ from mult.evaluation.tables import (
     format_overview,
 )
 from mult.files import read_json, write_json, write_text
+from mult.leaderboard.rows import build_row
+from mult.leaderboard.table import Published, format_costs, format_leaderboard, read_published
 from mult.runs.checkpoint import last_step
 
 PROGRAM = (sys.executable, "-m", "mult")
@@ -71,6 +75,7 @@ class Suite:
     members: dict[str, list[str]]
     baselines: list[str] = field(default_factory=list)
     evaluate: dict[str, EvaluationPlan] = field(default_factory=lambda: {"test": EvaluationPlan()})
+    published: str | None = None
 
 
 def _check_plan(path: Path, name: str, plan: EvaluationPlan) -> None:
@@ -91,10 +96,11 @@ Missing = dict[tuple[str, str, int], str]
 """{(evaluation, member, seed): why it is missing}."""
 
 
-def read_suite(path: Path) -> Suite:
+def read_suite(path: Path, seeds: Sequence[int] | None = None) -> Suite:
     """Raises UserError for what is wrong in the file."""
     suite = schema.read(Suite, read_yaml(path), str(path))
     assert isinstance(suite, Suite)
+    suite = suite if seeds is None else replace(suite, seeds=list(seeds))
     if not suite.members or not suite.seeds or len(set(suite.seeds)) < len(suite.seeds):
         raise UserError(
             f"{path}: got {len(suite.members)} members and the seeds {suite.seeds}; expected at least one of each, none twice"
@@ -114,6 +120,14 @@ def read_suite(path: Path) -> Suite:
         name: load_config(path.parent / suite.base, _fill_in_folders(overrides, folders))
         for name, overrides in suite.members.items()
     }
+    if suite.published is not None:
+        published = read_published(path.parent / suite.published)
+        for member, config in configs.items():
+            if config.data.dataset != published.dataset:
+                raise UserError(
+                    f"{path}: published: got rows of {published.dataset}; expected {config.data.dataset}, which {member} is "
+                    "trained on; leave it out"
+                )
     singles = {task for name in suite.baselines for task in configs[name].tasks}
     for member, config in configs.items():
         uncovered = [task for task in config.tasks if suite.baselines and task not in singles]
@@ -127,15 +141,25 @@ def read_suite(path: Path) -> Suite:
     return suite
 
 
-def run_suite(path: Path, output: Path, extra: Sequence[str] = (), program: Sequence[str] = PROGRAM) -> tuple[str, int]:
+def run_suite(
+    path: Path,
+    output: Path,
+    extra: Sequence[str] = (),
+    program: Sequence[str] = PROGRAM,
+    seeds: Sequence[int] | None = None,
+) -> tuple[str, int]:
     """Train and evaluate what is not done yet and write the tables to `output`/<suite's name>/.
 
     path: a suite's file, or the name of one of configs/suites/. Returns the tables as text, and how many of the evaluations
     (each of a member and a seed) are missing. extra: overrides of every member. program: runs the commands train, eval and
-    report. Raises KeyboardInterrupt on Ctrl-C and on SIGTERM, once the command that runs has ended.
+    report. seeds: in place of the file's. Raises KeyboardInterrupt on Ctrl-C and on SIGTERM, once the command that runs has
+    ended.
     """
     path = find_config(path, "suite")
-    suite, folder = read_suite(path), output / path.stem
+    suite, folder = read_suite(path, seeds), output / path.stem
+    places = {member: folder / member for member in suite.members}
+    for overrides in suite.members.values():  # what is wrong in `extra` is refused before any member is trained
+        load_config(path.parent / suite.base, [*_fill_in_folders(overrides, places), *extra])
     missing: Missing = {}
     for seed in suite.seeds:
         runs = {member: folder / f"{member}-{seed}" for member in suite.members}
@@ -148,14 +172,15 @@ def run_suite(path: Path, output: Path, extra: Sequence[str] = (), program: Sequ
                     why = untrained or _evaluate(plan, name, path.parent, runs[member], program)
                     missing |= {(name, member, seed): why} if why else {}
     title = " with ".join(filter(None, [path.stem, " ".join(extra)]))
-    texts = _write_tables(suite, folder, title, missing)
+    published = None if suite.published is None else read_published(path.parent / suite.published)
+    texts = _write_tables(suite, folder, title, missing, published)
     _write_report(suite, folder, program, missing)
     texts.append(f"tables: {folder}/results.md; curves of the first seed: {folder}/report.html")
     return "\n\n".join(texts), len(missing)
 
 
-def _write_tables(suite: Suite, folder: Path, title: str, missing: Missing) -> list[str]:
-    """Write results.md and a CSV an evaluation; returns the tables for a terminal."""
+def _write_tables(suite: Suite, folder: Path, title: str, missing: Missing, published: Published | None) -> list[str]:
+    """Write results.md, a CSV an evaluation and the leaderboard's rows; returns the tables for a terminal."""
     texts, tables, comparisons = [], [], {}
     for name, plan in suite.evaluate.items():
         for stem in plan.stems(name):
@@ -165,6 +190,10 @@ def _write_tables(suite: Suite, folder: Path, title: str, missing: Missing) -> l
                 texts.append(f"{stem}: {format_comparison(comparison)}")
                 tables.append(f"## {stem}\n\n{format_comparison_as_markdown(comparison)}")
                 write_text(folder / f"{stem}.csv", format_comparison_as_csv(comparison))
+                own = _write_rows(rows, folder / "rows" / stem)
+                texts += [f"{stem}, cost:\n{format_costs(own)}", f"{stem}, leaderboard:\n{format_leaderboard(own, published)}"]
+                tables.append(f"### {stem}: cost\n\n{format_costs(own, markdown=True)}")
+                tables.append(f"### {stem}: leaderboard\n\n{format_leaderboard(own, published, markdown=True)}")
             else:
                 reasons = "; ".join(f"{row.name}: {row.missing}" for row in rows)
                 texts.append(f"{stem}: missing: {reasons}")
@@ -172,6 +201,16 @@ def _write_tables(suite: Suite, folder: Path, title: str, missing: Missing) -> l
     overview = [format_overview(comparisons)] if len(comparisons) > 1 else []
     write_text(folder / "results.md", "\n".join([f"# {title}\n", *overview, *tables]))
     return texts
+
+
+def _write_rows(rows: Sequence[compare.Row], folder: Path) -> list[dict[str, Any]]:
+    """Write the JSON of each row that has an evaluation, also of those that a leaderboard refuses."""
+    written = []
+    for row in rows:
+        if row.evaluations:
+            written.append(build_row(row.name, row.evaluations, row.baselines))
+            write_json(folder / f"{row.name}.json", written[-1])
+    return written
 
 
 def _write_report(suite: Suite, folder: Path, program: Sequence[str], missing: Missing) -> None:

@@ -62,7 +62,7 @@ def is_whole(folder: Path) -> bool:
         (["run.device=cuda:77"], r"run\.device: got 'cuda:77'.*; expected auto, cpu or a device"),
         (["run.init=no/such/run"], r"checkpoint: got no/such/run; expected a run's folder .*no such folder"),
         (
-            ["model.backbone=maxvit_rmlp_pico_rw_256", "model.backbone_args={}"],
+            ["model.backbone=maxvit_rmlp_pico_rw_256", "model.backbone_args={}", "data.fit=pad"],
             r"image size: got \(48, 40\); expected \(256, 256\), as maxvit_rmlp_pico_rw_256 takes no other; set data\.im",
         ),
     ],
@@ -265,7 +265,7 @@ CHECKPOINTS: dict[Callable[[Path], None], str] = {
     half_the_weights: r"model\.safetensors: not the weights of .*; expected a folder written by save_pretrained; it is damaged",
     other_weights: r"model\.safetensors: not the weights of .*; expected .*; it is damaged or of another architecture",
     damaged_config: r"config\.json: cannot be read as JSON .*; expected a file that mult wrote; take another checkpoint",
-    other_config: r"config\.json: got format_version None; expected 1; take .* another folder",
+    other_config: r"config\.json: got format_version None; expected 2; take .* another folder",
     part_of_the_config: r"config\.json: got an incomplete description of a model \('classes'\); expected the config\.json",
     no_tasks: r"config\.json: got an incomplete description of a model \(.*'tasks'\); expected the config\.json",
     no_config: r"config\.json: got no such file; expected the file that training saved; it is damaged",

@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
         "evaluation",
         "files",
+        "leaderboard",
         "predict",
         "report",
         "runs",
@@ -48,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "files": {"errors"},
     "runtime": {"errors"},
     "losses": {"errors"},
-    "metrics": {"errors"},
+    "metrics": {"errors", "runtime"},
     "labels": {"errors"},
     "draw": {"errors"},
     "models": {"errors", "files"},
@@ -58,7 +59,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"draw", "errors", "files", "metrics", "runtime", "tasks"},
     "build": {"config", "data", "errors", "models", "runtime", "tasks"},
     "predict": {"data", "models", "runs", "tasks"},
-    "suite": {"config", "data", "errors", "evaluation", "files", "runs"},
+    "leaderboard": {"config", "draw", "errors", "evaluation", "files", "runs", "tasks"},
+    "suite": {"config", "data", "errors", "evaluation", "files", "leaderboard", "runs"},
     "report": {"build", "config", "data", "draw", "errors", "evaluation", "files", "metrics", "runs", "tasks"},
     "training": {
         "build",
@@ -305,9 +307,9 @@ def test_leftovers_are_found() -> None:
 
 
 PAGES = re.compile(r"[\w./-]*\w\.md\b")
-WRITTEN = {"results.md", "comparison.md"}
+WRITTEN = {"results.md", "comparison.md", "leaderboard.md"}
 """Pages that the commands write."""
-WINGS = ("", "commands", "config", "data", "evaluation", "metrics", "models", "report", "runs", "training")
+WINGS = ("", "commands", "config", "data", "evaluation", "leaderboard", "metrics", "models", "report", "runs", "training")
 
 
 def missing_pages(text: str, folder: Path) -> set[str]:

@@ -8,14 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from mult import suite
 from mult.errors import UserError
 from mult.suite import read_suite, run_suite
 
@@ -33,21 +32,6 @@ def write(tmp_path: Path, config_file: Path) -> Callable[..., Path]:
         return path
 
     return call
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch, script: Callable[..., Any]) -> list[str]:
-    """The commands that the suite ran, and of which run; they run in this process, which has torch already."""
-    calls: list[str] = []
-
-    def run(program: Sequence[str], command: str, *arguments: str) -> str | None:
-        name = next((word.removeprefix("run.name=") for word in arguments if word.startswith("run.name=")), "")
-        calls.append(f"{command} {name or Path(arguments[1]).name}")
-        ended = script(command, *arguments)
-        return f"{command} ended with status {ended.status}: {ended.err.splitlines()[-1]}" if ended.status else None
-
-    monkeypatch.setattr(suite, "_call", run)
-    return calls
 
 
 def test_a_suite_trains_evaluates_compares_and_goes_on(write: Callable[..., Path], calls: list[str], tmp_path: Path) -> None:

@@ -59,6 +59,9 @@ def main() -> None:
     if (arguments.config is None) == (arguments.dataset is None or arguments.root is None):
         parser.error("give either --config or both --dataset and --root")
     with exit_on_user_error():
+        for name in ("views", "workers"):
+            if (number := getattr(arguments, name)) is not None and number < 1:
+                raise UserError(f"--{name}: got {number}; expected a whole number above 0; leave it out for the default")
         out, reports, can_train = Path(arguments.out), [], True
         for number, (data, split) in enumerate(list_splits(arguments)):
             name = f"{number}-{data.dataset}-{split}"

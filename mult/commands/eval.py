@@ -28,6 +28,7 @@ from mult.runs.checkpoint import find_checkpoint, load_checkpoint, stands_for_ru
 from mult.runs.weights import find_run, identify_weights
 from mult.runtime import distributed
 from mult.runtime.precision import DTYPES, resolve_precision
+from mult.runtime.workers import image_workers
 
 
 def main() -> None:
@@ -64,7 +65,7 @@ def main() -> None:
         baselines = [read_evaluation(path) for path in arguments.baseline]
         folder = find_checkpoint(arguments.ckpt)
         model, config = load_checkpoint(folder)
-        data = load_data_config(arguments.config, defaults=config.data) if arguments.config else config.data
+        data = load_data_config(arguments.config, defaults=config.data) if arguments.config is not None else config.data
         device = distributed.pick_device(config.run.device)
         distributed.start(device)
         views, absent = build_eval_dataset(data, model, arguments.split)
@@ -82,19 +83,23 @@ def main() -> None:
                 merged[one] = merge_baselines(expected, views.tasks, singles[one])
         for corruption in corruptions:
             batches = build_eval_batches(
-                evaluate.views_of_this_process(CorruptedDataset(views, data.image_size, corruption)),
+                evaluate.views_of_this_process(CorruptedDataset(views, data.image_size, corruption, data.fit)),
                 data.image_size,
                 evaluate.batch_size_of_this_process(config.eval.batch_size or data.batch_size),
                 data.workers,
+                data.fit,
             )
             precision = DTYPES[resolve_precision(config.run.precision, device)]
-            evaluation = evaluate.evaluate(model.to(device), batches, views.tasks, views, constants, device, precision, absent)
+            with image_workers(data.workers):
+                evaluation = evaluate.evaluate(
+                    model.to(device), batches, views.tasks, views, constants, device, precision, absent
+                )
             if not distributed.is_main():
                 continue
             out = plain.with_name(f"{plain.stem}{corruption.suffix}{plain.suffix}")
             write_arrays(out.with_suffix(".npz"), evaluation.columns)
             file = evaluation.as_json(data.dataset, arguments.split, as_json[corruption])
-            file |= {"weights": weights, "selected": selected}
+            file |= {"fit": data.fit, "weights": weights, "selected": selected}
             write_json(out, file)
             print(format_evaluation(evaluation))
             if baselines:

@@ -59,13 +59,18 @@ def find_images(inputs: list[str], rename: Callable[[Path], Path]) -> dict[Path,
     return dict(pairs)
 
 
-def read_images(images: Mapping[Path, Path], failures: list[str]) -> Iterator[tuple[Path, Image.Image]]:
-    """(name, image in RGB, upright) of those that can be read; adds why not to `failures` for the others."""
+def read_images(predictor: Predictor, images: Mapping[Path, Path], failures: list[str]) -> Iterator[tuple[Path, Image.Image]]:
+    """(name, image in RGB, upright) of those that can be read and predicted; adds why not to `failures` for the others."""
     for name, file in images.items():
         try:
             image = read_photograph(file)
         except BadFileError as error:
             failures.append(str(error))
+            continue
+        try:
+            predictor.input_size(image)
+        except UserError as error:
+            failures.append(f"{file}: {error}")
             continue
         yield name, image
 
@@ -178,7 +183,7 @@ def draw_attention(
     predictor: Predictor, image: Image.Image, points: list[tuple[float, float]], heads: list[int] | None
 ) -> dict[str, Image.Image]:
     """{task whose query and key made the maps: page with every point}."""
-    height, width = predictor.transform.size
+    height, width = predictor.input_size(image)
     stages_of: dict[str, list[list[TokenAttention]]] = {}
     for attention in predictor.attention(image):
         stride = attention.stride
@@ -221,7 +226,7 @@ def main() -> None:
         predictor = Predictor.from_checkpoint(arguments.ckpt, distributed.pick_device("auto"), arguments.tta)
         heads = parse_heads(arguments.heads, predictor) if arguments.heads else None
         files, failures = form(predictor, out), list[str]()
-        predicted = predict(predictor, read_images(images, failures), arguments.batch_size)
+        predicted = predict(predictor, read_images(predictor, images, failures), arguments.batch_size)
         for name, image, maps in tqdm(predicted, total=len(images), desc="predict", unit="image"):
             files.write(name, image, maps)
             for owner, page in draw_attention(predictor, image, points, heads).items() if arguments.attention else ():

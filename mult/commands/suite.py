@@ -19,9 +19,10 @@ def main() -> None:
     parser.add_argument("suite", help="a YAML of configs/suites/")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     parser.add_argument("--out", default="runs", help="where the suite's folder is made")
+    parser.add_argument("--seeds", type=int, nargs="+", help="in place of the suite's own")
     arguments = parser.parse_intermixed_args()
     with exit_on_user_error():
-        text, missing = run_suite(Path(arguments.suite), Path(arguments.out), arguments.overrides)
+        text, missing = run_suite(Path(arguments.suite), Path(arguments.out), arguments.overrides, seeds=arguments.seeds)
         print(text)
         if missing:
             print(

@@ -11,7 +11,7 @@ from mult.config.sections import Config, DataConfig, check_mixture, complete_mix
 from mult.config.shipped import find_config
 from mult.errors import UserError
 
-FROM_DEFAULTS = ("image_size", "batch_size", "workers")
+FROM_DEFAULTS = ("image_size", "fit", "batch_size", "workers")
 """Keys of a data section that depend on the network and the machine rather than on the dataset."""
 
 

@@ -95,6 +95,9 @@ class DataConfig:
     subset: str = "tiny"
     image_size: Size
     """(height, width) of the network's input, in pixels; YAML may give one number for a square."""
+    fit: Literal["short_side", "stretch", "pad"] = "short_side"
+    """How images come to that size (mult/data/batches/fit.py). short_side: scaled until they cover it, their proportions kept;
+    training crops the rest. stretch: evaluation and prediction squeeze them. pad: scaled down until they fit, black around."""
     batch_size: Count
     """Images a micro-batch, over all processes."""
     workers: CountOrZero = 2
@@ -208,11 +211,14 @@ class EvalConfig:
     split that a benchmark compares on (NYU's and Pascal's val and test) only last, evaluated once, is allowed."""
     batch_size: Count | None = None
     """Views a batch, over all processes; None: as in training."""
+    quick: bool = False
+    """Take less time for the training's own evaluations: odsF with 24 thresholds instead of 99, as the file says; at most as
+    high, and not to be compared with the full form, which eval.py has."""
     images: CountOrZero = 4
     """How many images the gallery shows."""
 
 
-PER_BATCH = ("image_size", "batch_size", "workers", "augment", "jitter", "on_bad_file")
+PER_BATCH = ("image_size", "fit", "batch_size", "workers", "augment", "jitter", "on_bad_file")
 """Keys that must be equal in all datasets of a mixture, because one batch has samples of several."""
 
 

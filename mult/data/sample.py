@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypedDict
 
@@ -25,6 +26,15 @@ class Camera(NamedTuple):
 
     intrinsics: Intrinsics
     size: tuple[int, int]
+
+
+class Box(NamedTuple):
+    """A part of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
 
 
 class BadFileError(UserError):
@@ -53,10 +63,12 @@ class Sample(_RequiredKeys, total=False):
 
     Targets are int64 (H, W) class ids (255 = ignore) or float32 (C, H, W) in the task's unit, 0 where invalid. `derived`
     names the tasks whose labels were computed from depth or colour (disk/derived.py); the others are the dataset's own. The
-    key `bad` is there only if the view was skipped because of a bad file: it holds the message, and no pixel is valid.
+    key `bad` is there only if the view was skipped because of a bad file: it holds the message, and no pixel is valid. The key
+    `content` is there only if the image is larger than the view in it: the rest is padding.
     """
 
     bad: str
+    content: Box
 
 
 class Batch(TypedDict):
@@ -93,11 +105,25 @@ class MapsOfAnySize:
     def __getitem__(self, task: str) -> list[Tensor]:
         return [self._flat[dtype][start : start + math.prod(shape)].view(shape) for dtype, start, shape in self._places[task]]
 
+    def stack_runs(self, task: str) -> Iterator[Tensor]:
+        """All maps in order, those that follow each other in one size as one tensor (n, ...)."""
+        for (dtype, shape), places in groupby(self._places[task], key=lambda place: (place[0], place[2])):
+            starts = [start for _, start, _ in places]
+            size = (len(starts), *shape)
+            yield self._flat[dtype][starts[0] : starts[0] + math.prod(size)].view(size)
+
+
+IMAGE = "image"
+
 
 class EvalBatch(TypedDict):
-    """Images of one size, stacked; B targets and B masks a task, at their own sizes; `bad` as in Batch."""
+    """The network's inputs under the key IMAGE; B targets and B masks a task; all at their own sizes. `bad` as in Batch.
 
-    image: Tensor
+    `content`: where in its input each view is; the rest is padding.
+    """
+
+    image: MapsOfAnySize
+    content: list[Box]
     targets: MapsOfAnySize
     valid: MapsOfAnySize
     id: list[str]
@@ -188,10 +214,11 @@ def collate_train(samples: Sequence[Sample]) -> Batch:
 
 
 def collate_eval(samples: Sequence[Sample]) -> EvalBatch:
-    """Stack the images; leave the targets at their own sizes, which may differ from view to view."""
+    """Leave images and targets at their own sizes, which may differ from view to view."""
     targets, valid = _by_task(samples)
     return {
-        "image": torch.stack([sample["image"] for sample in samples]),
+        "image": MapsOfAnySize({IMAGE: [sample["image"] for sample in samples]}),
+        "content": [sample.get("content", Box(0, 0, *sample["image"].shape[-2:])) for sample in samples],
         "targets": MapsOfAnySize(targets),
         "valid": MapsOfAnySize(valid),
         "id": [sample["id"] for sample in samples],

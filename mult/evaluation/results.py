@@ -17,8 +17,9 @@ from mult.files import read_arrays, read_json
 from mult.metrics import Accumulator, relative_gain
 from mult.tasks import TASKS, Task
 
-METRIC_VERSION = 1
-"""Changes when a definition does: results of different versions must not be compared."""
+METRIC_VERSION = 2
+"""Changes when a definition does: results of different versions must not be compared. 2: images keep their proportions."""
+NEW_IN_VERSION = "since version 2 images keep their proportions in evaluation, unless data.fit is stretch"
 
 NOT_FINITE = "the model's output is not finite"
 """The reason of a metric without a value where the fault is the model's, not the labels'."""
@@ -42,6 +43,11 @@ def comparability(dataset: str, split: str, images: int, corruption: Mapping[str
         "images": images,
         "metric_version": METRIC_VERSION,
     }
+
+
+def explain_difference(key: str, remedy: str) -> str:
+    """What to do where two files differ in a key of `comparability`; of metric_version also what changed."""
+    return f"{NEW_IN_VERSION}; {remedy}" if key == "metric_version" else remedy
 
 
 def select_primary(task: Task, entries: Mapping[str, Mapping[str, Any]]) -> str:
@@ -143,8 +149,9 @@ def find_evaluation(path: Path, stem: str | None = None) -> Path:
 
 def read_evaluation(path: Path) -> SavedEvaluation:
     """Read an evaluation's JSON, and the .npz beside it where there is one. Raises UserError for a damaged file."""
+    results = read_results(path)  # first: a path without a name has no suffix to change
     arrays = path.with_suffix(".npz")
-    return SavedEvaluation(path, read_results(path), read_arrays(arrays) if arrays.exists() else {})
+    return SavedEvaluation(path, results, read_arrays(arrays) if arrays.exists() else {})
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -203,7 +210,14 @@ def require_comparable(first: SavedEvaluation, other: SavedEvaluation) -> None:
         if other.file.get(key) != expected:
             raise UserError(
                 f"compare: got {key} {other.file.get(key)} in {other.path}, {expected} in {first.path}; expected one; "
-                "evaluate both on the same data"
+                + explain_difference(key, "evaluate both on the same data")
+            )
+    for task, entries in first.tasks.items():
+        forms = [each.get(TASKS[task].primary, {}).get("thresholds") for each in (entries, other.tasks.get(task, {}))]
+        if None not in forms and forms[0] != forms[1]:
+            raise UserError(
+                f"compare: got {task} with {forms[1]} thresholds in {other.path}, {forms[0]} in {first.path}; expected one "
+                "form; evaluate both by eval.py"
             )
     if not np.array_equal(other.columns["id"], first.columns["id"]):
         place = int(np.argmin(other.columns["id"] == first.columns["id"]))

@@ -115,7 +115,8 @@ def draw_entries(
         of_index = {view.index: [other for other in ranked if other.index == view.index] for view in ranked}
         for index in tqdm(sorted(of_index), desc=f"report: {run.name}", leave=False):
             sample = _read_view(views, index, of_index[index][0].id)
-            (prediction,) = predict_samples(model.to(device), [sample], EvalTransform(config.data.image_size), device)
+            transform = EvalTransform(config.data.image_size, config.data.fit)
+            (prediction,) = predict_samples(model.to(device), [sample], transform, device)
             for view in of_index[index]:
                 if number == 0:
                     pictures[view], scales[view] = draw_truth(view.task, sample)

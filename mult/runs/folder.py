@@ -79,8 +79,9 @@ class Run:
             _LOCKS.append(_take_lock(lock))
         run._check_content(resume)  # another process may have been faster
         path = run.folder / "provenance.json"
-        precision = resolve_precision(config.run.precision, pick_device(config.run.device))
-        provenance = collect_provenance(config.run.seed, precision) | {"selected": config.eval.select}
+        device = pick_device(config.run.device)
+        precision = resolve_precision(config.run.precision, device)
+        provenance = collect_provenance(config.run.seed, precision) | {"selected": config.eval.select, "device": device.type}
         if run._is_early():
             if any(path.name != ".lock" for path in run.folder.iterdir()):
                 _print(f"{run.folder}: the run in it ended before its first checkpoint; starting it over")
@@ -138,7 +139,7 @@ class Run:
         return not self.has_checkpoint() and not results
 
     def _changes(self) -> dict[str, str]:
-        return _differences(load_config(self.folder / "config.yaml"), self.config)
+        return find_differences(load_config(self.folder / "config.yaml"), self.config)
 
     # --- metrics.jsonl ---
 
@@ -227,7 +228,7 @@ def _is_entry(value: Any) -> bool:
     )
 
 
-def _differences(old: Config, new: Config) -> dict[str, str]:
+def find_differences(old: Config, new: Config) -> dict[str, str]:
     """{dotted key: "old -> new"} of the values that differ."""
 
     def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

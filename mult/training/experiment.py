@@ -20,6 +20,7 @@ from mult.data.sample import Batch, collate_train
 from mult.errors import UserError, suggest
 from mult.losses import LOSSES, TARGETS, Count, Loss, balanced_cross_entropy
 from mult.models import MulT, resolve_reference
+from mult.models.backbone import check_weights
 from mult.runs.checkpoint import check_files, find_checkpoint
 from mult.runtime import distributed
 from mult.runtime.loader import Loader
@@ -55,7 +56,7 @@ class Experiment:
     def batches(self, start: int, rank: int, world_size: int) -> Iterable[Batch]:
         """This process's micro-batches, from the number `start` to the end of training."""
         data, optim, seed = self.config.data, self.config.optim, self.config.run.seed
-        transform = TrainTransform(data.image_size, data.augment, data.jitter)
+        transform = TrainTransform(data.image_size, data.fit, data.augment, data.jitter)
         stop = optim.steps * optim.accumulate
         weights = [part.weight for part in (data, *data.mix)]
         return Loader(
@@ -79,6 +80,9 @@ def build_experiment(config: Config, resumes: bool = False) -> Experiment:
     # Checked before any data is read, or rendered.
     resolve_reference(tasks, config.model.reference, config.model.attention, config.model.decoder)
     check_selection(config)
+    check_weights(config.model.backbone, config.model.pretrained)
+    if config.run.init is not None and not resumes:
+        find_checkpoint(config.run.init)
     train_data = build_mixture([config.data, *config.data.mix], tasks, config.run.seed)
     # A mixture is evaluated on its first dataset, since scores over several could not be compared with published ones.
     eval_reader = build_dataset(config.data, train_data.readers[0].tasks, config.eval.split)
@@ -86,6 +90,11 @@ def build_experiment(config: Config, resumes: bool = False) -> Experiment:
     torch.manual_seed(config.run.seed)
     model = build_model(config, train_data)
     model.encoder.check_size(config.data.image_size)
+    if model.encoder.fixed_size is not None and config.data.fit == "short_side":
+        raise UserError(
+            f"data.fit: got short_side for {config.model.backbone}, which takes images of one size; expected pad or stretch; "
+            "give data.fit=pad, or data.fit=stretch, which squeezes images of another shape in evaluation"
+        )
     if config.run.init is not None and not resumes:
         _load_initial_weights(model, config.run.init)
     model.encoder.requires_grad_(not config.optim.freeze_encoder)

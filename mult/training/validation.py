@@ -22,6 +22,7 @@ from mult.files import read_json, write_arrays, write_json
 from mult.runs.weights import identify_weights
 from mult.runtime import distributed
 from mult.runtime.signals import InterruptibleBatches, Signals
+from mult.runtime.workers import image_workers
 from mult.tasks import TASKS
 from mult.training.experiment import Experiment
 from mult.training.progress import Progress
@@ -35,11 +36,13 @@ def validate(experiment: Experiment, state: TrainingState, progress: Progress, s
     """
     config, views = experiment.config, experiment.eval_data
     batch_size = evaluate.batch_size_of_this_process(config.eval.batch_size or config.data.batch_size)
-    batches = build_eval_batches(evaluate.views_of_this_process(views), config.data.image_size, batch_size, config.data.workers)
+    data = config.data
+    part = evaluate.views_of_this_process(views)
+    batches = build_eval_batches(part, data.image_size, batch_size, data.workers, data.fit)
     max_batches = math.ceil(math.ceil(len(views) / distributed.world_size()) / batch_size)
     bad_messages: list[str] = []
     good_batches = collect_bad(InterruptibleBatches(batches, max_batches, signals), bad_messages)
-    with _uncompiled(config.run.compile):
+    with _uncompiled(config.run.compile), image_workers(config.data.workers):
         evaluation = evaluate.evaluate(
             state.evaluated_model,
             good_batches,
@@ -48,6 +51,7 @@ def validate(experiment: Experiment, state: TrainingState, progress: Progress, s
             state.constants,
             state.device,
             state.precision,
+            quick=config.eval.quick,
         )
     bad_counts = progress.list_bad_files(bad_messages)
     score = compute_improvement(evaluation.results)
@@ -70,7 +74,7 @@ def _report(
     path = _locate(state)
     write_arrays(path.with_suffix(".npz"), evaluation.columns)
     weights = identify_weights(state.checkpoints.folder / str(state.step))
-    origin = {"step": state.step, "weights": weights, "selected": describe_selection(config)}
+    origin = {"fit": config.data.fit, "step": state.step, "weights": weights, "selected": describe_selection(config)}
     write_json(path, evaluation.as_json(config.data.dataset, split) | bad_counts | origin)
     skipped = "".join(f", {count} of them skipped: see bad_files.txt" for count in bad_counts.values() if count)
     tqdm.write(f"step {state.step}, {split} split, {len(views)} images{skipped}\n{format_evaluation(evaluation)}")
@@ -80,7 +84,7 @@ def _report(
             samples = evaluate.predict_samples(
                 state.evaluated_model,
                 [views[int(index)] for index in indices],
-                EvalTransform(config.data.image_size),
+                EvalTransform(config.data.image_size, config.data.fit),
                 state.device,
             )
         gallery = draw.draw_gallery(samples, {task: TASKS[task] for task in experiment.objectives}, views.classes)

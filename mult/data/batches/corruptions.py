@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mult.data.batches.transforms import EvalTransform, SampleDataset, Size, seeded_generator
+from mult.data.batches.fit import Fit, Size
+from mult.data.batches.transforms import EvalTransform, SampleDataset, seeded_generator
 from mult.data.sample import Sample
 from mult.errors import UserError
 
@@ -93,11 +94,11 @@ def parse_corruptions(blurs: str | None, kinds: str | None) -> list[Corruption]:
 
     Raises UserError for a text that is no sigma and for a name that is no kind.
     """
-    corruptions = [Corruption("blur", _parse_sigma(text)) for text in (blurs or "").split(",") if text]
-    for kind in (kinds or "").split(","):
-        if kind and kind not in AMOUNTS:
+    corruptions = [] if blurs is None else [Corruption("blur", _parse_sigma(text)) for text in blurs.split(",")]
+    for kind in () if kinds is None else kinds.split(","):
+        if kind not in AMOUNTS:
             raise UserError(f"--corrupt: got {kind!r}; expected some of {', '.join(AMOUNTS)}; blur has --blur")
-        corruptions += [Corruption(kind, severity) for severity in range(1, 6) if kind]
+        corruptions += [Corruption(kind, severity) for severity in range(1, 6)]
     return list(dict.fromkeys(corruptions)) or [Corruption()]
 
 
@@ -112,14 +113,15 @@ def _parse_sigma(text: str) -> float:
 
 
 class CorruptedDataset(Dataset[Sample]):
-    """A dataset for evaluation, its images resized to `size` and corrupted."""
+    """A dataset for evaluation, its images brought to `size` as `fit` says and corrupted, but not yet padded."""
 
-    def __init__(self, dataset: SampleDataset, size: Size, corruption: Corruption) -> None:
-        self.dataset, self.transform, self.corruption = dataset, EvalTransform(size), corruption
+    def __init__(self, dataset: SampleDataset, size: Size, corruption: Corruption, fit: Fit = "short_side") -> None:
+        self.dataset, self.transform, self.corruption = dataset, EvalTransform(size, fit), corruption
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, i: int) -> Sample:
-        sample = self.transform(self.dataset[i])
-        return {**sample, "image": self.corruption(sample["image"], seeded_generator(SEED, i))}
+        sample = self.dataset[i]
+        image = self.transform.scale(sample["image"])
+        return {**sample, "image": self.corruption(image, seeded_generator(SEED, i))}

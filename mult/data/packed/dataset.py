@@ -27,7 +27,7 @@ class Packed(Dataset[Sample]):
     """Map-style dataset of a pack; `dataset[i]` is the `Sample` that the packed dataset had at i, at the packed size.
 
     Names, order, splits, classes and cameras are the packed dataset's. A view that was no larger than the pack's `image_size`
-    has the same bits; a larger one was resized (`batches.transforms.resize`), with class ids, depth and masks to the bit, and
+    has the same bits; a larger one was resized (`batches.resize.resize`), with class ids, depth and masks to the bit, and
     interpolated values rounded: images to 1/255, normals to 1/32767, other labels to 1/65535. The CRC-32 of a view's bytes is
     checked whenever it is read.
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import torch
 
-from mult.data.batches.transforms import resize
+from mult.data.batches.resize import resize
 from mult.data.packed import index
 from mult.data.packed.index import Rows, read_rows, row_type, shard_path
 from mult.data.packed.view import encode_view
