@@ -158,6 +158,9 @@ def run_suite(
     """
     path = find_config(path, "suite")
     suite, folder = read_suite(path, seeds), output / path.stem
+    places = {member: folder / member for member in suite.members}
+    for overrides in suite.members.values():  # what is wrong in `extra` is refused before any member is trained
+        load_config(path.parent / suite.base, [*_fill_in_folders(overrides, places), *extra])
     missing: Missing = {}
     for seed in suite.seeds:
         runs = {member: folder / f"{member}-{seed}" for member in suite.members}
