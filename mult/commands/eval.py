@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint: python scripts/eval.py --ckpt RUN_OR_CHECKPOINT [--config DATA.yaml] [--split test]
+"""Evaluate a checkpoint: mult eval --ckpt RUN_OR_CHECKPOINT [--config DATA.yaml] [--split test]
 [--blur 0,1,2,4] [--corrupt noise,brightness,contrast] [--baseline JSON ...] [--out FILE].
 
 The data are the checkpoint's own unless a YAML with another `data` section is given: a whole config, or that section alone.

@@ -1,5 +1,5 @@
 """Store a dataset at the network's size, for fast reading:
-python scripts/pack.py --config YAML --out ROOT [section.key=value ...].
+mult pack --config YAML --out ROOT [section.key=value ...].
 
 Views are shrunk until they just cover `data.image_size`; each is stored with the labels of all tasks of the config. Then train
 with data.dataset=packed data.root=ROOT. Interrupted at any moment, the same call goes on.

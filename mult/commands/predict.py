@@ -1,4 +1,4 @@
-"""Predict: python scripts/predict.py --ckpt RUN_OR_CHECKPOINT IMAGE_OR_FOLDER ... --out FOLDER.
+"""Predict: mult predict --ckpt RUN_OR_CHECKPOINT IMAGE_OR_FOLDER ... --out FOLDER.
 
 Writes, for every image, at the image's own size:
   --format npz        <relative path>.npz with all maps in physical units, and <relative path>_<task>.png, a picture of each;

@@ -105,7 +105,7 @@ def test_a_task_that_the_data_lack_is_absent_and_the_rest_evaluated(script: Scri
     tasks = read_json(out)["tasks"]
     assert list(tasks) == list(ENCODINGS)
     assert tasks["reshading"]["l1"]["value"] is None
-    assert tasks["reshading"]["l1"]["reason"] == "it is not derived yet; scripts/annotate.py --dataset makes it"
+    assert tasks["reshading"]["l1"]["reason"] == "it is not derived yet; `mult annotate --dataset` makes it"
     assert re.match(
         r"the checkpoint's 17 classes \(.*\) are not the 17 of taskonomy", tasks["segment_semantic"]["miou"]["reason"]
     )

@@ -133,7 +133,7 @@ def test_another_pack_than_the_folders_is_refused(packed: Path, own_tree: Path, 
     (tmp_path / "photos/a.jpg").touch()
     with pytest.raises(UserError, match=r"photos: got files but no pack\.json; expected a new folder or a pack"):
         make_pack(tmp_path / "photos", {"train": Taskonomy(own_tree)})
-    with pytest.raises(UserError, match=r"photos: got no pack\.json; expected a folder that scripts/pack\.py wrote"):
+    with pytest.raises(UserError, match=r"photos: got no pack\.json; expected a folder that `mult pack` wrote"):
         Packed(tmp_path / "photos")
 
 
