@@ -107,7 +107,7 @@ def test_images_that_are_not_there(root: Path) -> None:
         ({"tasks": ["normals"]}, r"got task normals: no task has this name; expected some of segment_semantic, depth"),
         (
             {"tasks": ["keypoints2d"]},
-            r"got task keypoints2d: it is not derived yet; `mult annotate --dataset` .*; expected some",
+            r"got task keypoints2d: it is not derived yet; `mult annotate .*; expected some",
         ),
     ],
 )

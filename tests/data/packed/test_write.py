@@ -109,7 +109,7 @@ def test_damage_outside_the_views_is_seen_when_the_pack_is_opened(packed: Path, 
 def test_a_shard_cut_short_is_named(packed: Path, tree_root: Path, keep: int) -> None:
     path = packed / "train/000000003.views"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(UserError, match=r"000000003\.views: cannot be read as packed views .* remove it and run scripts/pack"):
+    with pytest.raises(UserError, match=r"000000003\.views: cannot be read as packed views .* remove it and run `mult pack"):
         make_pack(packed, {"train": Taskonomy(tree_root)}, (32, 32), shard_views=3)
     if keep != -1:  # all views are there, but not the footer
         with pytest.raises(BadFileError, match=r"000000003\.views: got other bytes than were packed for birch/point_1_view_0"):
