@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 
-def collect_provenance(seed: int, precision: str) -> dict[str, Any]:
-    """Commit, versions, hardware, threads, precision, processes, seed, command and time of a run that starts."""
+def collect_provenance(seed: int, precision: str, deterministic: bool) -> dict[str, Any]:
+    """Commit, versions, hardware, threads, precision, determinism, processes, seed, command and time of a run that starts."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
@@ -29,6 +29,7 @@ def collect_provenance(seed: int, precision: str) -> dict[str, Any]:
         },
         "threads": torch.get_num_threads(),
         "precision": precision,
+        "deterministic": deterministic,
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
     }
 

@@ -113,7 +113,7 @@ def all_gather_texts(texts: list[str]) -> list[str]:
 
 def any_process(flag: bool) -> bool:
     """Whether the flag is set on any process; all processes get the same answer."""
-    return bool(all_reduce_sum(torch.tensor(int(flag))))
+    return bool(all_reduce_sum(torch.tensor(int(flag)))) if dist.is_initialized() else flag
 
 
 def broadcast(tensor: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ def broadcast(tensor: Tensor) -> Tensor:
 
 def broadcast_numbers(numbers: list[float]) -> list[float]:
     """The main process's numbers, on all processes; every process gives a list of the same length."""
-    return broadcast(torch.tensor(numbers, dtype=torch.float64)).tolist()
+    return broadcast(torch.tensor(numbers, dtype=torch.float64)).tolist() if dist.is_initialized() else numbers
 
 
 @contextmanager

@@ -41,6 +41,7 @@ class TrainingState:
 
         self.step = 0  # the number of steps done
         self.skipped_steps = 0  # of these, the ones whose loss or gradient was not finite
+        self.overflows = 0  # and the ones that the scaler of fp16 left out
         self.last_saved_step = 0
         self.last_evaluated_step = 0
         self.best_score = -math.inf
@@ -67,7 +68,8 @@ class TrainingState:
     def save(self) -> None:
         """Write a checkpoint of this step."""
         if distributed.is_main():
-            state = {"step": self.step, "skipped": self.skipped_steps, "conditions": self._conditions()}
+            state = {"step": self.step, "skipped": self.skipped_steps, "overflows": self.overflows}
+            state |= {"conditions": self._conditions()}
             state |= {name: part.state_dict() for name, part in self._parts().items()}
             self.run.sync_log()
             self.checkpoints.save(self.step, self.evaluated_model, state, self.constants)
@@ -103,6 +105,7 @@ class TrainingState:
     def _load(self) -> None:
         folder, state = self.checkpoints.load(self.step)
         self.skipped_steps = state["skipped"]
+        self.overflows = state.get("overflows", 0)  # the first version did not count them
         self.evaluated_model.load_state_dict(MulT.from_pretrained(folder).state_dict())
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
@@ -122,11 +125,12 @@ class TrainingState:
             "torch": str(torch.__version__),
             "device": self.device.type,
             "precision": self.precision_name,
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
         }
 
 
 def _warn_of_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    differences = [f"{now[name]} {name} instead of {before.get(name)}" for name in now if before.get(name) != now[name]]
+    differences = [f"{now[name]} {name} instead of {before.get(name)}" for name in now if before.get(name, now[name]) != now[name]]
     if differences:
         tqdm.write(
             f"--resume: {', '.join(differences)}: the same samples and rates as before, but sums in another order and other "

@@ -40,7 +40,7 @@ TreeWith = Callable[[str, Any], dict[str, Any]]
         ("run.output", None, r"run\.output: got None \(NoneType\); expected a string"),
         ("run.seed", -1, r"run\.seed: got -1 \(int\); expected an integer of at least 0"),
         ("run.seed", True, r"run\.seed: got True \(bool\); expected an integer of at least 0"),
-        ("run.deterministic", 1, r"run\.deterministic: got 1 \(int\); expected true or false"),
+        ("run.deterministic", 1, r"run\.deterministic: got 1 \(int\); expected auto or true or false"),
         ("run.precision", "fp8", r"run\.precision: got 'fp8' \(str\); expected one of auto, fp32, bf16, fp16"),
         ("run.precision", ["fp32"], r"run\.precision: got \['fp32'\] \(list\); expected one of auto, fp32"),
         ("run.init", 3, r"run\.init: got 3 \(int\); expected a string or null"),

@@ -90,11 +90,12 @@ def test_a_new_run_says_what_made_it(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert made["hardware"]["cores"] == os.cpu_count()
     assert made["hardware"]["cpu"]
     assert "commit" in made
-    assert (made["processes"], made["precision"]) == (1, "fp32")
+    assert (made["processes"], made["precision"], made["deterministic"]) == (1, "fp32", True)
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setattr("sys.argv", ["scripts/train.py", "--config", "x.yaml"])
-    later = collect_provenance(7, "bf16")
-    assert (later["seed"], later["processes"], later["command"]) == (7, 4, ["scripts/train.py", "--config", "x.yaml"])
+    later = collect_provenance(7, "bf16", deterministic=False)
+    assert (later["seed"], later["processes"], later["deterministic"]) == (7, 4, False)
+    assert later["command"] == ["scripts/train.py", "--config", "x.yaml"]
 
 
 def test_the_log_is_cut_after_a_step_and_a_torn_line_is_dropped(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
