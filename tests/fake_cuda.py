@@ -19,6 +19,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from tests.refused_on_cuda import Call
+
 CUDA = torch.device("cuda", 0)
 READS: dict[str, Callable[[Any], Any]] = {
     "numpy": lambda numbers: numbers,
@@ -35,8 +37,7 @@ READS: dict[str, Callable[[Any], Any]] = {
 class Record:
     """What was called on fake CUDA tensors."""
 
-    operators: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
-    """(name, arguments)."""
+    calls: list[Call] = field(default_factory=list)
     waits: list[str] = field(default_factory=list)
     """What makes the CPU wait for the GPU, in order; among it "backward" for each backward pass."""
 
@@ -81,11 +82,12 @@ class _Operators(TorchDispatchMode):
         self.record = record
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name, kwargs = function.name().removeprefix("aten::").split(".")[0], kwargs or {}
-        self.record.operators.append((name, args))
+        kwargs = kwargs or {}
+        self.record.calls.append(Call.of(function, args))
+        name = self.record.calls[-1].name
         if name == "bincount":
             self._wait(args[0], name)
-            return args[0].new_zeros(kwargs["minlength"], dtype=torch.int64)
+            return args[0].new_zeros(args[2], dtype=torch.int64)
         if name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1]):  # as if all were True
             self._wait(args[0], name)
             return args[0].flatten(0, args[1][0].ndim - 1)

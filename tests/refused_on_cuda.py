@@ -1,4 +1,4 @@
-"""The operators that torch refuses on CUDA with deterministic algorithms, as data, and which of those that were called are such.
+"""The operators that torch refuses on CUDA with deterministic algorithms, as data, and which calls are of such.
 
 Source: the list "will throw a RuntimeError when mode=True" of torch.use_deterministic_algorithms
 (docs.pytorch.org/docs/stable/generated/torch.use_deterministic_algorithms.html), each line with the name of its operator.
@@ -7,7 +7,7 @@ Source: the list "will throw a RuntimeError when mode=True" of torch.use_determi
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 REFUSED = {
     "AvgPool3d, backward": "avg_pool3d_backward",
@@ -32,7 +32,7 @@ REFUSED = {
     "NLLLoss": "nll_loss_forward",
     "NLLLoss of maps, unless reduction is none": "nll_loss2d_forward",
     "CTCLoss, backward": "_ctc_loss_backward",
-    "EmbeddingBag, backward": "_embedding_bag_dense_backward",
+    "EmbeddingBag, backward": "_embedding_bag_backward",
     "put_": "put_",
     "histc": "histc",
     "bincount, with weights": "bincount",
@@ -44,33 +44,37 @@ REFUSED = {
     "scatter_reduce": "scatter_reduce",
     "cumsum of floating point, in torch 2.6": "cumsum",
 }
-_DIFFERENTIATED = {
-    "upsample_bilinear2d",
-    "upsample_linear1d",
-    "_upsample_bilinear2d_aa",
-    "upsample_bicubic2d",
-    "_upsample_bicubic2d_aa",
-    "_adaptive_avg_pool2d",
-}
-"""Forward passes of some of these."""
+_WITH_REFUSED_BACKWARD = {name.removesuffix("_backward") for name in REFUSED.values() if name.endswith("_backward")}
 _NO_REDUCTION = 0
 
 
-def find_refused(calls: Iterable[tuple[str, str, tuple[Any, ...]]]) -> set[str]:
-    """The names of the refused among calls (name, overload, arguments), where some forms of an operator are permitted."""
-    return {name for name, overload, arguments in calls if name in REFUSED.values() and not _is_permitted(name, overload, arguments)}
+class Call(NamedTuple):
+    """A call of an operator."""
+
+    name: str
+    overload: str
+    arguments: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, function: Any, arguments: tuple[Any, ...]) -> Call:
+        return cls(function._schema.name.split("::")[1], function._overloadname, arguments)
 
 
-def find_differentiated(calls: Iterable[tuple[str, str, tuple[Any, ...]]]) -> set[str]:
-    """The forward passes whose backward pass is refused, for calls of which the backward pass is not recorded."""
-    return {name for name, _, arguments in calls if name in _DIFFERENTIATED and arguments[0].requires_grad}
+def find_refused(calls: Iterable[Call]) -> set[str]:
+    """The names of the operators among these calls that are refused in the form that was called."""
+    return {call.name for call in calls if call.name in REFUSED.values() and not _is_permitted(call)}
 
 
-def _is_permitted(name: str, overload: str, arguments: tuple[Any, ...]) -> bool:
-    if name == "nll_loss2d_forward":
-        return bool(arguments[3] == _NO_REDUCTION)
-    if name == "bincount":
-        return len(arguments) < 2 or arguments[1] is None
-    if name in ("median", "nanmedian"):
-        return overload == "default"  # the median of all numbers has no indices
-    return name == "cumsum" and not arguments[0].is_floating_point()
+def find_refused_backward(calls: Iterable[Call]) -> set[str]:
+    """The names of those whose backward pass, which was not recorded, would be refused."""
+    return {call.name for call in calls if call.name in _WITH_REFUSED_BACKWARD and call.arguments[0].requires_grad}
+
+
+def _is_permitted(call: Call) -> bool:
+    if call.name == "nll_loss2d_forward":
+        return bool(call.arguments[3] == _NO_REDUCTION)
+    if call.name == "bincount":
+        return len(call.arguments) < 2 or call.arguments[1] is None
+    if call.name in ("median", "nanmedian"):
+        return call.overload == "default"  # the median of all numbers has no indices
+    return call.name == "cumsum" and not call.arguments[0].is_floating_point()

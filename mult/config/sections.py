@@ -48,7 +48,7 @@ class RunConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     """auto: bf16 where the device has instructions for it, else fp32; provenance.json says which."""
     deterministic: Literal["auto"] | bool = "auto"
-    """Two runs are equal to the bit, on a GPU too, where that takes time. auto: true on the CPU, false elsewhere; provenance.json
+    """Two runs are equal to the bit, on a GPU too, where it takes time. auto: true on the CPU, false elsewhere; provenance.json
     says which."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: about half the memory, a quarter more time."""

@@ -57,7 +57,7 @@ MAY_CHANGE = (
     "optim.max_skipped",
     "eval",
 )
-"""Keys of the config that may change at --resume: places, determinism, what is saved and evaluated, what is done about faults, length."""
+"""Keys of the config that may change at --resume: places, determinism, what is saved and evaluated, about faults, length."""
 
 
 class Run:

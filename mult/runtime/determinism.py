@@ -9,7 +9,7 @@ import torch
 
 
 def resolve_deterministic(deterministic: bool | Literal["auto"], device: torch.device) -> bool:
-    """"auto" is true on the CPU, where it costs nothing, and false elsewhere."""
+    """ "auto" is true on the CPU, where it costs nothing, and false elsewhere."""
     return device.type == "cpu" if deterministic == "auto" else deterministic
 
 

@@ -177,7 +177,8 @@ def _seed_of_step(seed: int, step: int, rank: int) -> int:
 def _count_labels(micro_batches: list[Batch], objectives: Mapping[str, Objective], device: torch.device) -> Tensor:
     """The denominators of the tasks' losses over all micro-batches of the step and all processes, (tasks,) float64."""
     counts = [sum(objective.count(batch["valid"][task]) for batch in micro_batches) for task, objective in objectives.items()]
-    return distributed.all_reduce_sum(torch.stack([torch.as_tensor(count, dtype=torch.float64) for count in counts]).to(device, non_blocking=True))
+    on_cpu = torch.stack([torch.as_tensor(count, dtype=torch.float64) for count in counts])
+    return distributed.all_reduce_sum(on_cpu.to(device, non_blocking=True))
 
 
 def _compute_losses(

@@ -130,7 +130,9 @@ class TrainingState:
 
 
 def _warn_of_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    differences = [f"{now[name]} {name} instead of {before.get(name)}" for name in now if before.get(name, now[name]) != now[name]]
+    differences = [
+        f"{now[name]} {name} instead of {before.get(name)}" for name in now if before.get(name, now[name]) != now[name]
+    ]
     if differences:
         tqdm.write(
             f"--resume: {', '.join(differences)}: the same samples and rates as before, but sums in another order and other "
