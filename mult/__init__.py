@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from mult.tasks import TASKS, Task
 
 __all__ = ["TASKS", "Predictor", "Task", "UserError", "load_config"]
-__version__ = "0.1.0"
+__version__: str
+"""The version of the installed distribution, mult-dense; "not installed" for a checkout that is not."""
 
 _HOME = {
     "TASKS": "mult.tasks",
@@ -27,6 +28,17 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _find_version()
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+def _find_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("mult-dense")
+    except PackageNotFoundError:
+        return "not installed"

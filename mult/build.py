@@ -15,7 +15,10 @@ import mult.data
 from mult.config import Config, DataConfig, schema
 from mult.config.sections import EVERY_TASK
 from mult.data.batches.class_map import ClassMapDataset
+from mult.data.batches.fit import Fit
+from mult.data.batches.hold_out import HELD_OUT, PartOfSplit
 from mult.data.batches.mixture import Mixture, merge_label_spaces
+from mult.data.batches.partial_labels import PartialLabels
 from mult.data.batches.transforms import EvalTransform
 from mult.data.disk.derived import explain_absence
 from mult.data.sample import EvalBatch, Reader, Sample, collate_eval
@@ -37,25 +40,58 @@ def task_names(config: Config) -> list[str]:
 def build_dataset(data: DataConfig, tasks: Iterable[str], split: str) -> Reader:
     """The dataset that a config names, with labels of `tasks`, images and labels at the files' own size.
 
-    Raises UserError for a dataset that is not in mult.data.DATASETS and for options that it does not take.
+    With `data.hold_out` the split `held_out` is a part of `data.split`, which has the other views alone. Raises UserError for a
+    dataset that is not in mult.data.DATASETS, for options that it does not take and for a split that it does not have.
     """
-    names = mult.data.DATASETS
-    if data.dataset not in names:
-        remedy = suggest(data.dataset, names, "choose one of them")
-        raise UserError(f"data.dataset: got {data.dataset!r}; expected one of {', '.join(names)}; {remedy}")
-    dataset_class = getattr(mult.data, names[data.dataset])
-    arguments = {"split": split, "tasks": tuple(tasks), **_dataset_arguments(data, dataset_class)}
-    dataset: Reader = dataset_class(data.root, **arguments)
+    if split == HELD_OUT and not data.hold_out:
+        raise UserError(f"split: got {HELD_OUT!r} without data.hold_out; expected a share; give e.g. data.hold_out=0.1")
+    dataset_class = _find_dataset_class(data)
+    arguments = {"tasks": tuple(tasks), **_dataset_arguments(data, dataset_class)}
+    dataset: Reader = dataset_class(data.root, split=data.split if split == HELD_OUT else split, **arguments)
+    if data.hold_out and split in (data.split, HELD_OUT):
+        dataset = cast(Reader, PartOfSplit(dataset, data.hold_out, split == HELD_OUT))
     for key, class_map in (data.class_map or {}).items():
         for task in dataset.classes if key == EVERY_TASK else [key]:
             dataset = cast(Reader, ClassMapDataset(dataset, task, class_map.to, class_map.classes))
     return dataset
 
 
+def _find_dataset_class(data: DataConfig) -> Any:
+    names = mult.data.DATASETS
+    if data.dataset not in names:
+        remedy = suggest(data.dataset, names, "choose one of them")
+        raise UserError(f"data.dataset: got {data.dataset!r}; expected one of {', '.join(names)}; {remedy}")
+    return getattr(mult.data, names[data.dataset])
+
+
+def evaluates_on_benchmark(config: Config) -> bool:
+    """Whether a training is evaluated on images that a benchmark compares on, by which no checkpoint may be chosen."""
+    return config.eval.split in _find_dataset_class(config.data).benchmark_splits
+
+
+def check_selection(config: Config) -> None:
+    """Raise UserError where a training would look at a benchmark's images before its last step, or choose by them."""
+    if evaluates_on_benchmark(config) and (config.eval.every or config.eval.select != "last"):
+        raise UserError(
+            f"eval: got split {config.eval.split} of {config.data.dataset}, every {config.eval.every}, select "
+            f"{config.eval.select}; expected every 0 and select last, since the benchmark compares on these images; give "
+            f"eval.every=0 eval.select=last, or choose by a part of the training split: data.hold_out=0.1 eval.split={HELD_OUT}"
+        )
+
+
+def describe_selection(config: Config) -> str:
+    """By what a run's checkpoint was chosen: "last", "val", or "test" for a benchmark's images (runs of the first version)."""
+    return "test" if config.eval.select == "val" and evaluates_on_benchmark(config) else config.eval.select
+
+
+_FROM_SECTION = ("subset", "max_depth_m", "image_size")
+"""Keys of a data section that are arguments of the datasets which have parameters of these names."""
+
+
 def _dataset_arguments(data: DataConfig, dataset_class: type) -> dict[str, Any]:
-    """Subset, maximal depth and data.options, as far as the class has parameters of these names."""
+    """The keys of _FROM_SECTION and data.options, as far as the class has parameters of these names."""
     parameters = inspect.signature(dataset_class, eval_str=True).parameters
-    options = parameters.keys() - {"root", "split", "tasks", "subset", "max_depth_m"}
+    options = parameters.keys() - {"root", "split", "tasks", *_FROM_SECTION}
     for name in data.options:
         if name not in options:
             expected = ", ".join(sorted(options)) or "none"
@@ -63,14 +99,16 @@ def _dataset_arguments(data: DataConfig, dataset_class: type) -> dict[str, Any]:
             raise UserError(f"data.options: got {name!r} for {data.dataset}; expected {expected}; {remedy}")
     if data.max_depth_m is not None and "max_depth_m" not in parameters:
         raise UserError(f"data.max_depth_m: got {data.max_depth_m} for {data.dataset}; expected none; leave it out")
-    arguments = {name: getattr(data, name) for name in ("subset", "max_depth_m") if name in parameters}
+    arguments = {name: getattr(data, name) for name in _FROM_SECTION if name in parameters}
     for name, value in data.options.items():
         arguments[name] = schema.read_value(parameters[name].annotation, value, data.dataset, f"data.options.{name}")
     return arguments
 
 
-def build_mixture(parts: Sequence[DataConfig], tasks: Sequence[str]) -> Mixture:
+def build_mixture(parts: Sequence[DataConfig], tasks: Sequence[str], seed: int = 0) -> Mixture:
     """The training dataset of one or several parts, each of which gives those of the tasks that it has labels of.
+
+    seed: draws the labels that a part with `data.labels: one` or `random` keeps.
 
     Raises UserError for a task that no part labels and for a task whose classes differ between parts.
     """
@@ -89,7 +127,12 @@ def build_mixture(parts: Sequence[DataConfig], tasks: Sequence[str]) -> Mixture:
             build_dataset(part, [task for task in tasks if task in labelled], part.split)
             for part, labelled in zip(parts, available, strict=True)
         ]
-    return Mixture(readers, tasks, merge_label_spaces(readers, names), parts[0].on_bad_file == "skip")
+    label_spaces = merge_label_spaces(readers, names)
+    partly_labelled = [
+        reader if part.labels == "all" else cast(Reader, PartialLabels(reader, part.labels, seed))
+        for part, reader in zip(parts, readers, strict=True)
+    ]
+    return Mixture(partly_labelled, tasks, label_spaces, parts[0].on_bad_file == "skip")
 
 
 def build_eval_dataset(data: DataConfig, model: MulT, split: str) -> tuple[Reader, dict[str, str]]:
@@ -113,13 +156,15 @@ def build_eval_dataset(data: DataConfig, model: MulT, split: str) -> tuple[Reade
     return (dataset if len(tasks) == len(dataset.tasks) else build_dataset(data, tasks, split)), absent
 
 
-def build_eval_batches(dataset: Any, image_size: tuple[int, int], batch_size: int, workers: int) -> Iterable[EvalBatch]:
-    """Batches of a dataset, or of a part of one, in its order: images resized to `image_size`, targets at their own size."""
-    collate = partial(_collate_resized, EvalTransform(image_size))
+def build_eval_batches(
+    dataset: Any, image_size: tuple[int, int], batch_size: int, workers: int, fit: Fit = "short_side"
+) -> Iterable[EvalBatch]:
+    """Batches of a dataset, or of a part of one, in its order: images as `fit` says, targets at their own size."""
+    collate = partial(_collate_fitted, EvalTransform(image_size, fit))
     return Loader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate)
 
 
-def _collate_resized(transform: EvalTransform, samples: Sequence[Sample]) -> EvalBatch:
+def _collate_fitted(transform: EvalTransform, samples: Sequence[Sample]) -> EvalBatch:
     return collate_eval([transform(sample) for sample in samples])
 
 

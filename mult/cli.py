@@ -115,6 +115,15 @@ def _reopen(stream: Any) -> Any:
     )
 
 
+def separate_overrides(words: list[str] | None) -> tuple[list[str] | None, list[str]]:
+    """The names after an option that takes several, None where there are none, and the key=value words after these.
+
+    argparse takes such overrides for names, too.
+    """
+    names = [word for word in words or () if "=" not in word]
+    return names or None, [word for word in words or () if "=" in word]
+
+
 def _end(status: int, message: str) -> None:
     # Not print, which would write into a progress bar.
     tqdm.write(message, file=sys.stderr)

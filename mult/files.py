@@ -21,11 +21,13 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO, TypeVar, cast
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +92,15 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write a compressed .npz."""
-    write_file(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+
+    def write(file: BinaryIO) -> None:
+        # As np.savez_compressed, which leaves the archive open where the disk is full, and a traceback when it is collected.
+        with ZipFile(file, "w", ZIP_DEFLATED) as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
+
+    write_file(path, write)
 
 
 def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
@@ -153,6 +163,20 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Hold a lock, for which other processes wait; it ends with the process at the latest. Its empty file stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            import fcntl
+
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        except (OSError, ImportError) as error:  # a file system without locks, and Windows
+            warnings.warn(f"{path}: cannot be locked ({error}); write to this root by one process at a time", stacklevel=4)
+        yield
+
+
 # --- Temporary files ---
 
 
@@ -195,6 +219,19 @@ def _lives(process: int) -> bool:
     except (PermissionError, OverflowError):
         return True
     return True
+
+
+def check_output(path: Path, where: str) -> None:
+    """Raise UserError where no file can be written at `path`, which is found out before the work that would end in it.
+
+    where: what the user gave it as, for the message.
+    """
+    if path.is_dir():
+        raise UserError(f"{where}: got {path}, a folder; expected a file; give one in it")
+    folder = next(folder for folder in (path.absolute().parent, *path.absolute().parents) if folder.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        reason = "may not be written to" if folder.is_dir() else "is a file"
+        raise UserError(f"{where}: got {path}; expected a file in a folder; {folder} {reason}: choose another path")
 
 
 # --- Reading ---

@@ -27,6 +27,8 @@ Intrinsics = tuple[float, float, float, float]
 Bool = NDArray[np.bool_]
 Real = NDArray[np.floating[Any]]
 
+VERSION = 2
+"""Of the formulas: raised where one of them gives other values, so that labels of two versions are not mixed."""
 _STANDARD_SIDE = 512  # pixels, of the short side at which edges and keypoints are computed
 _EDGE_SIGMA = 3.0
 _KEYPOINT_SIGMAS = np.linspace(1, 30, 10)
@@ -40,7 +42,7 @@ NOISY = 1e-4
 0.0007 for Kinect 1 and stereo, 0.00016 for Kinect 2, and 0 to 0.00001 for rendered and for phone-smoothed depth."""
 LEAST_CERTAIN = 0.03
 """The share of a noisy image's pixels, those whose normal is least certain by the fit's own weight, that have no normal."""
-_NO_SKIMAGE = '{} needs scikit-image; install it with: pip install -e ".[labels]"'
+_NO_SKIMAGE = '{} needs scikit-image; install it with: pip install "mult-dense[labels]"'
 
 
 def edge_texture(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:

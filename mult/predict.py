@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from mult.data.batches.fit import Fit, input_size
 from mult.data.batches.transforms import EvalTransform, mirror
 from mult.data.disk.images import to_rgb
-from mult.data.sample import Sample
+from mult.data.sample import IMAGE, Sample, collate_eval
 from mult.models import MulT
 from mult.models.attention_maps import AttentionMap, record_attention
 from mult.runs.checkpoint import load_checkpoint
-from mult.tasks import TASKS
+from mult.tasks import TASKS, Task, cut
 
 Averaging = Literal["none", "flip"]
 Maps = dict[str, NDArray[Any]]
@@ -26,64 +27,83 @@ Maps = dict[str, NDArray[Any]]
 
 
 class Predictor:
-    """A trained model and the size of its images: images are resized to it, maps back to the image's own size.
+    """A trained model and the size of its images: images are brought to it as `fit` says, maps back to the image's own size.
 
     tta "flip": the raw outputs (of classes the logits) are averaged with those of the mirror image, mirrored back.
     """
 
     def __init__(
-        self, model: MulT, image_size: tuple[int, int], device: str | torch.device = "cpu", tta: Averaging = "none"
+        self,
+        model: MulT,
+        image_size: tuple[int, int],
+        device: str | torch.device = "cpu",
+        tta: Averaging = "none",
+        fit: Fit = "short_side",
     ) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self.classes = model.classes
-        self.tasks = {task: TASKS[task] for task in model.tasks}
-        self.transform = EvalTransform(image_size)
+        self.transform = EvalTransform(image_size, fit)
         self.tta = tta
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """The records of the model's tasks. Not an attribute, since their functions could not be pickled with a Predictor."""
+        return {task: TASKS[task] for task in self.model.tasks}
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu", tta: Averaging = "none") -> Predictor:
         """From a run's folder (its best checkpoint) or a checkpoint's; UserError where it cannot be read."""
         model, config = load_checkpoint(path)
-        return cls(model, config.data.image_size, device, tta)
+        return cls(model, config.data.image_size, device, tta, config.data.fit)
 
     def __call__(self, image: Image.Image) -> Maps:
-        """The maps of one image, of any mode."""
+        """The maps of one image, of any mode, turned as its EXIF orientation says."""
         return next(self.batch([image]))
 
     @torch.inference_mode()
     def batch(self, images: Sequence[Image.Image]) -> Iterator[Maps]:
-        """The maps of each image, of any mode and size, from one pass through the network.
+        """The maps of each image, as of `__call__`, of any size, from one pass through the network for each size of its input.
 
         Outputs become maps at an image's own size when its turn comes, so that the maps of a batch of photographs are not in
         memory at once.
         """
-        outputs = self._run_network(torch.stack([self._resize(image) for image in images]).to(self.device))
-        for index, image in enumerate(images):
+        pictures = [to_rgb(image) for image in images]
+        batch = collate_eval([self._fit(image) for image in pictures])
+        outputs = [
+            {task: maps[i : i + 1] for task, maps in of_run.items()}
+            for of_run in map(self._run_network, batch["image"].stack_runs(IMAGE))
+            for i in range(len(next(iter(of_run.values()))))
+        ]
+        for image, output, content in zip(pictures, outputs, batch["content"], strict=True):
             size = (image.height, image.width)
-            yield {
-                task: self.tasks[task].predict(output[index : index + 1], size)[0].cpu().numpy()
-                for task, output in outputs.items()
-            }
+            yield {task: self.tasks[task].predict(cut(maps, content), size)[0].cpu().numpy() for task, maps in output.items()}
 
     @torch.inference_mode()
     def attention(self, image: Image.Image) -> list[AttentionMap]:
-        """The attention maps of one image, of every decoder stage, H/32 first (see `record_attention`)."""
+        """The attention maps of one image, without padding, of every decoder stage, H/32 first (see `record_attention`)."""
         with record_attention(self.model.decoder) as maps:
-            self.model(self._resize(image)[None].to(self.device))
+            self.model(self.transform.scale(_to_tensor(to_rgb(image)))[None].to(self.device))
         return maps
 
-    def _resize(self, image: Image.Image) -> Tensor:
-        """An image at the network's size, (3, *image_size) in [0, 1]."""
-        pixels = np.array(to_rgb(image), np.float32) / 255
-        view = torch.from_numpy(pixels).permute(2, 0, 1)
-        sample: Sample = {"image": view, "targets": {}, "valid": {}, "id": "", "derived": ()}
-        return self.transform(sample)["image"]
+    def input_size(self, image: Image.Image) -> tuple[int, int]:
+        """(height, width) of an upright image in the network, without padding; UserError for one that is too narrow."""
+        return input_size((image.height, image.width), self.transform.size, self.transform.fit)
+
+    def _fit(self, image: Image.Image) -> Sample:
+        """An image in RGB as the network's input."""
+        return self.transform({"image": _to_tensor(image), "targets": {}, "valid": {}, "id": "", "derived": ()})
 
     def _run_network(self, images: Tensor) -> dict[str, Tensor]:
         """Raw outputs of a batch (B, 3, H, W)."""
+        images = images.to(self.device)
         outputs: dict[str, Tensor] = self.model(images)
         if self.tta == "flip":
             mirrored = self.model(images.flip(-1))
             outputs = {task: (output + mirror(task, mirrored[task])) / 2 for task, output in outputs.items()}
         return outputs
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    """An image in RGB, (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(image, np.float32) / 255).permute(2, 0, 1)

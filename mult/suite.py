@@ -5,9 +5,10 @@
     members: {shared: [], independent: [model.attention=independent]}       # name -> overrides; the first is the reference
     evaluate: {test: {split: test}, blurred: {split: test, blur: "1,2,4"}}  # name -> options of eval.py
 
-Optional: `baselines`, the members that are single-task runs: the others get delta_m against those of the same seed; an
-evaluation's `config` (a YAML of a data section, relative to the suite's file), `corrupt`, and `members`, the only ones it is
-for. `{name}` in an override is the folder of that member's run of the same seed, for run.init.
+Optional: `baselines`, the members that are single-task runs: the others get delta_m against those of the same seed;
+`published`, a YAML of others' rows to stand beside (configs/published/), relative to the suite's file; an evaluation's `config`
+(a YAML of a data section, relative to the suite's file), `corrupt`, and `members`, the only ones it is for. `{name}` in an
+override is the folder of that member's run of the same seed, for run.init.
 
 Each step is a process of its own, so that a member that fails does not stop the others; the tables say which is missing and
 why. A second call repeats neither a run of the same config that reached its last step, nor an evaluation of that step with
@@ -21,13 +22,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from mult.config import load_config, schema
+from mult.config import find_config, load_config, schema
 from mult.config.yaml_text import read_yaml
 from mult.data.batches.corruptions import parse_corruptions
-from mult.errors import UserError
+from mult.data.disk.splits import SPLITS
+from mult.errors import UserError, suggest
 from mult.evaluation import compare
 from mult.evaluation.results import SavedEvaluation, read_evaluation
 from mult.evaluation.tables import (
@@ -37,10 +40,15 @@ from mult.evaluation.tables import (
     format_overview,
 )
 from mult.files import read_json, write_json, write_text
+from mult.leaderboard.rows import build_row
+from mult.leaderboard.table import Published, format_costs, format_leaderboard, read_published
 from mult.runs.checkpoint import last_step
 
+PROGRAM = (sys.executable, "-m", "mult")
+"""What runs a command in a process of its own."""
+
 TAIL_BYTES = 4096
-"""The end of a script's stderr that is kept, for the last line of one that failed."""
+"""The end of a command's stderr that is kept, for the last line of one that failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,25 +75,39 @@ class Suite:
     members: dict[str, list[str]]
     baselines: list[str] = field(default_factory=list)
     evaluate: dict[str, EvaluationPlan] = field(default_factory=lambda: {"test": EvaluationPlan()})
+    published: str | None = None
+
+
+def _check_plan(path: Path, name: str, plan: EvaluationPlan) -> None:
+    """Raise UserError for an evaluation that `mult eval` would refuse, which is else found after a member is trained."""
+    parse_corruptions(plan.blur, plan.corrupt)
+    if not name or Path(name).name != name:
+        raise UserError(f"{path}: evaluate: got {name!r}; expected the name of a file; leave out what is not")
+    if plan.split not in SPLITS:
+        remedy = suggest(plan.split, SPLITS, "choose one of them")
+        raise UserError(f"{path}: evaluate.{name}.split: got {plan.split!r}; expected one of {', '.join(SPLITS)}; {remedy}")
+    if plan.config is not None and not (path.parent / plan.config).is_file():
+        raise UserError(
+            f"{path}: evaluate.{name}.config: got {plan.config}; expected a YAML file beside the suite's; check the path"
+        )
 
 
 Missing = dict[tuple[str, str, int], str]
 """{(evaluation, member, seed): why it is missing}."""
 
 
-def read_suite(path: Path) -> Suite:
-    """Raises UserError where there is no such file and for what is wrong in it."""
-    if not path.is_file():
-        raise UserError(f"suite: got {path}; expected a YAML file; see configs/suites/")
+def read_suite(path: Path, seeds: Sequence[int] | None = None) -> Suite:
+    """Raises UserError for what is wrong in the file."""
     suite = schema.read(Suite, read_yaml(path), str(path))
     assert isinstance(suite, Suite)
+    suite = suite if seeds is None else replace(suite, seeds=list(seeds))
     if not suite.members or not suite.seeds or len(set(suite.seeds)) < len(suite.seeds):
         raise UserError(
             f"{path}: got {len(suite.members)} members and the seeds {suite.seeds}; expected at least one of each, none twice"
         )
     mentions = {"baselines": suite.baselines}
     for name, plan in suite.evaluate.items():
-        parse_corruptions(plan.blur, plan.corrupt)
+        _check_plan(path, name, plan)
         mentions[f"evaluate.{name}.members"] = plan.members or []
     for key, members in mentions.items():
         for member in members:
@@ -98,6 +120,14 @@ def read_suite(path: Path) -> Suite:
         name: load_config(path.parent / suite.base, _fill_in_folders(overrides, folders))
         for name, overrides in suite.members.items()
     }
+    if suite.published is not None:
+        published = read_published(path.parent / suite.published)
+        for member, config in configs.items():
+            if config.data.dataset != published.dataset:
+                raise UserError(
+                    f"{path}: published: got rows of {published.dataset}; expected {config.data.dataset}, which {member} is "
+                    "trained on; leave it out"
+                )
     singles = {task for name in suite.baselines for task in configs[name].tasks}
     for member, config in configs.items():
         uncovered = [task for task in config.tasks if suite.baselines and task not in singles]
@@ -111,34 +141,43 @@ def read_suite(path: Path) -> Suite:
     return suite
 
 
-def run_suite(path: Path, scripts: Path, output: Path, extra: Sequence[str] = ()) -> tuple[str, int]:
+def run_suite(
+    path: Path,
+    output: Path,
+    extra: Sequence[str] = (),
+    program: Sequence[str] = PROGRAM,
+    seeds: Sequence[int] | None = None,
+) -> tuple[str, int]:
     """Train and evaluate what is not done yet and write the tables to `output`/<suite's name>/.
 
-    Returns the tables as text, and how many of the evaluations (each of a member and a seed) are missing. scripts: the folder
-    of train.py, eval.py and report.py. extra: overrides of every member. Raises KeyboardInterrupt on Ctrl-C and on SIGTERM,
-    once the script that runs has ended.
+    path: a suite's file, or the name of one of configs/suites/. Returns the tables as text, and how many of the evaluations
+    (each of a member and a seed) are missing. extra: overrides of every member. program: runs the commands train, eval and
+    report. seeds: in place of the file's. Raises KeyboardInterrupt on Ctrl-C and on SIGTERM, once the command that runs has
+    ended.
     """
-    suite, folder = read_suite(path), output / path.stem
+    path = find_config(path, "suite")
+    suite, folder = read_suite(path, seeds), output / path.stem
     missing: Missing = {}
     for seed in suite.seeds:
         runs = {member: folder / f"{member}-{seed}" for member in suite.members}
         for member, overrides in suite.members.items():
             own = [f"run.name={member}-{seed}", f"run.output={folder}", f"run.seed={seed}"]
             all_overrides = [*_fill_in_folders(overrides, runs), *extra, *own]
-            untrained = _train(path.parent / suite.base, all_overrides, runs[member], scripts)
+            untrained = _train(path.parent / suite.base, all_overrides, runs[member], program)
             for name, plan in suite.evaluate.items():
                 if member in (plan.members or suite.members):
-                    why = untrained or _evaluate(plan, name, path.parent, runs[member], scripts)
+                    why = untrained or _evaluate(plan, name, path.parent, runs[member], program)
                     missing |= {(name, member, seed): why} if why else {}
     title = " with ".join(filter(None, [path.stem, " ".join(extra)]))
-    texts = _write_tables(suite, folder, title, missing)
-    _write_report(suite, folder, scripts, missing)
+    published = None if suite.published is None else read_published(path.parent / suite.published)
+    texts = _write_tables(suite, folder, title, missing, published)
+    _write_report(suite, folder, program, missing)
     texts.append(f"tables: {folder}/results.md; curves of the first seed: {folder}/report.html")
     return "\n\n".join(texts), len(missing)
 
 
-def _write_tables(suite: Suite, folder: Path, title: str, missing: Missing) -> list[str]:
-    """Write results.md and a CSV an evaluation; returns the tables for a terminal."""
+def _write_tables(suite: Suite, folder: Path, title: str, missing: Missing, published: Published | None) -> list[str]:
+    """Write results.md, a CSV an evaluation and the leaderboard's rows; returns the tables for a terminal."""
     texts, tables, comparisons = [], [], {}
     for name, plan in suite.evaluate.items():
         for stem in plan.stems(name):
@@ -148,6 +187,10 @@ def _write_tables(suite: Suite, folder: Path, title: str, missing: Missing) -> l
                 texts.append(f"{stem}: {format_comparison(comparison)}")
                 tables.append(f"## {stem}\n\n{format_comparison_as_markdown(comparison)}")
                 write_text(folder / f"{stem}.csv", format_comparison_as_csv(comparison))
+                own = _write_rows(rows, folder / "rows" / stem)
+                texts += [f"{stem}, cost:\n{format_costs(own)}", f"{stem}, leaderboard:\n{format_leaderboard(own, published)}"]
+                tables.append(f"### {stem}: cost\n\n{format_costs(own, markdown=True)}")
+                tables.append(f"### {stem}: leaderboard\n\n{format_leaderboard(own, published, markdown=True)}")
             else:
                 reasons = "; ".join(f"{row.name}: {row.missing}" for row in rows)
                 texts.append(f"{stem}: missing: {reasons}")
@@ -157,7 +200,17 @@ def _write_tables(suite: Suite, folder: Path, title: str, missing: Missing) -> l
     return texts
 
 
-def _write_report(suite: Suite, folder: Path, scripts: Path, missing: Missing) -> None:
+def _write_rows(rows: Sequence[compare.Row], folder: Path) -> list[dict[str, Any]]:
+    """Write the JSON of each row that has an evaluation, also of those that a leaderboard refuses."""
+    written = []
+    for row in rows:
+        if row.evaluations:
+            written.append(build_row(row.name, row.evaluations, row.baselines))
+            write_json(folder / f"{row.name}.json", written[-1])
+    return written
+
+
+def _write_report(suite: Suite, folder: Path, program: Sequence[str], missing: Missing) -> None:
     """Write the page of the first seed's runs, if any was evaluated."""
     first_runs = [folder / f"{member}-{suite.seeds[0]}" for member in suite.members]
     runs = [str(run) for run in first_runs if (run / "eval").is_dir()]
@@ -170,7 +223,7 @@ def _write_report(suite: Suite, folder: Path, scripts: Path, missing: Missing) -
     if missing:
         reasons = dict.fromkeys(f"{member}, seed {seed}: {why}" for (_, member, seed), why in missing.items())
         options += ["--note", f"Missing: {'; '.join(reasons)}"]
-    _call(scripts / "report.py", *runs, "--images", "0", "--out", str(folder / "report.html"), *options)
+    _call(program, "report", *runs, "--images", "0", "--out", str(folder / "report.html"), *options)
 
 
 def _build_row(suite: Suite, folder: Path, name: str, stem: str, member: str, missing: Missing) -> compare.Row:
@@ -204,7 +257,7 @@ def _read_baselines(suite: Suite, folder: Path, stem: str, seeds: Sequence[int])
     return [[read_evaluation(path) for path in paths] for paths in of_seeds]
 
 
-def _train(base: Path, overrides: Sequence[str], run: Path, scripts: Path) -> str | None:
+def _train(base: Path, overrides: Sequence[str], run: Path, program: Sequence[str]) -> str | None:
     """Train a run to its last step, or go on with it; returns why it is not finished, None if it is."""
     try:
         config = load_config(base, overrides)
@@ -213,13 +266,13 @@ def _train(base: Path, overrides: Sequence[str], run: Path, scripts: Path) -> st
             return None
     except UserError as error:
         return str(error)
-    why = _call(scripts / "train.py", "--config", str(base), *overrides, *(["--resume"] if is_begun else []))
+    why = _call(program, "train", "--config", str(base), *overrides, *(["--resume"] if is_begun else []))
     if why is None and last_step(run) != config.optim.steps:
-        return f"train.py stopped at step {last_step(run)} of {config.optim.steps}"
+        return f"train stopped at step {last_step(run)} of {config.optim.steps}"
     return why
 
 
-def _evaluate(plan: EvaluationPlan, name: str, folder: Path, run: Path, scripts: Path) -> str | None:
+def _evaluate(plan: EvaluationPlan, name: str, folder: Path, run: Path, program: Sequence[str]) -> str | None:
     """Evaluate a run as it is now; returns why there is no such evaluation, None if there is. folder: of the suite's file."""
     out, record = run / "eval" / f"{name}.json", run / "evaluated" / f"{name}.json"
     options: dict[str, str | None] = {
@@ -234,21 +287,21 @@ def _evaluate(plan: EvaluationPlan, name: str, folder: Path, run: Path, scripts:
     files = [out.with_name(f"{stem}.json") for stem in plan.stems(name)]
     if record.exists() and read_json(record) == done and all(file.exists() for file in files):
         return None
-    why = _call(scripts / "eval.py", "--ckpt", str(run), "--out", str(out), *arguments)
+    why = _call(program, "eval", "--ckpt", str(run), "--out", str(out), *arguments)
     if why is None:
         write_json(record, done)
     return why
 
 
-def _call(script: Path, *arguments: str) -> str | None:
-    """Run a script and pass its stderr on; returns the last line of it if the script fails, else None."""
+def _call(program: Sequence[str], name: str, *arguments: str) -> str | None:
+    """Run a command and pass its stderr on; returns the last line of it if the command fails, else None."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     tail, before = b"", signal.signal(signal.SIGTERM, interrupt)
     try:
-        with subprocess.Popen([sys.executable, str(script), *arguments], stderr=subprocess.PIPE) as child:
+        with subprocess.Popen([*program, name, *arguments], stderr=subprocess.PIPE) as child:
             assert child.stderr is not None
             try:
                 while part := os.read(child.stderr.fileno(), TAIL_BYTES):
@@ -264,4 +317,4 @@ def _call(script: Path, *arguments: str) -> str | None:
     if child.returncode == 0:
         return None
     lines = tail.decode(errors="replace").replace("\r", "\n").strip().splitlines()
-    return f"{script.name} ended with status {child.returncode}: {lines[-1].removeprefix('error: ') if lines else 'no message'}"
+    return f"{name} ended with status {child.returncode}: {lines[-1].removeprefix('error: ') if lines else 'no message'}"

@@ -68,6 +68,12 @@ class Task:
         return self.decode(output)
 
 
+def cut(output: Tensor, content: tuple[int, int, int, int]) -> Tensor:
+    """The part of an output (..., H, W), at the size of the network's input, where the view is: (top, left, height, width)."""
+    top, left, height, width = content
+    return output[..., top : top + height, left : left + width]
+
+
 def _identity(values: Tensor) -> Tensor:
     return values
 

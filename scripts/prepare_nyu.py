@@ -1,26 +1,6 @@
-"""Unpack NYU Depth v2: `python scripts/prepare_nyu.py --mat nyu_depth_v2_labeled.mat --out ROOT`.
+"""`mult prepare-nyu`, from a checkout: see mult/commands/prepare_nyu.py."""
 
-Needs h5py (pip install -e ".[nyu]") and about 1 GB of disk beside the .mat's 2.8 GB; the .mat is not needed afterwards. An
-interrupted call is continued when it is repeated.
-"""
-
-from __future__ import annotations
-
-import argparse
-
-from mult.cli import exit_on_user_error
-from mult.data.nyu.unpack import prepare
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mat", required=True, help="nyu_depth_v2_labeled.mat, from the dataset's home page")
-    parser.add_argument("--out", required=True, help="the folder to write to: data.root of a config with data.dataset nyu")
-    arguments = parser.parse_args()
-    with exit_on_user_error():
-        counts = prepare(arguments.mat, arguments.out)
-        print(f"{arguments.out}: {counts.written} views written, {counts.present} were there")
-
+from mult.commands.prepare_nyu import main
 
 if __name__ == "__main__":
     main()

@@ -1,35 +1,6 @@
-"""Train, evaluate and compare variants: python scripts/suite.py configs/suites/X.yaml [section.key=value ...] [--out runs].
+"""`mult suite`, from a checkout: see mult/commands/suite.py."""
 
-Call it again to go on after an interruption: what is done is not done again. Overrides are for every member. Exit status 1
-says that an evaluation is missing, and the tables say why.
-"""
-
-from __future__ import annotations
-
-import argparse
-import sys
-from pathlib import Path
-
-from mult.cli import exit_on_user_error
-from mult.suite import run_suite
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suite", help="a YAML of configs/suites/")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    parser.add_argument("--out", default="runs", help="where the suite's folder is made")
-    arguments = parser.parse_intermixed_args()
-    with exit_on_user_error():
-        text, missing = run_suite(Path(arguments.suite), Path(__file__).parent, Path(arguments.out), arguments.overrides)
-        print(text)
-        if missing:
-            print(
-                f"incomplete: {missing} evaluations are missing; the tables say why; mend that and call it again",
-                file=sys.stderr,
-            )
-            sys.exit(1)
-
+from mult.commands.suite import main
 
 if __name__ == "__main__":
     main()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ import pytest
 import torch
 import yaml
 
+from mult import suite
 from mult.config import Config, load_config
 from mult.data.taskonomy.write import write_view
 from mult.runs.folder import Run
@@ -169,6 +170,21 @@ def script(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         return Ended(status, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, script: Callable[..., Ended]) -> list[str]:
+    """The commands that the suite ran, and of which run; they run in this process, which has torch already."""
+    calls: list[str] = []
+
+    def run(program: Sequence[str], command: str, *arguments: str) -> str | None:
+        name = next((word.removeprefix("run.name=") for word in arguments if word.startswith("run.name=")), "")
+        calls.append(f"{command} {name or Path(arguments[1]).name}")
+        ended = script(command, *arguments)
+        return f"{command} ended with status {ended.status}: {ended.err.splitlines()[-1]}" if ended.status else None
+
+    monkeypatch.setattr(suite, "_call", run)
+    return calls
 
 
 @pytest.fixture(autouse=True)

@@ -165,7 +165,7 @@ def test_a_loss_can_be_chosen(configured: Configured) -> None:
             r"replica: data\.options\.depth_scale: got 'many' \(str\); expected a number or null; change the value",
         ),
         (
-            ["data.dataset=nyu", "data.options={intrinsics: [500, 500, 320]}"],
+            ["data.dataset=nyu", "data.options={intrinsics: [500, 500, 320]}", "eval.every=0", "eval.select=last"],
             r"nyu: data\.options\.intrinsics: got \[500, 500, 320\] \(list\); expected \[a number, a number, a",
         ),
         (["data.dataset=cocodoom", "data.options={by: level}"], r"data\.options\.by: got 'level' .*; expected one of run, map"),
@@ -174,6 +174,17 @@ def test_a_loss_can_be_chosen(configured: Configured) -> None:
         (["data.subset=tinny"], r"data\.subset: got 'tinny'; expected one of .*; did you mean 'tiny'"),
         (["data.root=nowhere/at/all"], r"data\.root: got 'nowhere/at/all', which is no folder; expected .*; correct the path"),
         (["data.split=trian"], r"split: got 'trian'; expected one of .*; did you mean 'train'\?"),
+        (
+            ["data.dataset=nyu"],
+            r"eval: got split val of nyu, every 2, select val; expected every 0 and select last, since .*; give eval\.every=0 ",
+        ),
+        (
+            ["data.dataset=nyu", "eval.every=0", "eval.split=test"],
+            r"eval: got split test of nyu, every 0, select val",
+        ),
+        (["data.dataset=pascal", "eval.select=last"], r"eval: got split val of pascal, every 2, select last; expected every 0"),
+        (["eval.split=held_out"], r"split: got 'held_out' without data\.hold_out; expected a share; give e\.g\."),
+        (["data.hold_out=0.9"], r"data\.hold_out: got 0\.9 of 2 scenes \(6 views\) of .*; choose a smaller share"),
         (["eval.split=vall"], r"split: got 'vall'; expected one of .*; did you mean 'val'\?"),
         (["model.backbone=swin_teeny"], r"model\.backbone: got 'swin_teeny'; expected a model of timm"),
         (
@@ -332,7 +343,8 @@ def test_evaluation_batches_keep_the_targets_as_they_are(configured: Configured)
     experiment = build_experiment(configured())
     views: Any = experiment.eval_data
     (batch,) = build_eval_batches(views, (32, 40), batch_size=8, workers=0)
-    assert batch["image"].shape == (3, 3, 32, 40)
+    # (64, 64), (40, 48) and (64, 64) until they cover (32, 40): their shape is kept.
+    assert [tuple(image.shape) for image in batch["image"]["image"]] == [(3, 40, 40), (3, 33, 40), (3, 40, 40)]
     for position in range(3):
         sample = views[position]
         assert batch["id"][position] == sample["id"]

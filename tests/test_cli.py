@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 
 from mult import UserError
-from mult.cli import exit_on_user_error
+from mult.cli import exit_on_user_error, separate_overrides
 
 Script = Callable[..., Any]
 
@@ -61,7 +62,7 @@ def is_whole(folder: Path) -> bool:
         (["run.device=cuda:77"], r"run\.device: got 'cuda:77'.*; expected auto, cpu or a device"),
         (["run.init=no/such/run"], r"checkpoint: got no/such/run; expected a run's folder .*no such folder"),
         (
-            ["model.backbone=maxvit_rmlp_pico_rw_256", "model.backbone_args={}"],
+            ["model.backbone=maxvit_rmlp_pico_rw_256", "model.backbone_args={}", "data.fit=pad"],
             r"image size: got \(48, 40\); expected \(256, 256\), as maxvit_rmlp_pico_rw_256 takes no other; set data\.im",
         ),
     ],
@@ -191,33 +192,42 @@ def a_bit_of_the_weights(folder: Path) -> None:
     path.write_bytes(content)
 
 
-def half_the_weights(folder: Path) -> None:
-    """As `save_pretrained` leaves them, without a checksum."""
+def without_checksums(folder: Path) -> None:
+    """As `save_pretrained` leaves a folder."""
     (folder / "manifest.json").unlink()
+
+
+def half_the_weights(folder: Path) -> None:
+    without_checksums(folder)
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
 
 
 def other_weights(folder: Path) -> None:
+    without_checksums(folder)
     text = (folder / "config.json").read_text()
     (folder / "config.json").write_text(text.replace('"embed_dim": 16', '"embed_dim": 24'))
 
 
 def damaged_config(folder: Path) -> None:
+    without_checksums(folder)
     (folder / "config.json").write_text('{"tasks": ')
 
 
 def other_config(folder: Path) -> None:
+    without_checksums(folder)
     (folder / "config.json").write_text('{"architectures": ["Bert"], "hidden_size": 768}')
 
 
 def part_of_the_config(folder: Path) -> None:
+    without_checksums(folder)
     content = json.loads((folder / "config.json").read_text())
     del content["classes"]
     (folder / "config.json").write_text(json.dumps(content))
 
 
 def no_tasks(folder: Path) -> None:
+    without_checksums(folder)
     content = json.loads((folder / "config.json").read_text())
     del content["tasks"]
     (folder / "config.json").write_text(json.dumps(content))
@@ -231,6 +241,25 @@ def no_yaml(folder: Path) -> None:
     (folder / "config.yaml").unlink()
 
 
+def another_image_size(folder: Path) -> None:
+    """Still a config: the evaluation would have other numbers, and status 0."""
+    text = (folder / "config.yaml").read_text()
+    changed = text.replace("image_size: [48, 40]", "image_size: [48, 44]")
+    assert changed != text
+    (folder / "config.yaml").write_text(changed)
+
+
+def other_constants(folder: Path) -> None:
+    text = (folder / "trivial.json").read_text()
+    (folder / "trivial.json").write_text(text.replace("1", "2", 1))
+
+
+def a_line_of_the_manifest(folder: Path) -> None:
+    content = json.loads((folder / "manifest.json").read_text())
+    del content["sha256"]["config.yaml"]
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
 CHECKPOINTS: dict[Callable[[Path], None], str] = {
     a_bit_of_the_weights: r"model\.safetensors: got another checksum than when it was written; .*: take another checkpoint",
     half_the_weights: r"model\.safetensors: not the weights of .*; expected a folder written by save_pretrained; it is damaged",
@@ -239,8 +268,11 @@ CHECKPOINTS: dict[Callable[[Path], None], str] = {
     other_config: r"config\.json: got format_version None; expected 1; take .* another folder",
     part_of_the_config: r"config\.json: got an incomplete description of a model \('classes'\); expected the config\.json",
     no_tasks: r"config\.json: got an incomplete description of a model \(.*'tasks'\); expected the config\.json",
-    no_config: r"config\.json: cannot be read as JSON \(No such file or directory\); expected a file that mult wrote; take",
-    no_yaml: r"config\.yaml; expected a YAML file",
+    no_config: r"config\.json: got no such file; expected the file that training saved; it is damaged",
+    no_yaml: r"config\.yaml: got no such file; expected the file that training saved",
+    another_image_size: r"config\.yaml: got another checksum than when it was written; expected the file that training saved",
+    other_constants: r"trivial\.json: got another checksum than when it was written",
+    a_line_of_the_manifest: r"manifest\.json: got no checksums of the model and its config; .*: take another checkpoint",
 }
 
 
@@ -280,6 +312,40 @@ def test_a_checkpoint_that_is_not_there(script: Script, tmp_path: Path) -> None:
     for name, reason in (("none", "there is no such folder"), (".", "no checkpoint was written there yet")):
         ended = script("eval", "--ckpt", tmp_path / name)
         refused(ended, rf"checkpoint: got .*; expected a run's folder or a checkpoint's .*; {reason}")
+
+
+# --- What is refused before any work ---
+
+
+def test_a_disk_without_room_for_a_checkpoint(
+    script: Script, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=10**9, used=10**9, free=100_000))
+    message = r"run\.output: got 0 MiB of free space for .*tiny; expected \d+ MiB or more for a checkpoint; make room"
+    refused(script("train", "--config", config_file, f"run.output={tmp_path}"), message)
+    assert not (tmp_path / "tiny" / "metrics.jsonl").exists()
+
+
+def test_where_an_evaluation_cannot_be_written(script: Script, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for out, message in {
+        "x.npz": r"--out: got .*x\.npz; expected another ending than that of the \.npz beside it; write e\.g\. .*x\.json",
+        ".": r"--out: got .*, a folder; expected a file; give one in it",
+        "file/x.json": r"--out: got .*file/x\.json; expected a file in a folder; .*file is a file: choose another path",
+    }.items():
+        refused(script("eval", "--ckpt", trained, "--split", "val", "--out", tmp_path / out), message)
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_overrides_after_an_option_of_several_names() -> None:
+    assert separate_overrides(["train", "subset=medium", "val"]) == (["train", "val"], ["subset=medium"])
+    assert separate_overrides(["subset=medium"]) == (None, ["subset=medium"])
+    assert separate_overrides(None) == (None, [])
+
+
+def test_check_data_takes_overrides_after_its_splits(script: Script, own_tree: Path, tmp_path: Path) -> None:
+    options = ["--dataset", "taskonomy", "--root", own_tree, "--workers", 1, "--out", tmp_path / "check"]
+    refused(script("check_data", *options, "--split", "val", "subsett=x"), r"'data\.subsett=x'.*did you mean 'subset'\?")
 
 
 # --- The door itself ---

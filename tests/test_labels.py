@@ -343,7 +343,7 @@ def test_labels_need_scikit_image_only_when_called(rgb: Array, monkeypatch: pyte
     monkeypatch.setattr(builtins, "__import__", without_skimage)
     for function in (edge_texture, keypoints2d):
         name = function.__name__
-        with pytest.raises(UserError, match=rf"{name} needs scikit-image.*pip install -e \"\.\[labels\]\""):
+        with pytest.raises(UserError, match=rf"{name} needs scikit-image.*pip install \"mult-dense\[labels\]\""):
             function(rgb)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shutil
 from collections.abc import Callable
@@ -70,7 +71,8 @@ def test_values_are_the_decoded_outputs_at_the_image_s_size(predictor: Predictor
     image = picture()
     pixels = torch.from_numpy(np.asarray(image).astype(np.float32) / 255).permute(2, 0, 1)[None]
     with torch.no_grad():
-        outputs = predictor.model(F.interpolate(pixels, (48, 40), mode="bilinear", antialias=True))
+        # 37 x 53 until it covers 48 x 40, in proportion
+        outputs = predictor.model(F.interpolate(pixels, (48, 69), mode="bilinear", antialias=True))
     native = {task: F.interpolate(output, (37, 53), mode="bilinear")[0].numpy() for task, output in outputs.items()}
     expected = {
         "segment_semantic": native["segment_semantic"].argmax(0),
@@ -166,9 +168,11 @@ def test_an_unreadable_image_is_listed_and_the_others_are_done(script: Script, t
     Image.fromarray(noise).save(folder / "m.png")
     (folder / "m.png").write_bytes((folder / "m.png").read_bytes()[:1500])
     (folder / "n.jpg").write_text("not an image")
+    picture(size=(500, 4)).save(folder / "narrow.png")
     ended = script("predict", "--ckpt", trained, folder, "--out", out)
     assert ended.status == 2
-    assert "2 of 4 images predicted" in ended.out
+    assert "2 of 5 images predicted" in ended.out
+    assert f"{folder}/narrow.png: image: got 4 x 500 pixels, 48 x 6000 at the network; expected at most 16 times" in ended.err
     assert str(folder / "m.png") in ended.err
     assert str(folder / "n.jpg") in ended.err
     assert str(folder / "a.png") not in ended.err
@@ -188,6 +192,19 @@ def test_a_photograph_on_its_side_is_turned_upright(
     with np.load(tmp_path / "out" / "side.npz") as stored:
         for task, values in expected.items():
             assert np.array_equal(stored[task], values)
+
+
+def test_the_predictor_turns_a_photograph_as_the_script_does(predictor: Predictor, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture().save(tmp_path / "side.jpg", exif=exif, quality=100, subsampling=0)
+    with Image.open(tmp_path / "side.jpg") as turned:
+        maps = predictor(turned)
+        stored = Image.fromarray(np.asarray(turned))
+    upright = predictor(stored.transpose(Image.Transpose.ROTATE_270))
+    for task, values in maps.items():
+        np.testing.assert_array_equal(values, upright[task])
+        assert values.shape[-2:] == (53, 37)
 
 
 def test_images_of_one_name_are_refused(script: Script, trained: Path, tmp_path: Path) -> None:
@@ -288,10 +305,10 @@ def test_attention_is_drawn_for_the_points_and_heads_of_the_options(
         stages = []
         for attention in predictor.attention(picture()):
             (height, width), stride = attention.windows.size, attention.stride
-            place = min(int(y * 48 / stride), height - 1), min(int(x * 40 / stride), width - 1)
+            place = min(int(y * 48 / stride), height - 1), min(int(x * 69 / stride), width - 1)
             weights, visible = attention.select(*place)
             np.testing.assert_allclose(weights.sum((1, 2)).numpy(), 1, atol=1e-5)
-            stages.append(TokenAttention(stride, weights.numpy(), visible.numpy(), place, (48 / stride, 40 / stride)))
+            stages.append(TokenAttention(stride, weights.numpy(), visible.numpy(), place, (48 / stride, 69 / stride)))
         title = f"What the point at {x:g}, {y:g} attends to: normal's query and key, for all tasks"
         photo = np.asarray(picture(), np.float32).transpose(2, 0, 1) / 255
         pages.append(np.asarray(draw_attention_page(photo, title, stages, [1, 0])))
@@ -334,3 +351,21 @@ def test_an_option_that_means_nothing_is_refused(script: Script, trained: Path, 
         assert ended.status == 2
         assert f"argument {option}: invalid choice: 'twice'" in ended.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [(41, 1), (1, 64), (300, 4)])
+def test_attention_of_an_image_of_an_extreme_shape_is_drawn(
+    script: Callable[..., Any], trained: Path, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    Image.new("RGB", size, (200, 90, 30)).save(tmp_path / "strip.png")
+    ended = script("predict", "--ckpt", trained, tmp_path / "strip.png", "--out", tmp_path / "out", "--attention")
+    assert ended.status == 0, ended.err
+    assert len(list((tmp_path / "out").glob("strip_attention_*.png"))) == 1
+
+
+def test_a_predictor_can_be_pickled(trained: Path) -> None:
+    predictor = Predictor.from_checkpoint(trained)
+    image = Image.linear_gradient("L").resize((50, 30))
+    again = pickle.loads(pickle.dumps(predictor))
+    for task, values in predictor(image).items():
+        np.testing.assert_array_equal(again(image)[task], values)

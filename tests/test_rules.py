@@ -25,7 +25,26 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"config", "errors", "predict", "tasks"},
     "errors": set(),
+    "__main__": {"commands"},
     "cli": {"errors"},
+    "commands": {
+        "build",
+        "cli",
+        "config",
+        "data",
+        "draw",
+        "errors",
+        "evaluation",
+        "files",
+        "leaderboard",
+        "predict",
+        "report",
+        "runs",
+        "runtime",
+        "suite",
+        "tasks",
+        "training",
+    },
     "config": {"errors"},
     "files": {"errors"},
     "runtime": {"errors"},
@@ -40,7 +59,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"draw", "errors", "files", "metrics", "runtime", "tasks"},
     "build": {"config", "data", "errors", "models", "runtime", "tasks"},
     "predict": {"data", "models", "runs", "tasks"},
-    "suite": {"config", "data", "errors", "evaluation", "files", "runs"},
+    "leaderboard": {"config", "draw", "errors", "evaluation", "files", "runs", "tasks"},
+    "suite": {"config", "data", "errors", "evaluation", "files", "leaderboard", "runs"},
     "report": {"build", "config", "data", "draw", "errors", "evaluation", "files", "metrics", "runs", "tasks"},
     "training": {
         "build",
@@ -60,7 +80,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Room of mult (a file, or a folder whose files may import each other) -> the rooms it imports, no more and no fewer."""
 
 DATA_MAY_IMPORT: dict[str, set[str]] = {
-    "__init__": {"cocodoom", "nyu", "pascal", "replica", "rooms", "taskonomy"},
+    "__init__": {"cocodoom", "nyu", "packed", "pascal", "replica", "rooms", "taskonomy"},
     "parallel": set(),
     "sample": set(),
     "disk": {"sample"},
@@ -71,7 +91,8 @@ DATA_MAY_IMPORT: dict[str, set[str]] = {
     "pascal": {"disk", "sample"},
     "cocodoom": {"disk", "parallel", "sample"},
     "rooms": {"disk", "parallel", "taskonomy"},
-    "prepare": {"disk", "parallel", "sample", "taskonomy"},
+    "packed": {"batches", "parallel", "sample"},
+    "prepare": {"disk", "parallel", "pascal", "rooms", "sample", "taskonomy"},
 }
 """The same inside mult.data."""
 
@@ -187,7 +208,7 @@ def test_public_names_are_there() -> None:
 
 
 def test_every_module_imports_without_the_extras() -> None:
-    extras = ["h5py", "skimage", "scipy", "torchmetrics", "pytest", "matplotlib", "tensorboard", "torchjd"]
+    extras = ["OpenEXR", "h5py", "skimage", "scipy", "torchmetrics", "pytest", "matplotlib", "tensorboard", "torchjd"]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in MODULES]
     blocked = f"import sys\nfor name in {extras}: sys.modules[name] = None\n"
     run_python(blocked + "".join(f"import {name}\n" for name in names))
@@ -286,9 +307,9 @@ def test_leftovers_are_found() -> None:
 
 
 PAGES = re.compile(r"[\w./-]*\w\.md\b")
-WRITTEN = {"results.md", "comparison.md"}
+WRITTEN = {"results.md", "comparison.md", "leaderboard.md"}
 """Pages that the commands write."""
-WINGS = ("", "config", "data", "evaluation", "metrics", "models", "report", "runs", "training")
+WINGS = ("", "commands", "config", "data", "evaluation", "leaderboard", "metrics", "models", "report", "runs", "training")
 
 
 def missing_pages(text: str, folder: Path) -> set[str]:
@@ -376,6 +397,20 @@ def test_there_is_something_to_check() -> None:
     assert MODULES
     assert SCRIPTS
     assert CONFIGS
+
+
+# --- What the distribution holds ---
+
+
+def test_the_distribution_has_every_package_and_every_config() -> None:
+    """Named one by one in pyproject.toml, since configs/ lies outside mult/ in a checkout and inside it when installed."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    found = re.search(r"^packages = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    assert found
+    listed = re.findall(r'^ {4}"([\w.]+)",', found[1], re.MULTILINE)
+    packages = {".".join(path.relative_to(ROOT).parent.parts) for path in MODULES if path.name == "__init__.py"}
+    configs = {path.relative_to(ROOT).parent for path in (ROOT / "configs").rglob("*.yaml")}
+    assert sorted(listed) == sorted(packages | {f"mult.{'.'.join(folder.parts)}" for folder in configs})
 
 
 # --- README and CI say the same ---

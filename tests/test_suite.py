@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from mult import suite
 from mult.errors import UserError
 from mult.suite import read_suite, run_suite
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+ROOT = Path(__file__).resolve().parents[1]
 SINGLE = ["tasks={normal: 1}", "model.reference=null"]
 
 
@@ -35,26 +34,11 @@ def write(tmp_path: Path, config_file: Path) -> Callable[..., Path]:
     return call
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch, script: Callable[..., Any]) -> list[str]:
-    """The scripts that the suite ran, and of which run; they run in this process, which has torch already."""
-    calls: list[str] = []
-
-    def run(path: Path, *arguments: str) -> str | None:
-        name = next((word.removeprefix("run.name=") for word in arguments if word.startswith("run.name=")), "")
-        calls.append(f"{path.stem} {name or Path(arguments[1]).name}")
-        ended = script(path.stem, *arguments)
-        return f"{path.name} ended with status {ended.status}: {ended.err.splitlines()[-1]}" if ended.status else None
-
-    monkeypatch.setattr(suite, "_call", run)
-    return calls
-
-
 def test_a_suite_trains_evaluates_compares_and_goes_on(write: Callable[..., Path], calls: list[str], tmp_path: Path) -> None:
     members = {"both": ["tasks={normal: 1, depth_zbuffer: 1}"], "alone": SINGLE, "tuned": ["run.init={alone}", *SINGLE]}
     plans = {"seen": {"split": "val", "blur": "0,2"}, "held": {"split": "val", "members": ["both", "alone"]}}
     path = write({**members, "broken": ["data.root=nowhere"]}, seeds=[3], evaluate=plans)
-    text, missing = run_suite(path, SCRIPTS, tmp_path / "runs", ["eval.images=0"])
+    text, missing = run_suite(path, tmp_path / "runs", ["eval.images=0"])
     assert missing == 1  # the broken member's, of "seen"
     runs = tmp_path / "runs" / "few"
     trained = ["both-3", "eval both-3", "eval both-3", "alone-3", "eval alone-3", "eval alone-3"]
@@ -69,7 +53,7 @@ def test_a_suite_trains_evaluates_compares_and_goes_on(write: Callable[..., Path
     assert (
         overview == [[f"| {stem}", row] for stem in ("seen", "seen-blur2", "held") for row in ("both", "alone", "tuned")][:-1]
     )
-    broken = "| broken | missing: seed 3: train.py ended with status 2: error: data.root: got 'nowhere'"
+    broken = "| broken | missing: seed 3: train ended with status 2: error: data.root: got 'nowhere'"
     assert table.count(broken) == 4  # in the overview and in the tables of both
     for stem, rows in (("seen", 4), ("seen-blur2", 4), ("held", 2)):
         assert f"## {stem}\n" in table
@@ -80,22 +64,22 @@ def test_a_suite_trains_evaluates_compares_and_goes_on(write: Callable[..., Path
         assert f"{value:.4g}" in text
     page = (runs / "report.html").read_text()
     assert "under blur" in page
-    assert "<p>Missing: broken, seed 3: train.py ended with status 2: error: data.root: got " in page
+    assert "<p>Missing: broken, seed 3: train ended with status 2: error: data.root: got " in page
 
     calls.clear()  # what is done is not done again; what failed is tried again
-    assert run_suite(path, SCRIPTS, tmp_path / "runs", ["eval.images=0"]) == (text, 1)
+    assert run_suite(path, tmp_path / "runs", ["eval.images=0"]) == (text, 1)
     assert calls[:-1] == ["train broken-3"]
 
     calls.clear()  # a config that changed is not taken for the run that is there
     changed = write({**members, "alone": [*SINGLE, "optim.lr=1e-2"]}, seeds=[3], evaluate=plans)
-    again, missing = run_suite(changed, SCRIPTS, tmp_path / "runs", ["eval.images=0"])
+    again, missing = run_suite(changed, tmp_path / "runs", ["eval.images=0"])
     assert calls[:-1] == ["train alone-3"]
     assert missing == 2  # its evaluations "seen" and "held"
-    assert "alone  missing: seed 3: train.py ended with status 2: error: --resume: the config differs from" in again
+    assert "alone  missing: seed 3: train ended with status 2: error: --resume: the config differs from" in again
     assert "optim.lr: 0.001 -> 0.01" in again
 
     calls.clear()  # neither is an evaluation with other options
-    run_suite(write(members, seeds=[3], evaluate={"seen": {"split": "test", "blur": "0,2"}}), SCRIPTS, tmp_path / "runs")
+    run_suite(write(members, seeds=[3], evaluate={"seen": {"split": "test", "blur": "0,2"}}), tmp_path / "runs")
     assert [call for call in calls if call.startswith("eval")] == ["eval both-3", "eval alone-3", "eval tuned-3"]
 
 
@@ -107,7 +91,7 @@ def test_delta_m_is_against_the_runs_of_the_same_seed(write: Callable[..., Path]
         "depth": ["tasks={depth_zbuffer: 1}", SINGLE[1]],
     }
     path = write(members, seeds=[0, 1], baselines=["normal", "depth"], evaluate={"val": {"split": "val", "blur": "0,2"}})
-    run_suite(path, SCRIPTS, tmp_path / "runs", ["eval.images=0", "optim.steps=2"])
+    run_suite(path, tmp_path / "runs", ["eval.images=0", "optim.steps=2"])
     with open(tmp_path / "runs" / "few" / "val.csv") as file:
         lines = list(csv.DictReader(file))
     values = {}
@@ -140,27 +124,32 @@ def test_a_training_that_stopped_early_is_not_taken_for_a_finished_one(
     write: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A signal may end it, with status 0; stderr is passed on, and the last line of a script that fails is the reason."""
-    train = tmp_path / "train.py"
-    train.write_text("import sys\nprint('half', file=sys.stderr)\n")
-    assert "one: seed 0: train.py stopped at step 0 of 4" in run_suite(write({"one": []}), tmp_path, tmp_path / "runs")[0]
+    fake = tmp_path / "fake.py"
+    program = [sys.executable, str(fake)]
+    fake.write_text("import sys\nprint('half', file=sys.stderr)\n")
+    text, _ = run_suite(write({"one": []}), tmp_path / "runs", program=program)
+    assert "one: seed 0: train stopped at step 0 of 4" in text
     assert "half" in capfd.readouterr().err
-    train.write_text("import sys\nprint('first\\nerror: no room', file=sys.stderr)\nsys.exit(2)\n")
-    text, missing = run_suite(write({"one": []}), tmp_path, tmp_path / "runs")
+    fake.write_text("import sys\nprint('first\\nerror: no room', file=sys.stderr)\nsys.exit(2)\n")
+    text, missing = run_suite(write({"one": []}), tmp_path / "runs", program=program)
     assert missing == 1
-    assert "one: seed 0: train.py ended with status 2: no room" in text
+    assert "one: seed 0: train ended with status 2: no room" in text
 
 
-def test_ctrl_c_and_sigterm_end_the_suite_after_the_script(write: Callable[..., Path], tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(
+def test_ctrl_c_and_sigterm_end_the_suite_after_the_command(write: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "fake.py").write_text(
         "import signal, sys, time, pathlib\n"
         "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(sys.argv[0]).with_name('saved').touch(), sys.exit(0)))\n"
         "pathlib.Path(sys.argv[0]).with_name('begun').touch()\n"
         "time.sleep(60)\n"
     )
-    (tmp_path / "suite.py").write_text((SCRIPTS / "suite.py").read_text())
+    code = (
+        "import sys; from pathlib import Path; from mult.cli import exit_on_user_error; from mult.suite import run_suite\n"
+        "with exit_on_user_error(): run_suite(Path(sys.argv[1]), Path(sys.argv[2]), program=[sys.executable, sys.argv[3]])"
+    )
     suite_file = write({"one": [], "two": []})
-    command: list[str | Path] = [sys.executable, tmp_path / "suite.py", suite_file, "--out", tmp_path / "runs"]
-    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(SCRIPTS.parent)}, stderr=subprocess.PIPE) as process:
+    command: list[str | Path] = [sys.executable, "-c", code, suite_file, tmp_path / "runs", tmp_path / "fake.py"]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
         while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -188,6 +177,9 @@ def test_ctrl_c_and_sigterm_end_the_suite_after_the_script(write: Callable[..., 
         ({"a": ["optim.lrr=1"]}, {}, "lrr"),
         ({"../a": []}, {}, "members: got '../a'; expected the name of a folder"),
         ({"a": []}, {"sedes": [1]}, "sedes"),
+        ({"a": []}, {"evaluate": {"a/b": {}}}, "evaluate: got 'a/b'; expected the name of a file"),
+        ({"a": []}, {"evaluate": {"x": {"split": "tset"}}}, r"evaluate\.x\.split: got 'tset'; .*; did you mean 'test'\?"),
+        ({"a": []}, {"evaluate": {"x": {"config": "none.yaml"}}}, r"evaluate\.x\.config: got none\.yaml; expected a YAML file"),
     ],
 )
 def test_a_mistake_in_a_suite_is_reported_before_any_work(
@@ -197,7 +189,7 @@ def test_a_mistake_in_a_suite_is_reported_before_any_work(
         read_suite(write(members, **more))
 
 
-@pytest.mark.parametrize("path", sorted((SCRIPTS.parent / "configs" / "suites").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "suites").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_suites_here_can_be_read(path: Path) -> None:
     assert read_suite(path).members
 
@@ -215,4 +207,4 @@ def test_what_is_missing_shows_in_the_exit_status(
 def test_no_suite_there(script: Callable[..., Any], tmp_path: Path) -> None:
     ended = script("suite", tmp_path / "none.yaml")
     assert ended.status == 2
-    assert "expected a YAML file; see configs/suites/" in ended.err
+    assert "expected a YAML file; no such file" in ended.err

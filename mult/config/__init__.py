@@ -11,6 +11,7 @@ from mult.config.sections import (
     RunConfig,
     TaskConfig,
 )
+from mult.config.shipped import find_config
 from mult.config.yaml_text import to_yaml
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "RunConfig",
     "TaskConfig",
     "build_data_config",
+    "find_config",
     "load_config",
     "load_data_config",
     "to_yaml",

@@ -8,14 +8,17 @@ from pathlib import Path
 from mult.config import schema
 from mult.config.merge import apply_override, load_file
 from mult.config.sections import Config, DataConfig, check_mixture, complete_mixture
+from mult.config.shipped import find_config
 from mult.errors import UserError
 
-FROM_DEFAULTS = ("image_size", "batch_size", "workers")
+FROM_DEFAULTS = ("image_size", "fit", "batch_size", "workers")
 """Keys of a data section that depend on the network and the machine rather than on the dataset."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and the file that it derives from (`base:`, relative to it), then apply the overrides.
+
+    `path` is that of a file, or the name of one that comes with mult, such as "rooms6".
 
     Mappings merge key by key; other values replace, and so does `tasks` as a whole. An override is `section.key=value` with
     the value in YAML; it may reach into mappings (`data.options.views=10`, `tasks.<name>=0.5`, `tasks.<name>.loss=l1`), and a
@@ -23,19 +26,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises UserError for a missing file and for anything that is wrong in a file or an override.
     """
-    tree = load_file(Config, Path(path))
+    tree = load_file(Config, find_config(path))
     for override in overrides:
         tree = apply_override(Config, tree, override)
     return Config.from_dict(tree, str(path))
 
 
 def load_data_config(path: str | Path, defaults: DataConfig) -> DataConfig:
-    """The `data` section of a YAML file that may hold nothing else.
+    """The `data` section of a YAML file, found as `load_config` does, that may hold nothing else.
 
     The keys of FROM_DEFAULTS are as in `defaults` where the section leaves them out. Raises UserError for a missing file and
     for anything that is wrong in it, in any section.
     """
-    tree = load_file(Config, Path(path))
+    tree = load_file(Config, find_config(path))
     if "data" not in tree:
         sections = ", ".join(tree) or "nothing"
         raise UserError(f"{path}: got {sections}; expected a data section; say what to read in data.dataset and data.root")
@@ -51,8 +54,9 @@ def build_data_config(dataset: str, root: str, overrides: Sequence[str] = ()) ->
 
     Raises UserError for what is wrong in an override.
     """
-    # The section requires both numbers, but nothing is resized or batched where no network reads the images.
-    tree = {"data": {"dataset": dataset, "root": root, "image_size": 224, "batch_size": 1}}
+    # The section requires both numbers, but nothing is resized or batched where no network reads the images. 32, the smallest
+    # size, is one for which any pack has room.
+    tree = {"data": {"dataset": dataset, "root": root, "image_size": 32, "batch_size": 1}}
     for override in overrides:
         tree = apply_override(Config, tree, f"data.{override}")
     data = schema.read(DataConfig, tree["data"], "data")

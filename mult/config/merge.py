@@ -16,16 +16,15 @@ Tree = dict[str, Any]
 def load_file(cls: type, path: Path, descendants: tuple[Path, ...] = ()) -> Tree:
     """The values of a YAML file, which may be a part of `cls`, merged over those of its base.
 
-    descendants: the files that derive from this one, from the one that the user named on. Raises UserError for a missing file
-    and for anything that is wrong in it.
+    descendants: the files that derive from this one, from the one that the user named on, which is there. Raises UserError for
+    a missing base and for anything that is wrong in a file.
     """
     if path.resolve() in (descendant.resolve() for descendant in descendants):
         links = " -> ".join(map(str, (*descendants, path)))
         raise UserError(f"{descendants[-1]}: base: got a cycle, {links}; expected a chain with an end; remove one link")
     if not path.is_file():
-        where = f"{descendants[-1]}: base" if descendants else "config"
         remedy = "it is a folder: give a file in it" if path.is_dir() else "no such file, check the path"
-        raise UserError(f"{where}: got {path}; expected a YAML file; {remedy}")
+        raise UserError(f"{descendants[-1]}: base: got {path}; expected a YAML file; {remedy}")
     content = read_yaml(path)
     if not isinstance(content, dict):
         got = "an empty file" if content is None else f"a {type(content).__name__} at the top level"
@@ -36,7 +35,7 @@ def load_file(cls: type, path: Path, descendants: tuple[Path, ...] = ()) -> Tree
         return tree
     if not isinstance(base, str):
         raise UserError(f"{path}: base: got {base!r}; expected the path of one YAML file; give a string")
-    parent = load_file(cls, path.parent / base, (*descendants, path))
+    parent = load_file(cls, path.parent / Path(base).expanduser(), (*descendants, path))
     if "tasks" in tree:
         parent.pop("tasks", None)
     return _merge(parent, tree)

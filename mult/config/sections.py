@@ -6,6 +6,7 @@ a dataset, a backbone, a kind of attention) is a plain string here, and is check
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -22,6 +23,8 @@ def _is_relative(folder: str) -> bool:
 
 
 Name = Annotated[str, Rule("a relative folder name without '..'", _is_relative)]
+FilePath = Annotated[str, Rule("a string", expand=lambda path: os.path.expanduser(path) if isinstance(path, str) else path)]
+"""A path, in which `~` is the user's home; the file need not be there."""
 Count = Annotated[int, Rule("an integer of at least 1", lambda n: n >= 1)]
 CountOrZero = Annotated[int, Rule("an integer of at least 0", lambda n: n >= 0)]
 Positive = Annotated[float, Rule("a number above 0", lambda x: x > 0)]
@@ -42,7 +45,7 @@ class RunConfig:
     """Where a run is written and what makes it repeatable."""
 
     name: Name
-    output: str = "runs"
+    output: FilePath = "runs"
     seed: CountOrZero = 0
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
@@ -54,7 +57,7 @@ class RunConfig:
     """Compute activations again in the backward pass instead of keeping them: about half the memory, a quarter more time."""
     compile: bool = False
     """torch.compile each block of encoder and decoders for training (needs a C++ compiler); evaluation runs uncompiled."""
-    init: str | None = None
+    init: FilePath | None = None
     """A run or checkpoint whose weights to start from."""
     checkpoint_every: CountOrZero = 1000
     """Steps between checkpoints; there is one of every evaluated step as well. 0: only these."""
@@ -87,11 +90,16 @@ class DataConfig:
     """The images, and how they become the network's input."""
 
     dataset: str
-    root: str
+    root: FilePath
     split: str = "train"
+    hold_out: Fraction = 0.0
+    """This share of `split` is not trained on: it is the split `held_out`, of whole scenes where the dataset names some."""
     subset: str = "tiny"
     image_size: Size
     """(height, width) of the network's input, in pixels; YAML may give one number for a square."""
+    fit: Literal["short_side", "stretch", "pad"] = "short_side"
+    """How images come to that size (mult/data/batches/fit.py). short_side: scaled until they cover it, their proportions kept;
+    training crops the rest. stretch: evaluation and prediction squeeze them. pad: scaled down until they fit, black around."""
     batch_size: Count
     """Images a micro-batch, over all processes."""
     workers: CountOrZero = 2
@@ -109,6 +117,9 @@ class DataConfig:
     on_bad_file: Literal["error", "skip"] = "error"
     """error: a missing or damaged file ends the training. skip: its sample is left out, without another in its place; the run's
     bad_files.txt lists the file, and the log has the number of samples that a step lacks."""
+    labels: Literal["all", "one", "random"] = "all"
+    """Which labels a training image keeps: all, those of one task, or of a random part of the tasks; a function of run.seed
+    and the image's id (mult/data/batches/partial_labels.py). Evaluation has all."""
     weight: Positive = 1.0
     """The share of a mixture's samples that comes from this dataset is exactly weight / sum of weights."""
     mix: list[DataConfig] = field(default_factory=list)
@@ -122,7 +133,7 @@ class ModelConfig:
 
     reference: str | None = None
     backbone: str = "swin_tiny_patch4_window7_224"
-    pretrained: bool | str = False
+    pretrained: bool | FilePath = False
     attention: str = "shared"
     decoder: str = "paper"
     window_size: Count = 7
@@ -197,13 +208,16 @@ class EvalConfig:
     every: CountOrZero = 0
     """Steps between evaluations; 0: only at the end."""
     split: str = "val"
+    select: Literal["last", "val"] = "val"
+    """Which checkpoint a run's folder stands for. val: the one that was best on `split`. last: the one of the last step. On a
+    split that a benchmark compares on (NYU's and Pascal's val and test) only last, evaluated once, is allowed."""
     batch_size: Count | None = None
     """Views a batch, over all processes; None: as in training."""
     images: CountOrZero = 4
     """How many images the gallery shows."""
 
 
-PER_BATCH = ("image_size", "batch_size", "workers", "augment", "jitter", "on_bad_file")
+PER_BATCH = ("image_size", "fit", "batch_size", "workers", "augment", "jitter", "on_bad_file")
 """Keys that must be equal in all datasets of a mixture, because one batch has samples of several."""
 
 

@@ -1,7 +1,7 @@
 """YAML text becomes nested plain values, and a dataclass becomes YAML text.
 
-Three things differ from plain PyYAML: a float may lack its dot (`1e-4`, as in YAML 1.2), a key given twice is an error, and so
-are values beyond MAX_DEPTH and MAX_VALUES.
+Three things differ from plain PyYAML: what is no text is by YAML 1.2's core schema (`1e-4` is a number, `010` is 10; `1:30`,
+`2026-05-01`, `1_000` and `yes` are text), a key given twice is an error, and so are values beyond MAX_DEPTH and MAX_VALUES.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -21,8 +21,23 @@ MAX_DEPTH, MAX_VALUES = 50, 100_000
 more than any config has, and few enough to go through."""
 
 
+_CORE_SCHEMA = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    "float": (
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+    "merge": (r"<<", ["<"]),  # of YAML 1.1, which PyYAML's loader still joins
+}
+"""Type -> (what is of it, the characters that it begins with), in the order of trial: YAML 1.2, section 10.3.2."""
+
+
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with YAML 1.2's floats, no key given twice, and the limits above."""
+    """PyYAML's safe loader, with the types of _CORE_SCHEMA, no key given twice, and the limits above."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -61,12 +76,25 @@ def _error(problem: str, mark: Any) -> yaml.MarkedYAMLError:
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper, which quotes what `_Loader` would take for a float and writes a sequence in one line."""
+    """PyYAML's safe dumper, which quotes text that YAML 1.1 or 1.2 takes for something else and writes a list in one line."""
 
 
-_EXPONENT_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
+def _parse_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+def _parse_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    text = loader.construct_scalar(node)
+    return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
+
+
+_PREFIX = "tag:yaml.org,2002:"
 for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT_FLOAT, list("-+.0123456789"))
+    for _type, (_pattern, _first) in _CORE_SCHEMA.items():
+        _side.add_implicit_resolver(_PREFIX + _type, re.compile(rf"(?:{_pattern})\Z"), _first)
+_Loader.add_constructor(f"{_PREFIX}int", _parse_int)
+_Loader.add_constructor(f"{_PREFIX}float", _parse_float)
 for _sequence in (list, tuple):
     _Dumper.add_representer(
         _sequence,

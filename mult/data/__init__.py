@@ -1,8 +1,8 @@
 """The datasets, whose items are `Sample`s (sample.py): a folder each, imported when its class is first used.
 
 A new dataset is a folder here, whose __init__.py exports the class, and a line in DATASETS. The class takes `root`, `split` and
-`tasks`, optionally `subset` and `max_depth_m`, which are keys of a config's data section, and as keyword arguments whatever
-data.options may hold; it implements `sample.Reader`.
+`tasks`, optionally `subset`, `max_depth_m` and `image_size`, which are keys of a config's data section, and as keyword
+arguments whatever data.options may hold; it implements `sample.Reader`.
 """
 
 from importlib import import_module
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mult.data.cocodoom import CocoDoom as CocoDoom
     from mult.data.nyu import NYU as NYU
+    from mult.data.packed import Packed as Packed
     from mult.data.pascal import Pascal as Pascal
     from mult.data.replica import Replica as Replica
     from mult.data.rooms import Rooms as Rooms
@@ -23,6 +24,7 @@ DATASETS = {
     "nyu": "NYU",
     "pascal": "Pascal",
     "cocodoom": "CocoDoom",
+    "packed": "Packed",
 }
 """`data.dataset` of a config, which is the folder's name too -> the class that the folder exports."""
 

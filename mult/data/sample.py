@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypedDict
 
@@ -25,6 +26,15 @@ class Camera(NamedTuple):
 
     intrinsics: Intrinsics
     size: tuple[int, int]
+
+
+class Box(NamedTuple):
+    """A part of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
 
 
 class BadFileError(UserError):
@@ -53,10 +63,12 @@ class Sample(_RequiredKeys, total=False):
 
     Targets are int64 (H, W) class ids (255 = ignore) or float32 (C, H, W) in the task's unit, 0 where invalid. `derived`
     names the tasks whose labels were computed from depth or colour (disk/derived.py); the others are the dataset's own. The
-    key `bad` is there only if the view was skipped because of a bad file: it holds the message, and no pixel is valid.
+    key `bad` is there only if the view was skipped because of a bad file: it holds the message, and no pixel is valid. The key
+    `content` is there only if the image is larger than the view in it: the rest is padding.
     """
 
     bad: str
+    content: Box
 
 
 class Batch(TypedDict):
@@ -93,11 +105,25 @@ class MapsOfAnySize:
     def __getitem__(self, task: str) -> list[Tensor]:
         return [self._flat[dtype][start : start + math.prod(shape)].view(shape) for dtype, start, shape in self._places[task]]
 
+    def stack_runs(self, task: str) -> Iterator[Tensor]:
+        """All maps in order, those that follow each other in one size as one tensor (n, ...)."""
+        for (dtype, shape), places in groupby(self._places[task], key=lambda place: (place[0], place[2])):
+            starts = [start for _, start, _ in places]
+            size = (len(starts), *shape)
+            yield self._flat[dtype][starts[0] : starts[0] + math.prod(size)].view(size)
+
+
+IMAGE = "image"
+
 
 class EvalBatch(TypedDict):
-    """Images of one size, stacked; B targets and B masks a task, at their own sizes; `bad` as in Batch."""
+    """The network's inputs under the key IMAGE; B targets and B masks a task; all at their own sizes. `bad` as in Batch.
 
-    image: Tensor
+    `content`: where in its input each view is; the rest is padding.
+    """
+
+    image: MapsOfAnySize
+    content: list[Box]
     targets: MapsOfAnySize
     valid: MapsOfAnySize
     id: list[str]
@@ -111,7 +137,9 @@ class Reader(Protocol):
     a label of the dataset's own, whether or not it is among `tasks`; available: these and those with derived labels.
     metric_depth: whether depth is in metres, otherwise it is known up to a scale. metric_arguments: {task: what the dataset's
     benchmark fixes of its metric, as keyword arguments of `Task.metric`}. underivable: {task of which no label can be derived
-    from this dataset: why}.
+    from this dataset: why}. benchmark_splits: the splits whose scores are published and compared; a run is evaluated on such
+    a split once, at its last step, and nothing is chosen by it. border: at each side of an image so many pixels show nothing of
+    the scene; keypoints and edges are derived as if the scene went on there, and are valid only inside.
     """
 
     root: Path
@@ -122,6 +150,8 @@ class Reader(Protocol):
     metric_depth: bool
     metric_arguments: Mapping[str, Mapping[str, float]]
     underivable: Mapping[str, str]
+    benchmark_splits: frozenset[str]
+    border: int
 
     def __len__(self) -> int: ...
     def __getitem__(self, i: int, /) -> Sample: ...
@@ -184,10 +214,11 @@ def collate_train(samples: Sequence[Sample]) -> Batch:
 
 
 def collate_eval(samples: Sequence[Sample]) -> EvalBatch:
-    """Stack the images; leave the targets at their own sizes, which may differ from view to view."""
+    """Leave images and targets at their own sizes, which may differ from view to view."""
     targets, valid = _by_task(samples)
     return {
-        "image": torch.stack([sample["image"] for sample in samples]),
+        "image": MapsOfAnySize({IMAGE: [sample["image"] for sample in samples]}),
+        "content": [sample.get("content", Box(0, 0, *sample["image"].shape[-2:])) for sample in samples],
         "targets": MapsOfAnySize(targets),
         "valid": MapsOfAnySize(valid),
         "id": [sample["id"] for sample in samples],

@@ -111,9 +111,10 @@ def _find_bounds(visible: Array) -> tuple[int, int, int, int]:
 
 
 def _draw_outline(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float]) -> None:
-    """A frame in a dark and a light line, one of which stands out on any ground."""
-    draw.rectangle(box, outline=DARK, width=2)
-    draw.rectangle((box[0] + 1, box[1] + 1, max(box[0] + 1, box[2] - 1), max(box[1] + 1, box[3] - 1)), outline=LIGHT)
+    """A frame in a dark and a light line, one of which stands out on any ground; of at least a pixel, however flat the box."""
+    left, top, right, bottom = box
+    draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=DARK, width=2)
+    draw.rectangle((left + 1, top + 1, max(left + 1, right - 1), max(top + 1, bottom - 1)), outline=LIGHT)
 
 
 def _draw_cross(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Subset
 from tqdm import tqdm
 
@@ -24,7 +24,7 @@ from mult.evaluation import bootstrap
 from mult.evaluation.results import Results, comparability
 from mult.evaluation.task_score import TaskScore, interleave
 from mult.runtime import distributed
-from mult.tasks import TASKS
+from mult.tasks import TASKS, cut
 
 
 class Samples(Protocol):
@@ -109,11 +109,16 @@ def evaluate(
     ids: list[str] = []
     with _evaluation_mode(model):
         for batch in tqdm(batches, desc="evaluate", leave=False, disable=not distributed.is_main()):
-            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                outputs = model(batch["image"].to(device, non_blocking=True))
+            outputs: dict[str, list[Tensor]] = {task: [] for task in scores}
+            for images in batch["image"].stack_runs("image"):
+                with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                    of_run = model(images.to(device, non_blocking=True))
+                for task, maps in outputs.items():
+                    maps += of_run[task]
             ids += batch["id"]
             for task, score in scores.items():
-                score.update(outputs[task], batch["targets"][task], batch["valid"][task])
+                views_of_task = [cut(output, box) for output, box in zip(outputs[task], batch["content"], strict=True)]
+                score.update(views_of_task, batch["targets"][task], batch["valid"][task])
 
     columns = {"id": _gather_ids(ids), "group": np.array([views.group(i) for i in range(len(views))], dtype=np.str_)}
     units = bootstrap.assign_units(columns["group"])
@@ -149,13 +154,15 @@ def predict_samples(
 ) -> list[dict[str, Any]]:
     """The samples, each with "predictions" {task: array} at its own size beside its targets, for `draw.draw_gallery`.
 
-    transform: what brings a sample's image to the size of the network, as in the evaluation.
+    transform: what makes the network's input of a sample's image, as in the evaluation.
     """
     with_predictions = []
     with _evaluation_mode(model):
         for sample in samples:
             size = tuple(sample["image"].shape[-2:])
-            outputs = model(transform(sample)["image"][None].to(device))
-            maps = {task: TASKS[task].predict(outputs[task], size)[0].cpu().numpy() for task in sample["targets"]}
+            fitted = transform(sample)
+            outputs = model(fitted["image"][None].to(device))
+            box = fitted.get("content", (0, 0, *fitted["image"].shape[-2:]))
+            maps = {task: TASKS[task].predict(cut(outputs[task], box), size)[0].cpu().numpy() for task in sample["targets"]}
             with_predictions.append({**sample, "predictions": maps})
     return with_predictions

@@ -10,7 +10,14 @@ import numpy as np
 
 from mult.errors import UserError
 from mult.evaluation import bootstrap
-from mult.evaluation.results import NOT_FINITE, Entries, Results, SavedEvaluation, require_comparable
+from mult.evaluation.results import (
+    NOT_FINITE,
+    Entries,
+    Results,
+    SavedEvaluation,
+    explain_difference,
+    require_comparable,
+)
 from mult.metrics import delta_m, relative_gain
 from mult.tasks import TASKS
 
@@ -63,9 +70,8 @@ def merge_baselines(
         where = f"--baseline {baseline.path}"
         for key, value in expected.items():
             if baseline.file.get(key) != value:
-                raise UserError(
-                    f"{where}: got {key} {baseline.file.get(key)}; expected {value}; evaluate it again on the same data"
-                )
+                remedy = explain_difference(key, "evaluate it again on the same data")
+                raise UserError(f"{where}: got {key} {baseline.file.get(key)}; expected {value}; {remedy}")
         for task, entries in baseline.tasks.items():
             if task in merged:
                 raise UserError(f"{where}: got {task} in two files; expected one a task; leave one out")

@@ -17,8 +17,9 @@ from mult.files import read_arrays, read_json
 from mult.metrics import Accumulator, relative_gain
 from mult.tasks import TASKS, Task
 
-METRIC_VERSION = 1
-"""Changes when a definition does: results of different versions must not be compared."""
+METRIC_VERSION = 2
+"""Changes when a definition does: results of different versions must not be compared. 2: images keep their proportions."""
+NEW_IN_VERSION = "since version 2 images keep their proportions in evaluation, unless data.fit is stretch"
 
 NOT_FINITE = "the model's output is not finite"
 """The reason of a metric without a value where the fault is the model's, not the labels'."""
@@ -42,6 +43,11 @@ def comparability(dataset: str, split: str, images: int, corruption: Mapping[str
         "images": images,
         "metric_version": METRIC_VERSION,
     }
+
+
+def explain_difference(key: str, remedy: str) -> str:
+    """What to do where two files differ in a key of `comparability`; of metric_version also what changed."""
+    return f"{NEW_IN_VERSION}; {remedy}" if key == "metric_version" else remedy
 
 
 def select_primary(task: Task, entries: Mapping[str, Mapping[str, Any]]) -> str:
@@ -81,6 +87,12 @@ class SavedEvaluation:
         """{"kind", "severity"} of what was done to the images before the model got them; None for nothing."""
         corruption: Mapping[str, Any] | None = self.file.get("corruption")
         return corruption
+
+    @property
+    def weights(self) -> Mapping[str, Any]:
+        """{"step", "checksum", "commit"} of the weights that were evaluated; a file of the first version lacks some or all."""
+        weights = self.file.get("weights") or {}
+        return {"step": self.file.get("step"), "checksum": None, "commit": None, **weights}
 
     @property
     def comparability(self) -> dict[str, Any]:
@@ -150,6 +162,7 @@ def read_results(path: Path) -> dict[str, Any]:
         )
     corruption = file.get("corruption")
     faults = [] if corruption is None or _is_corruption(corruption) else [f"corruption {corruption!r}"]
+    faults += [] if _is_weights(file.get("weights")) else [f"weights {file['weights']!r}"]
     for task, entries in file["tasks"].items():
         if task not in TASKS or not isinstance(entries, dict) or TASKS[task].primary not in entries:
             faults.append(f"tasks.{task}, " + ("which lacks its primary metric" if task in TASKS else "which is no task"))
@@ -164,6 +177,10 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def _is_corruption(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("kind"), str) and _is_number(value.get("severity"))
+
+
+def _is_weights(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and isinstance(value.get("step"), int | None))
 
 
 def _is_entry(value: Any) -> bool:
@@ -192,7 +209,7 @@ def require_comparable(first: SavedEvaluation, other: SavedEvaluation) -> None:
         if other.file.get(key) != expected:
             raise UserError(
                 f"compare: got {key} {other.file.get(key)} in {other.path}, {expected} in {first.path}; expected one; "
-                "evaluate both on the same data"
+                + explain_difference(key, "evaluate both on the same data")
             )
     if not np.array_equal(other.columns["id"], first.columns["id"]):
         place = int(np.argmin(other.columns["id"] == first.columns["id"]))

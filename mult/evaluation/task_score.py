@@ -58,11 +58,12 @@ class TaskScore:
         self.parts: list[tuple[NDArray[np.int64], Columns]] = []
         """(numbers of the views, what each of them added)."""
 
-    def update(self, output: Tensor, targets: Sequence[Tensor], valid: Sequence[Tensor]) -> None:
-        """Raw outputs (B, C, h, w) of a batch, and each view's target and mask at their own size."""
+    def update(self, outputs: Sequence[Tensor], targets: Sequence[Tensor], valid: Sequence[Tensor]) -> None:
+        """The raw output (C, h, w) of each view of a batch without padding, and its target and mask at their own size."""
         for places in _group_by_size(valid):
-            target, mask = (torch.stack([maps[i] for i in places]).to(output.device) for maps in (targets, valid))
-            prediction = self.task.predict(output[places], (mask.shape[-2], mask.shape[-1]))
+            output, target, mask = (torch.stack([maps[i] for i in places]) for maps in (outputs, targets, valid))
+            target, mask = target.to(output.device), mask.to(output.device)
+            prediction = self.task.predict(output, (mask.shape[-2], mask.shape[-1]))
             self.parts.append((self.views + np.array(places), self.model.update(prediction, target, mask)))
             self.labelled_images += len(places)
             values = {repr(value): value for value in self.constants.values()}

@@ -59,7 +59,7 @@ class Boundary(Accumulator):
                 f"diagonal in (0, 1) and at least one threshold; the benchmarks have 0.011 or 0.0075, and 99"
             )
         if find_spec("scipy") is None:
-            raise UserError('Boundary: got no SciPy; expected it to be installed; run: pip install -e ".[labels]"')
+            raise UserError('Boundary: got no SciPy; expected it to be installed; run: pip install "mult-dense[labels]"')
         self.max_distance, self.thresholds = max_distance, thresholds
         self.sums = zeros(("pixels", "truth"), ()) | {
             name: torch.zeros(thresholds, dtype=torch.int64) for name in ("matched", "predicted")

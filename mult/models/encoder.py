@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -18,7 +17,7 @@ from timm.layers.format import Format
 from torch import Tensor, nn
 
 from mult.errors import UserError
-from mult.models.packaged import read_packaged_weights
+from mult.models.backbone import create_backbone
 
 STRIDES = (4, 8, 16, 32)
 _SWIN_MODULES = ("swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr")
@@ -41,7 +40,7 @@ class Encoder(nn.Module):
         args = dict(backbone_args or {})
         is_swin = timm.is_model(backbone) and timm.models.is_model_in_modules(backbone.split(".")[0], _SWIN_MODULES)
         self.name = backbone
-        self.body = _create(backbone, pretrained, args, {"strict_img_size": False} if is_swin else {})
+        self.body = create_backbone(backbone, pretrained, args, {"strict_img_size": False} if is_swin else {})
         info: Any = self.body.feature_info
         reductions = info.reduction()
         if any(reductions.count(stride) != 1 for stride in STRIDES):
@@ -125,77 +124,6 @@ class Encoder(nn.Module):
             # Tokens of padding alone are cut off, so that nothing after the encoder attends to them.
             features.append(feature[:, :, : -(-height // stride), : -(-width // stride)])
         return features
-
-
-def _create(backbone: str, pretrained: bool | str, args: Mapping[str, Any], defaults: Mapping[str, Any]) -> nn.Module:
-    """timm's model that returns a list of maps, with its weights; `args` win over `defaults`."""
-    if not timm.is_model(backbone.split(".")[0]):
-        raise UserError(
-            f"model.backbone: got {backbone!r}; expected a model of timm {timm.__version__}; "
-            "choose from timm.list_models('*swin*')"
-        )
-    overlay: dict[str, Any] = {}
-    file_weights: dict[str, Tensor] = {}
-    is_packaged = pretrained == "package"
-    if is_packaged:
-        pretrained = False  # timm fetches nothing; the package's weights are loaded below
-    if isinstance(pretrained, str):
-        if not Path(pretrained).is_file():
-            raise UserError(
-                f"model.pretrained: got {pretrained!r}; expected true, false, 'package' or a weights file; correct the path"
-            )
-        file_weights = _read_weights(pretrained)
-        overlay = {"pretrained_cfg_overlay": {"file": pretrained}}
-    try:
-        body = timm.create_model(backbone, pretrained=bool(pretrained), features_only=True, **overlay, **{**defaults, **args})
-    except TypeError as error:
-        raise UserError(
-            f"model.backbone_args: got {dict(args)}; expected arguments that timm's {backbone} takes ({error}); leave out "
-            "the others"
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"model.pretrained: the weights of {backbone} could not be downloaded ({type(error).__name__}); expected a network "
-            "or a file; download them elsewhere and give the file: model.pretrained=PATH"
-        ) from error
-    except (RuntimeError, AttributeError) as error:
-        # timm raises these alike for a model without features_only, an unknown tag and weights of another architecture.
-        raise UserError(
-            f"model.backbone: got {backbone} with {dict(args)}, which timm cannot build ({error}); expected a hierarchical "
-            "backbone with features_only; take another, such as swin_tiny_patch4_window7_224"
-        ) from error
-    if isinstance(pretrained, str):
-        _check_loaded(body, file_weights, pretrained, backbone)
-    if is_packaged:
-        packaged = read_packaged_weights(backbone)
-        body.load_state_dict({name: packaged[name] for name in body.state_dict()})
-    return body
-
-
-def _read_weights(path: str) -> dict[str, Tensor]:
-    try:
-        weights = timm.models.load_state_dict(path, weights_only=True)
-        return {name: value for name, value in weights.items() if isinstance(value, Tensor)}
-    except Exception as error:  # torch raises nearly any exception for a file without weights, KeyError and EOFError included
-        raise UserError(
-            f"model.pretrained: {path} cannot be read ({type(error).__name__}: {error}); expected a state dict, .safetensors "
-            "or .pth; it is damaged or another kind of file"
-        ) from error
-
-
-def _check_loaded(body: nn.Module, file_weights: Mapping[str, Tensor], path: str, backbone: str) -> None:
-    """UserError unless every weight matrix is from the file; timm skips names that it does not find there without a message.
-
-    Names in the file and in the model differ, so weights are matched by their size and sum.
-    """
-    in_file = {(weight.numel(), float(weight.double().sum())) for weight in file_weights.values()}
-    weights = {name: p for name, p in body.named_parameters() if p.ndim >= 2 and "position" not in name}
-    missing = [name for name, p in weights.items() if (p.numel(), float(p.detach().double().sum())) not in in_file]
-    if missing:
-        raise UserError(
-            f"model.pretrained: {path} lacks {len(missing)} of the {len(weights)} weight matrices of {backbone} "
-            f"(first: {missing[0]}); expected a checkpoint of that architecture; give its file or change model.backbone"
-        )
 
 
 def _find_heads(body: nn.Module, channels: Sequence[int]) -> list[int | None]:

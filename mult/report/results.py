@@ -39,7 +39,10 @@ def _render_evaluation(all_runs: Sequence[RunRecord], stem: str, comparison: Com
     runs = [run for run in all_runs if stem in run.evaluations]
     names = f" of {', '.join(run.name for run in runs)}" if len(runs) < len(all_runs) else ""
     file = runs[0].evaluations[stem].file
-    caption = f"{stem}{names}: {file.get('images', '?')} images; intervals of 95 % over {file.get('interval_over', 'images')}"
+    steps = dict.fromkeys(str(step) for run in runs if (step := run.evaluations[stem].weights["step"]) is not None)
+    of_steps = f"; step {', '.join(steps)}" if steps else ""
+    interval = f"intervals of 95 % over {file.get('interval_over', 'images')}"
+    caption = f"{stem}{names}: {file.get('images', '?')} images; {interval}{of_steps}"
     heads = ["task", "metric", *(run.name for run in runs), "best constant"]
     if len(runs) == 1:
         heads = ["task", "metric", "value", "95 % interval", "best constant", "better by"]

@@ -22,6 +22,7 @@ from mult.report.examples import GalleryEntry, Picture, RankedView, draw_predict
 from mult.report.page import render_page
 from mult.report.read import RunRecord, choose_evaluation, read_run
 from mult.runs.checkpoint import load_checkpoint
+from mult.runs.weights import identify_weights
 
 
 def write_report(
@@ -99,16 +100,23 @@ def draw_entries(
     data = data or load_config(runs[0].folder / "config.yaml").data
     if data.dataset != evaluations[0].file["dataset"]:
         return f"No images: {stem} is not of the run's own dataset, {data.dataset}. Name its config with --config."
+    checkpoints: list[Path] = []
+    for run in runs:
+        found = _find_checkpoint(run, stem)
+        if isinstance(found, str):
+            return found
+        checkpoints.append(found)
     ranked = list(rank_views(evaluations, limit))
     views = build_dataset(data, list(dict.fromkeys(view.task for view in ranked)), evaluations[0].file["split"])
     pictures: dict[RankedView, list[Picture]] = {}
     scales: dict[RankedView, str] = {}
-    for number, run in enumerate(runs):
-        model, config = load_checkpoint(_find_checkpoint(run, stem))
+    for number, (run, checkpoint) in enumerate(zip(runs, checkpoints, strict=True)):
+        model, config = load_checkpoint(checkpoint)
         of_index = {view.index: [other for other in ranked if other.index == view.index] for view in ranked}
         for index in tqdm(sorted(of_index), desc=f"report: {run.name}", leave=False):
             sample = _read_view(views, index, of_index[index][0].id)
-            (prediction,) = predict_samples(model.to(device), [sample], EvalTransform(config.data.image_size), device)
+            transform = EvalTransform(config.data.image_size, config.data.fit)
+            (prediction,) = predict_samples(model.to(device), [sample], transform, device)
             for view in of_index[index]:
                 if number == 0:
                     pictures[view], scales[view] = draw_truth(view.task, sample)
@@ -116,11 +124,18 @@ def draw_entries(
     return [GalleryEntry(view, scales[view], pictures[view]) for view in ranked]
 
 
-def _find_checkpoint(run: RunRecord, stem: str) -> Path:
-    """The checkpoint that was evaluated: that of the step in the evaluation's file, else the best, as eval.py takes it."""
-    step = run.evaluations[stem].file.get("step")
-    of_step = run.folder / "checkpoints" / str(step)
-    return run.folder if step is None or not of_step.exists() else of_step
+def _find_checkpoint(run: RunRecord, stem: str) -> Path | str:
+    """The checkpoint that was evaluated, or why no picture can be drawn of it: another one's would not show these numbers."""
+    weights = run.evaluations[stem].weights
+    step, checksum, file = weights["step"], weights["checksum"], f"{run.name}'s eval/{stem}.json"
+    if step is None:
+        return f"No images: {file} does not say of which checkpoint it is. Evaluate it again."
+    folder = run.folder / "checkpoints" / str(step)
+    if not folder.is_dir():
+        return f"No images: {file} is of step {step}, whose checkpoint is gone. Evaluate again."
+    if checksum not in (None, identify_weights(folder)["checksum"]):
+        return f"No images: {file} is of other weights than the checkpoint of step {step}. Evaluate it again."
+    return folder
 
 
 def _read_view(views: Any, index: int, name: str) -> Any:

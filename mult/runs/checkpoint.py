@@ -38,6 +38,9 @@ POINTERS = "checkpoints.json"
 MODEL_FILES = ("model.safetensors", "config.json")
 """The files from which a model is loaded."""
 
+STATE = "state.pt"
+"""The loop's state, which only a training that goes on reads, and checks then."""
+
 
 class Saveable(Protocol):
     """What a checkpoint needs of a model."""
@@ -71,8 +74,8 @@ class Checkpoints:
             model.save_pretrained(folder)
             write_text(folder / "config.yaml", self.config_yaml)
             write_json(folder / "trivial.json", constants)
-            write_file(folder / "state.pt", lambda file: torch.save(dict(state), file))
-            checksums = {file.name: _checksum(file) for file in sorted(folder.iterdir())}
+            write_file(folder / STATE, lambda file: torch.save(dict(state), file))
+            checksums = {file.name: compute_checksum(file) for file in sorted(folder.iterdir())}
             write_json(folder / "manifest.json", {"format_version": FORMAT_VERSION, "step": step, "sha256": checksums})
 
         path = self.folder / str(step)
@@ -87,10 +90,11 @@ class Checkpoints:
             raise explain_write_error(error, path, self.folder.parent, room, remaining) from error
         self._prune(step)
 
-    def mark_best(self, step: int) -> None:
-        """Point `best` at a checkpoint; the one that was best before is kept no longer for that."""
+    def mark_best(self, step: int | None) -> None:
+        """Point `best` at a checkpoint, or at none; the one that was best before is kept no longer for that."""
         self._point(best=step)
-        self._prune(step)
+        if step is not None:
+            self._prune(step)
 
     def recover(self) -> int | None:
         """The step of the newest whole checkpoint, with `last` pointing at it; None where there is none.
@@ -117,7 +121,7 @@ class Checkpoints:
         """The folder and the state of a checkpoint that `recover` returned. Raises UserError where the state is damaged."""
         folder = self.folder / str(step)
         state: dict[str, Any] = read_file(
-            folder / "state.pt",
+            folder / STATE,
             lambda file: torch.load(file, map_location="cpu", weights_only=True),
             "the state of a training",
             f"delete {folder}: training goes on from the checkpoint before",
@@ -141,7 +145,7 @@ class Checkpoints:
             link = self.folder / name
             if not link.is_symlink():
                 remove_folder(link)  # what `cp -rL` and the like make of a link
-            with suppress(OSError):  # a disk without links
+            with suppress(OSError, NotImplementedError):  # a disk or a system without links
                 if name in pointers:
                     write_link(link, str(pointers[name]))
                 else:
@@ -171,6 +175,13 @@ def find_checkpoint(path: str | Path) -> Path:
     )
 
 
+def stands_for_run(checkpoint: Path) -> bool:
+    """Whether a checkpoint is the one that `find_checkpoint` gives for its run's folder, as the run itself chose it."""
+    with suppress(UserError):
+        return find_checkpoint(checkpoint.parents[1]) == checkpoint.resolve()
+    return False
+
+
 def last_step(run: Path) -> int:
     """The step of a run's newest checkpoint, 0 without one."""
     return _read_pointers(run / "checkpoints").get("last", 0)
@@ -197,32 +208,44 @@ def load_checkpoint(path: str | Path) -> tuple[MulT, Config]:
     Raises UserError where there is none, or one that is damaged.
     """
     folder = find_checkpoint(path)
+    check_files(folder)
     model = MulT.from_pretrained(folder)
-    check_model(folder)
     for task in model.tasks:
         if task not in TASKS:
             raise UserError(f"{folder}: got a model of task {task!r}; expected tasks among {', '.join(TASKS)}")
     return model, load_config(folder / "config.yaml")
 
 
-def check_model(folder: Path) -> None:
-    """Raise UserError where a checkpoint's model differs from what was written; without a manifest it cannot be told."""
+def check_files(folder: Path) -> None:
+    """Raise UserError where a file of a checkpoint, other than STATE, differs from what was written.
+
+    Of a folder without a manifest, such as `save_pretrained` writes, it cannot be told.
+    """
     manifest = folder / "manifest.json"
     if not manifest.exists():
         return
-    try:
-        checksums = {name: read_json(manifest)["sha256"][name] for name in MODEL_FILES}
-    except (TypeError, KeyError) as error:
+    checksums = read_json(manifest).get("sha256")
+    if not isinstance(checksums, dict) or not checksums.keys() >= {*MODEL_FILES, "config.yaml"}:
         raise UserError(
-            f"{manifest}: got no checksums of {' and '.join(MODEL_FILES)}; expected what training wrote; it is damaged: take "
+            f"{manifest}: got no checksums of the model and its config; expected what training wrote; it is damaged: take "
             "another checkpoint of the run"
-        ) from error
+        )
     for name, expected in checksums.items():
-        if _checksum(folder / name) != expected:
+        if name != STATE and (fault := _find_difference(folder / name, expected)):
             raise UserError(
-                f"{folder / name}: got another checksum than when it was written; expected the file that training saved; "
-                "it is damaged or was replaced: take another checkpoint of the run"
+                f"{folder / name}: {fault}; expected the file that training saved; it is damaged or was replaced: take another "
+                "checkpoint of the run"
             )
+
+
+def _find_difference(path: Path, checksum: str) -> str | None:
+    """How a file differs from the one with that checksum, in words, or None."""
+    try:
+        return None if compute_checksum(path) == checksum else "got another checksum than when it was written"
+    except FileNotFoundError:
+        return "got no such file"
+    except OSError as error:
+        return f"got {error.strerror or type(error).__name__!r}"
 
 
 def _find_fault(folder: Path) -> str | None:
@@ -237,13 +260,8 @@ def _find_fault(folder: Path) -> str | None:
             f"{folder}: got a checkpoint of format version {version}; expected {FORMAT_VERSION}; go on with the version of "
             f"mult that wrote it, or start another run with run.init={folder}"
         )
-    for name, expected in checksums:
-        try:
-            if _checksum(folder / name) != expected:
-                return f"{name} has another checksum than when it was written"
-        except OSError as error:
-            return f"{name} is missing" if isinstance(error, FileNotFoundError) else f"{name}: {error.strerror}"
-    return None
+    faults = (f"{name}: {fault}" for name, expected in checksums if (fault := _find_difference(folder / name, expected)))
+    return next(faults, None)
 
 
 def _is_plain(value: Any) -> bool:
@@ -255,7 +273,8 @@ def _is_plain(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str, torch.Tensor)
 
 
-def _checksum(path: Path) -> str:
+def compute_checksum(path: Path) -> str:
+    """The SHA-256 of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**22):

@@ -86,7 +86,7 @@ class Run:
             config.run.seed,
             resolve_precision(config.run.precision, device),
             resolve_deterministic(config.run.deterministic, device),
-        )
+        ) | {"selected": config.eval.select, "device": device.type}
         if run._is_early():
             if any(path.name != ".lock" for path in run.folder.iterdir()):
                 _print(f"{run.folder}: the run in it ended before its first checkpoint; starting it over")
@@ -144,7 +144,7 @@ class Run:
         return not self.has_checkpoint() and not results
 
     def _changes(self) -> dict[str, str]:
-        return _differences(load_config(self.folder / "config.yaml"), self.config)
+        return find_differences(load_config(self.folder / "config.yaml"), self.config)
 
     # --- metrics.jsonl ---
 
@@ -233,7 +233,7 @@ def _is_entry(value: Any) -> bool:
     )
 
 
-def _differences(old: Config, new: Config) -> dict[str, str]:
+def find_differences(old: Config, new: Config) -> dict[str, str]:
     """{dotted key: "old -> new"} of the values that differ."""
 
     def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -264,12 +264,15 @@ def _take_lock(path: Path) -> int:
     """Take the lock of a run's folder, which this process has until it ends or closes the descriptor that is returned.
 
     It is a record lock, because the workers of a data loader, which may outlive a killed process for seconds, do not inherit
-    one, as they would a lock of `flock`. Raises UserError where a live process has it. On a file system without locks there
-    is a message and no lock.
+    one, as they would a lock of `flock`. Raises UserError where a live process has it. On a file system or a system without
+    such locks there is a message and no lock.
     """
-    import fcntl  # Windows, where only prediction works, has none
-
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        _print(f"{path}: this system has no locks of this kind; make sure that no other process uses the folder")
+        return descriptor
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from mult.runtime.distributed import number_of_processes
+
 
 def collect_provenance(seed: int, precision: str, deterministic: bool) -> dict[str, Any]:
     """Commit, versions, hardware, threads, precision, determinism, processes, seed, command and time of a run that starts."""
@@ -21,7 +23,8 @@ def collect_provenance(seed: int, precision: str, deterministic: bool) -> dict[s
         "command": sys.argv,
         "seed": seed,
         "commit": _commit(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in ("torch", "timm", "numpy")},
+        "versions": {"python": platform.python_version()}
+        | {name: _version(name) for name in ("mult-dense", "torch", "timm", "numpy")},
         "hardware": {
             "cpu": _cpu(),
             "cores": os.cpu_count(),
@@ -30,18 +33,22 @@ def collect_provenance(seed: int, precision: str, deterministic: bool) -> dict[s
         "threads": torch.get_num_threads(),
         "precision": precision,
         "deterministic": deterministic,
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": number_of_processes(),
     }
 
 
 def _commit() -> str | None:
-    """The commit of the source tree, `+changes` if it was edited; None where the package is not in a git checkout."""
+    """The commit of the source tree, `+changes` if it was edited; None where no git repository tracks the package's files.
+
+    An environment that lies in some other project's repository is not tracked by it.
+    """
 
     def git(*arguments: str) -> str:
         command = ("git", *arguments)
         return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         commit = git("rev-parse", "--short=12", "HEAD")
         changes = git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):

@@ -35,12 +35,27 @@ def pick_device(name: str) -> torch.device:
 
 
 def start(device: torch.device) -> None:
-    """Join the process group that torchrun, or a scheduler, describes in the environment; without one, do nothing."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    """Join the process group that torchrun, or a scheduler, describes in the environment; without one, do nothing.
+
+    Raises UserError where the description is incomplete.
+    """
+    if number_of_processes() > 1:
+        for name in ("RANK", "MASTER_PORT"):
+            if not os.environ.get(name, "").isdecimal():
+                got = os.environ.get(name)
+                raise UserError(f"{name}: got {got!r} with WORLD_SIZE; expected a number; start by torchrun, or set it")
         if device.type == "cuda":
             torch.cuda.set_device(device)
         # Gradients are on the GPU and metrics on the CPU, which nccl does not support.
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+
+
+def number_of_processes() -> int:
+    """WORLD_SIZE, as torchrun or a scheduler sets it; 1 where it is not set. Raises UserError where it is no number."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"WORLD_SIZE: got {text!r}; expected a number of processes; unset it, or start by torchrun")
+    return int(text)
 
 
 def stop() -> None:

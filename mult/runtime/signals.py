@@ -14,7 +14,10 @@ from typing import Any
 
 from mult.runtime import distributed
 
-HANDLED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
+HANDLED = tuple(
+    signal.Signals[name] for name in ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT") if name in signal.Signals.__members__
+)
+"""Windows has no SIGUSR1 and no SIGHUP."""
 
 
 class StoppedError(Exception):
@@ -33,8 +36,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # nohup: go on without the terminal
-            numbers = [number for number in HANDLED if number != signal.SIGHUP or not is_nohup]
+            numbers = [number for number in HANDLED if not _is_nohup(number)]
             self._previous_handlers = {number: signal.signal(number, self._record) for number in numbers}
         return self
 
@@ -50,6 +52,11 @@ class Signals:
     def any_process(self) -> bool:
         """Whether any process received a signal. All processes must call it, and all get the same answer."""
         return distributed.any_process(self.received is not None)
+
+
+def _is_nohup(number: signal.Signals) -> bool:
+    """Whether the process shall go on without its terminal."""
+    return number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN
 
 
 class InterruptibleBatches:

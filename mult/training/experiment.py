@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from mult.build import build_dataset, build_mixture, build_model, task_names
+from mult.build import build_dataset, build_mixture, build_model, check_selection, task_names
 from mult.config import Config, TaskConfig
 from mult.data.batches.mixture import Mixture
 from mult.data.batches.sampler import ShuffledBatches
@@ -20,7 +20,7 @@ from mult.data.sample import Batch, collate_train
 from mult.errors import UserError, suggest
 from mult.losses import LOSSES, TARGETS, Count, Loss, balanced_cross_entropy
 from mult.models import MulT, resolve_reference
-from mult.runs.checkpoint import check_model, find_checkpoint
+from mult.runs.checkpoint import check_files, find_checkpoint
 from mult.runtime import distributed
 from mult.runtime.loader import Loader
 from mult.tasks import TASKS
@@ -55,7 +55,7 @@ class Experiment:
     def batches(self, start: int, rank: int, world_size: int) -> Iterable[Batch]:
         """This process's micro-batches, from the number `start` to the end of training."""
         data, optim, seed = self.config.data, self.config.optim, self.config.run.seed
-        transform = TrainTransform(data.image_size, data.augment, data.jitter)
+        transform = TrainTransform(data.image_size, data.fit, data.augment, data.jitter)
         stop = optim.steps * optim.accumulate
         weights = [part.weight for part in (data, *data.mix)]
         return Loader(
@@ -78,13 +78,19 @@ def build_experiment(config: Config, resumes: bool = False) -> Experiment:
     objectives = {task: _build_objective(task, config.tasks[task]) for task in tasks}
     # Checked before any data is read, or rendered.
     resolve_reference(tasks, config.model.reference, config.model.attention, config.model.decoder)
-    train_data = build_mixture([config.data, *config.data.mix], tasks)
+    check_selection(config)
+    train_data = build_mixture([config.data, *config.data.mix], tasks, config.run.seed)
     # A mixture is evaluated on its first dataset, since scores over several could not be compared with published ones.
     eval_reader = build_dataset(config.data, train_data.readers[0].tasks, config.eval.split)
     eval_data = Mixture([eval_reader], tasks, train_data.classes, train_data.skip_bad_files)
     torch.manual_seed(config.run.seed)
     model = build_model(config, train_data)
     model.encoder.check_size(config.data.image_size)
+    if model.encoder.fixed_size is not None and config.data.fit == "short_side":
+        raise UserError(
+            f"data.fit: got short_side for {config.model.backbone}, which takes images of one size; expected pad or stretch; "
+            "give data.fit=pad, or data.fit=stretch, which squeezes images of another shape in evaluation"
+        )
     if config.run.init is not None and not resumes:
         _load_initial_weights(model, config.run.init)
     model.encoder.requires_grad_(not config.optim.freeze_encoder)
@@ -105,8 +111,8 @@ def build_experiment(config: Config, resumes: bool = False) -> Experiment:
 def _load_initial_weights(model: MulT, path: str) -> None:
     """Load the weights of `run.init` and print which tasks keep some of their own; UserError where its model does not fit."""
     folder = find_checkpoint(path)
+    check_files(folder)
     other = MulT.from_pretrained(folder)
-    check_model(folder)
     try:
         reasons = model.start_from(other)
     except UserError as error:

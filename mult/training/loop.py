@@ -171,7 +171,7 @@ def _is_multiple(step: int, every: int) -> bool:
 
 def _seed_of_step(seed: int, step: int, rank: int) -> int:
     """The seed of dropout and drop path, different at every step and on every process."""
-    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0]) >> 1
 
 
 def _count_labels(micro_batches: list[Batch], objectives: Mapping[str, Objective], device: torch.device) -> Tensor:

@@ -76,12 +76,17 @@ class Progress:
                     self._board.add_scalar(f"{split}/{name}", value, step)
 
 
-def measure_peak_memory_mib(device: torch.device) -> float:
-    """The largest memory that this process has used so far, in MiB: on the GPU, or on the CPU by all of the process."""
+def measure_peak_memory_mib(device: torch.device) -> float | None:
+    """The largest memory that this process has used so far, in MiB: on the GPU, or on the CPU by all of the process.
+
+    None on the CPU of a system that does not tell (Windows).
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    import resource  # not on Windows
-
+    try:
+        import resource
+    except ImportError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
@@ -92,6 +97,6 @@ def _open_tensorboard(folder: Path, step: int) -> Any:
     except ImportError as error:
         raise UserError(
             "run.tensorboard: got true without the package tensorboard; expected it installed; "
-            'pip install -e ".[tensorboard]", or run.tensorboard=false'
+            'pip install "mult-dense[tensorboard]", or run.tensorboard=false'
         ) from error
     return SummaryWriter(str(folder), purge_step=step + 1)

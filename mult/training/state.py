@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +30,8 @@ from mult.training.experiment import Experiment
 class TrainingState:
     """The state of a run on one process: of its newest checkpoint, or of step 0 where it has none.
 
-    Raises UserError where `optim.steps` is below the checkpoint's step, and where all checkpoints are damaged.
+    Raises UserError where `optim.steps` is below the checkpoint's step, where all checkpoints are damaged, and where the disk
+    has no room for another one.
     """
 
     def __init__(self, experiment: Experiment, run: Run, device: torch.device) -> None:
@@ -52,6 +54,7 @@ class TrainingState:
         self.optimizer, self.schedule = experiment.optimizer, experiment.schedule
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
 
+        self._check_room()
         self._find_start()
         if self.step > 0:
             self._load()
@@ -68,16 +71,39 @@ class TrainingState:
     def save(self) -> None:
         """Write a checkpoint of this step."""
         if distributed.is_main():
-            state = {"step": self.step, "skipped": self.skipped_steps, "overflows": self.overflows}
-            state |= {"conditions": self._conditions()}
+            counts = {"step": self.step, "skipped": self.skipped_steps, "overflows": self.overflows}
+            state = counts | {"conditions": self._conditions()}
             state |= {name: part.state_dict() for name, part in self._parts().items()}
             self.run.sync_log()
             self.checkpoints.save(self.step, self.evaluated_model, state, self.constants)
         self.last_saved_step = self.step
 
+    def _check_room(self) -> None:
+        """Raise UserError, before the first step, where the disk has no room for one checkpoint.
+
+        A checkpoint has the weights, and what the optimiser remembers: as much again for each of its moments.
+        """
+        if not distributed.is_main():
+            return
+        weights = sum(value.nbytes for value in self.model.state_dict().values())
+        trained = sum(p.nbytes for group in self.optimizer.param_groups for p in group["params"])
+        needed = weights * (1 if self.average is None else 2) + trained  # of moments, at least one
+        free = shutil.disk_usage(self.run.folder).free
+        if free < needed:
+            raise UserError(
+                f"run.output: got {free / 2**20:.0f} MiB of free space for {self.run.folder}; expected {needed / 2**20:.0f} "
+                "MiB or more for a checkpoint; make room or choose another place"
+            )
+
     def record_score(self, score: float | None) -> None:
-        """Record that this step, which must be saved, was evaluated; point `best` at it if its score is the highest so far."""
-        if score is not None and score > self.best_score:
+        """Record that this step, which must be saved, was evaluated; point `best` at it if its score is the highest so far.
+
+        With `eval.select: last` no checkpoint is the best one.
+        """
+        if self.run.config.eval.select == "last":
+            if distributed.is_main():
+                self.checkpoints.mark_best(None)
+        elif score is not None and score > self.best_score:
             self.best_score = score
             if distributed.is_main():
                 self.checkpoints.mark_best(self.step)

@@ -12,13 +12,14 @@ import torch
 from tqdm import tqdm
 
 from mult import draw
-from mult.build import build_eval_batches
+from mult.build import build_eval_batches, describe_selection
 from mult.data.batches.transforms import EvalTransform
 from mult.data.sample import collect_bad
 from mult.evaluation import evaluate
 from mult.evaluation.results import Results, compute_improvement
 from mult.evaluation.tables import format_evaluation
 from mult.files import read_json, write_arrays, write_json
+from mult.runs.weights import identify_weights
 from mult.runtime import distributed
 from mult.runtime.signals import InterruptibleBatches, Signals
 from mult.tasks import TASKS
@@ -34,7 +35,9 @@ def validate(experiment: Experiment, state: TrainingState, progress: Progress, s
     """
     config, views = experiment.config, experiment.eval_data
     batch_size = evaluate.batch_size_of_this_process(config.eval.batch_size or config.data.batch_size)
-    batches = build_eval_batches(evaluate.views_of_this_process(views), config.data.image_size, batch_size, config.data.workers)
+    data = config.data
+    part = evaluate.views_of_this_process(views)
+    batches = build_eval_batches(part, data.image_size, batch_size, data.workers, data.fit)
     max_batches = math.ceil(math.ceil(len(views) / distributed.world_size()) / batch_size)
     bad_messages: list[str] = []
     good_batches = collect_bad(InterruptibleBatches(batches, max_batches, signals), bad_messages)
@@ -68,7 +71,9 @@ def _report(
     config, views, split = experiment.config, experiment.eval_data, experiment.config.eval.split
     path = _locate(state)
     write_arrays(path.with_suffix(".npz"), evaluation.columns)
-    write_json(path, evaluation.as_json(config.data.dataset, split) | bad_counts | {"step": state.step})
+    weights = identify_weights(state.checkpoints.folder / str(state.step))
+    origin = {"fit": config.data.fit, "step": state.step, "weights": weights, "selected": describe_selection(config)}
+    write_json(path, evaluation.as_json(config.data.dataset, split) | bad_counts | origin)
     skipped = "".join(f", {count} of them skipped: see bad_files.txt" for count in bad_counts.values() if count)
     tqdm.write(f"step {state.step}, {split} split, {len(views)} images{skipped}\n{format_evaluation(evaluation)}")
     if config.eval.images:
@@ -77,7 +82,7 @@ def _report(
             samples = evaluate.predict_samples(
                 state.evaluated_model,
                 [views[int(index)] for index in indices],
-                EvalTransform(config.data.image_size),
+                EvalTransform(config.data.image_size, config.data.fit),
                 state.device,
             )
         gallery = draw.draw_gallery(samples, {task: TASKS[task] for task in experiment.objectives}, views.classes)

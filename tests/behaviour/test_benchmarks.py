@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 
 from mult.config import Config
 from mult.files import read_json
+from mult.runs.checkpoint import find_checkpoint
 from tests.data.pascal.tree import write_pascal
 
 MODEL = {
@@ -40,8 +42,8 @@ def write_nyud(root: Path) -> None:
             Image.fromarray(np.rint((normals + 1) * 127.5).astype(np.uint8)).save(root / "normals" / f"{name}.png")
 
 
-def train_one_step(tmp_path: Path, train_run: Callable[..., Path], dataset: str, options: Any, tasks: dict[str, Any]) -> Path:
-    tree = {
+def tiny_config(tmp_path: Path, dataset: str, options: Any, tasks: dict[str, Any]) -> dict[str, Any]:
+    return {
         "run": {"name": "tiny", "output": str(tmp_path / "runs"), "device": "cpu"},
         "data": {
             "dataset": dataset,
@@ -54,9 +56,12 @@ def train_one_step(tmp_path: Path, train_run: Callable[..., Path], dataset: str,
         "model": {"reference": "normal", **MODEL},
         "tasks": tasks,
         "optim": {"lr": 1e-3, "steps": 1},
-        "eval": {"split": "test", "images": 1},
+        "eval": {"split": "test", "select": "last", "images": 1},
     }
-    return train_run(Config.from_dict(tree))
+
+
+def train_one_step(tmp_path: Path, train_run: Callable[..., Path], dataset: str, options: Any, tasks: dict[str, Any]) -> Path:
+    return train_run(Config.from_dict(tiny_config(tmp_path, dataset, options, tasks)))
 
 
 def check_evaluation(file: dict[str, Any], primaries: dict[str, str]) -> None:
@@ -81,6 +86,58 @@ def test_nyud_in_four_tasks(tmp_path: Path, train_run: Callable[..., Path], scri
     assert ended.status == 0, ended.err
     check_evaluation(read_json(out), primaries)
     assert script("compare", folder, out, "--out", tmp_path / "table").status == 0
+
+
+def test_a_checkpoint_is_chosen_by_a_part_of_the_training_split(
+    tmp_path: Path, train_run: Callable[..., Path], script: Callable[..., Any]
+) -> None:
+    write_nyud(tmp_path / "data")
+    tree = tiny_config(tmp_path, "nyu", {}, {"segment_semantic": 1, "depth_zbuffer": 1})
+    tree["model"]["reference"] = "depth_zbuffer"
+    tree["data"] |= {"hold_out": 0.5, "batch_size": 1}
+    tree["optim"] = {"lr": 1e-3, "steps": 3, "non_finite": "stop"}
+    tree["eval"] = {"split": "held_out", "every": 1, "images": 1}
+    folder = train_run(Config.from_dict(tree))
+    assert read_json(folder / "provenance.json")["selected"] == "val"
+    lines = [line for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if "improvement" in line]
+    assert [(line["step"], line["split"]) for line in lines] == [(1, "held_out"), (2, "held_out"), (3, "held_out")]
+    best = max(lines, key=lambda line: float(line["improvement"]))["step"]
+    assert find_checkpoint(folder).name == str(best)
+    with np.load(folder / "eval" / "nyu-held_out.npz") as arrays:
+        (held_out,) = arrays["id"].tolist()
+    assert held_out in {"0001", "0002"}
+    # The image that is left to train on has the constants; the test images are read by eval.py alone, of the checkpoint chosen.
+    ended = script("eval", "--ckpt", folder, "--split", "test")
+    assert ended.status == 0, ended.err
+    file = read_json(folder / "eval" / "nyu-test.json")
+    assert (file["images"], file["selected"]) == (2, "val")
+    other = next(step for step in (1, 2, 3) if step != best and (folder / "checkpoints" / str(step)).exists())
+    ended = script(
+        "eval", "--ckpt", folder / "checkpoints" / str(other), "--split", "held_out", "--out", tmp_path / "other.json"
+    )
+    assert ended.status == 0, ended.err
+    assert read_json(tmp_path / "other.json")["selected"] == "by hand"
+
+
+def test_the_last_step_counts_whatever_the_evaluations_say(
+    tmp_path: Path, train_run: Callable[..., Path], script: Callable[..., Any]
+) -> None:
+    write_nyud(tmp_path / "data")
+    tree = tiny_config(tmp_path, "nyu", {}, {"segment_semantic": 1, "depth_zbuffer": 1})
+    tree["model"]["reference"] = "depth_zbuffer"
+    tree["data"] |= {"hold_out": 0.5, "batch_size": 1}
+    tree["optim"] = {"lr": 5.0, "steps": 2, "schedule": "constant", "clip": None}  # the second step is worse than the first
+    tree["eval"] = {"split": "held_out", "every": 1, "images": 1}
+    first = train_run(Config.from_dict(tree))
+    assert find_checkpoint(first).name == "1"
+    tree["run"]["name"], tree["eval"]["select"] = "last", "last"
+    folder = train_run(Config.from_dict(tree))
+    assert find_checkpoint(folder).name == "2"
+    assert read_json(folder / "provenance.json")["selected"] == "last"
+    # Resumed with the other choice, the run that had a best checkpoint stands for its last.
+    tree["run"]["name"], tree["optim"]["steps"] = "tiny", 3
+    assert find_checkpoint(train_run(Config.from_dict(tree), resume=True)).name == "3"
+    assert read_json(first / "eval" / "nyu-held_out.json")["selected"] == "last"
 
 
 def test_pascal_in_five_tasks(tmp_path: Path, train_run: Callable[..., Path], script: Callable[..., Any]) -> None:

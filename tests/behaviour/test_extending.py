@@ -48,6 +48,8 @@ from mult.tasks import TASKS
 class Toy(Dataset[Sample]):
     metric_depth = True
     metric_arguments: dict[str, dict[str, float]] = {}
+    benchmark_splits: frozenset[str] = frozenset()
+    border = 0
     underivable: dict[str, str] = {}
 
     def __init__(self, root, split="train", tasks=(), *, views: int = 4):

@@ -84,7 +84,7 @@ def test_a_damaged_checkpoint_costs_steps_not_bits(
     state = run.folder / "checkpoints" / "3" / "state.pt"
     os.truncate(state, state.stat().st_size - 1)
     train_run(config, resume=True)
-    assert "3: damaged (state.pt has another checksum than when it was written); using checkpoint 2" in capsys.readouterr().err
+    assert "3: damaged (state.pt: got another checksum than when it was written); using checkpoint 2" in capsys.readouterr().err
     assert read_lines(run.folder) == read_lines(trained)
     assert is_same(read_weights(run.folder), read_weights(trained))
 

@@ -109,6 +109,9 @@ TreeWith = Callable[[str, Any], dict[str, Any]]
         ("optim.accumulate", 0, r"optim\.accumulate: got 0"),
         ("optim.ema", 1.0, r"optim\.ema: got 1\.0 \(float\); expected a number in \[0, 1\) or null"),
         ("eval.every", -1, r"eval\.every: got -1"),
+        ("eval.select", "best", r"eval\.select: got 'best' \(str\); expected one of last, val"),
+        ("data.fit", "crop", r"data\.fit: got 'crop' \(str\); expected one of short_side, stretch, pad"),
+        ("data.hold_out", 1, r"data\.hold_out: got 1 \(int\); expected a number in \[0, 1\)"),
         ("eval.batch_size", 0, r"eval\.batch_size: got 0 \(int\); expected an integer of at least 1 or null"),
         ("eval.images", -1, r"eval\.images: got -1"),
     ],
@@ -168,7 +171,7 @@ def test_missing_section_names_its_first_required_key(tree_with: TreeWith, secti
             "run: !!python/object/apply:os.getcwd []\n",
             r"bad\.yaml: got bad YAML in line 1: could not determine",
         ),
-        ("run: {name: 2026-13-45}\n", r"bad\.yaml: got bad YAML: month must be in"),
+        ("run: {name: !!timestamp 2026-13-45}\n", r"bad\.yaml: got bad YAML: month must be in"),
         ("run: {name: \x07}\n", r"bad\.yaml: got bad YAML: "),
     ],
 )

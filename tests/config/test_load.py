@@ -38,8 +38,10 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
             "dataset": "rooms",
             "root": "data/rooms",
             "split": "train",
+            "hold_out": 0.0,
             "subset": "tiny",
             "image_size": (96, 96),
+            "fit": "short_side",
             "batch_size": 4,
             "workers": 2,
             "augment": True,
@@ -48,6 +50,7 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
             "options": {},
             "class_map": None,
             "on_bad_file": "error",
+            "labels": "all",
             "weight": 1.0,
             "mix": [],
         },
@@ -86,7 +89,7 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
             "max_skipped": 10,
         },
         "balance": {"method": "fixed", "options": {}, "log_cosine_every": 0},
-        "eval": {"every": 0, "split": "val", "batch_size": None, "images": 4},
+        "eval": {"every": 0, "split": "val", "select": "val", "batch_size": None, "images": 4},
     }
 
 

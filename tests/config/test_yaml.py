@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from mult.config import Config, load_config, to_yaml
 from mult.config.yaml_text import MAX_DEPTH
@@ -65,6 +66,68 @@ def test_from_dict_takes_tuples_and_leaves_its_argument_alone(tree_with: TreeWit
     assert config.model.backbone_args == {"depths": [2, 2], "num_heads": [3, 6]}
     assert config.data.image_size == (64, 96)
     assert tree == before
+
+
+TYPES = {
+    "010": 10,
+    "08": 8,
+    "-0": 0,
+    "+7": 7,
+    "0o17": 15,
+    "0xfF": 255,
+    "1_000": "1_000",
+    "1:30": "1:30",
+    "190:20:30": "190:20:30",
+    "0b11": "0b11",
+    "2026-05-01": "2026-05-01",
+    "2026-05-01 10:00:00": "2026-05-01 10:00:00",
+    "1e-4": 1e-4,
+    "+12e03": 12000.0,
+    "12.": 12.0,
+    ".5": 0.5,
+    "-2.5E+2": -250.0,
+    "1:30.5": "1:30.5",
+    "true": True,
+    "FALSE": False,
+    "yes": "yes",
+    "off": "off",
+    "~": None,
+    "Null": None,
+    "=": "=",
+    "1.2.3": "1.2.3",
+}
+"""What YAML 1.2 (section 10.3.2) makes of a plain scalar; 1.1 reads 010 as 8, 1:30 as 90, yes as true, a date as a date."""
+
+
+@pytest.mark.parametrize(("text", "expected"), TYPES.items())
+def test_scalars_are_those_of_yaml_1_2(minimal: Path, write: Write, text: str, expected: Any) -> None:
+    config = load_config(minimal, [f"data.options={{x: {text}}}"])
+    value = config.data.options["x"]
+    assert (value, type(value)) == (expected, type(expected))
+    again = load_config(write("again.yaml", to_yaml(config))).data.options["x"]
+    assert (again, type(again)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize("text", [text for text, value in TYPES.items() if isinstance(value, str)])
+def test_text_is_written_so_that_yaml_1_1_reads_it_as_text_too(minimal: Path, text: str) -> None:
+    written = to_yaml(load_config(minimal, [f"data.options={{x: '{text}'}}"]))
+    assert yaml.safe_load(written)["data"]["options"]["x"] == text
+
+
+def test_a_number_with_a_zero_in_front_and_a_date(minimal: Path) -> None:
+    config = load_config(minimal, ["run.seed=010", "run.name=2026-05-01"])
+    assert (config.run.seed, config.run.name) == (10, "2026-05-01")
+
+
+def test_a_tilde_in_a_path_is_the_home_of_the_user(minimal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/users/nadia")
+    monkeypatch.setenv("USERPROFILE", "/users/nadia")
+    paths = ["run.output=~/runs", "run.init=~/runs/a", "data.root=~/data", "model.pretrained=~/swin.pth", "run.name=a~b"]
+    config = load_config(minimal, paths)
+    assert (config.run.output, config.run.init) == ("/users/nadia/runs", "/users/nadia/runs/a")
+    assert (config.data.root, config.model.pretrained) == ("/users/nadia/data", "/users/nadia/swin.pth")
+    assert config.run.name == "a~b"
+    assert load_config(minimal, ["model.pretrained=true"]).model.pretrained is True
 
 
 # --- Damage ---

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import mult.data
-from mult.data import NYU, CocoDoom, Pascal, Replica, Rooms, Taskonomy
+from mult.data import NYU, CocoDoom, Packed, Pascal, Replica, Rooms, Taskonomy
 
 PACKAGE = Path(mult.data.__file__).resolve().parents[1]
 
@@ -29,6 +29,7 @@ def test_the_table_names_the_public_classes() -> None:
         "nyu": NYU,
         "pascal": Pascal,
         "cocodoom": CocoDoom,
+        "packed": Packed,
     }
     for name, dataset_class in table.items():
         assert dataset_class.__module__ == f"mult.data.{name}.dataset"

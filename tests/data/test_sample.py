@@ -55,13 +55,26 @@ def test_training_batches_are_stacked() -> None:
 def test_evaluation_batches_keep_native_sizes() -> None:
     samples = views((8, 5), (4, 6))
     batch = collate_eval(samples)
-    assert torch.equal(batch["image"], torch.stack([sample["image"] for sample in samples]))
+    for image, sample in zip(batch["image"]["image"], samples, strict=True):
+        assert torch.equal(image, sample["image"])
+    assert batch["content"] == [(0, 0, 4, 6)] * 2
     for task in ("depth_zbuffer", "segment_semantic"):
         for position, sample in enumerate(samples):
             for maps, own in ((batch["targets"], sample["targets"]), (batch["valid"], sample["valid"])):
                 assert maps[task][position].dtype == own[task].dtype
                 assert torch.equal(maps[task][position], own[task])
         assert len(batch["targets"][task]) == len(batch["valid"][task]) == 2
+
+
+def test_runs_of_one_size_are_stacked_in_order() -> None:
+    sizes = [(4, 6), (4, 6), (8, 5), (4, 6), (4, 7), (4, 7)]
+    samples = views(*sizes)
+    for place, (sample, size) in enumerate(zip(samples, sizes, strict=True)):
+        sample["image"] = torch.full((3, *size), float(place))
+    runs = list(collate_eval(samples)["image"].stack_runs("image"))
+    assert [list(run.shape) for run in runs] == [[2, 3, 4, 6], [1, 3, 8, 5], [1, 3, 4, 6], [2, 3, 4, 7]]
+    for image, sample in zip([image for run in runs for image in run], samples, strict=True):
+        assert torch.equal(image, sample["image"])
 
 
 WORKERS_OF_FEW_FILES = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -36,14 +37,39 @@ def test_the_script_takes_a_yaml_of_a_data_section_alone(script: Script, trained
 def test_the_script_repeats_the_training_s_evaluation(script: Script, trained: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(trained, moved, symlinks=True)
-    (moved / "eval" / "taskonomy-val.json").unlink()
     ended = script("eval", "--ckpt", moved / "checkpoints" / "last", "--split", "val")
     assert ended.status == 0, ended.err
-    again, first = (read_json(folder / "eval" / "taskonomy-val.json") for folder in (moved, trained))
-    assert first.pop("step") == 4
+    again, first = (read_json(moved / "eval" / f"taskonomy-val{step}.json") for step in ("-step4", ""))
+    assert again["weights"] == first["weights"]
     assert again["tasks"]["reshading"]["l1"]["value"] == pytest.approx(first["tasks"]["reshading"]["l1"]["value"], rel=1e-5)
     assert again["tasks"]["normal"]["mean"]["pixels"] == first["tasks"]["normal"]["mean"]["pixels"]
     assert "depth_zbuffer" in ended.out
+
+
+def test_an_evaluation_says_of_which_weights_and_overwrites_none_of_others(
+    script: Script, trained: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run, symlinks=True)
+    stem, commit = "taskonomy-val", read_json(run / "provenance.json")["commit"]
+    of_training = (run / "eval" / f"{stem}.json").read_bytes()
+    for step in (2, 4):
+        ended = script("eval", "--ckpt", run / "checkpoints" / str(step), "--split", "val", "--blur", "0,2")
+        assert ended.status == 0, ended.err
+        checksum = hashlib.sha256((run / "checkpoints" / str(step) / "model.safetensors").read_bytes()).hexdigest()
+        for name in (f"{stem}-step{step}", f"{stem}-step{step}-blur2"):
+            weights = read_json(run / "eval" / f"{name}.json")["weights"]
+            assert weights == {"step": step, "checksum": checksum, "commit": commit}
+    assert (run / "eval" / f"{stem}.json").read_bytes() == of_training
+    assert read_json(run / "eval" / f"{stem}.json")["weights"] == weights  # training's own is of step 4
+
+    (run / "checkpoints" / "checkpoints.json").write_text('{"last": 4, "best": 2}')
+    (run / "eval" / f"{stem}-step2.json").unlink()
+    assert script("eval", "--ckpt", run, "--split", "val").status == 0
+    assert read_json(run / "eval" / f"{stem}-step2.json")["weights"]["step"] == 2
+    assert (run / "eval" / f"{stem}.json").read_bytes() == of_training
+    assert script("eval", "--ckpt", run, "--split", "test").status == 0  # training has none of that split
+    assert read_json(run / "eval" / "taskonomy-test.json")["weights"]["step"] == 2
 
 
 def test_the_script_sweeps_severities(script: Script, trained: Path, tree_root: Path, tmp_path: Path) -> None:

@@ -59,7 +59,11 @@ def test_a_task_that_delta_m_leaves_out_is_said() -> None:
 
 
 BASELINES: list[tuple[str, dict[str, Any] | None, str]] = [
-    ("another version", {"metric_version": 0}, "got metric_version 0; expected 1; evaluate it again on the same data"),
+    (
+        "another version",
+        {"metric_version": 0},
+        "got metric_version 0; expected 2; since version 2 images keep their proportions",
+    ),
     ("another split", {"split": "test"}, "got split test; expected val; evaluate it again"),
     ("another dataset", {"dataset": "rooms"}, "got dataset rooms; expected taskonomy; evaluate it again"),
     ("other images", {"images": 4}, "got images 4; expected 3; evaluate it again"),

@@ -28,6 +28,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "an entry": (lambda file: file["tasks"]["normal"].update(mean=3), r"tasks\.normal\.mean 3;"),
     "a task": (lambda file: file["tasks"].update(normals={}), r"tasks\.normals, which is no task;"),
     "no primary metric": (lambda file: file["tasks"]["normal"].pop("mean"), r"tasks\.normal, which lacks its primary metric;"),
+    "weights": (lambda file: file.update(weights={"step": "4"}), "weights {'step': '4'}"),
     "a corruption": (lambda file: file.update(corruption="blur"), "corruption 'blur';"),
 }
 

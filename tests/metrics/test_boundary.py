@@ -244,5 +244,5 @@ def test_settings_out_of_range_are_refused(max_distance: float, thresholds: int)
 
 def test_without_scipy_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy", None)
-    with pytest.raises(UserError, match=r"Boundary: got no SciPy; .*; run: pip install -e \"\.\[labels\]\""):
+    with pytest.raises(UserError, match=r"Boundary: got no SciPy; .*; run: pip install \"mult-dense\[labels\]\""):
         Boundary(0.011)

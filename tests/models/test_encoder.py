@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -99,7 +100,7 @@ def test_a_backbone_of_fixed_size_takes_that_size_and_is_refused_by_name_at_anot
         (
             SWIN,
             {"embed_dimm": 24},
-            r"model.backbone_args: got {'embed_dimm': 24}; expected arguments .* swin_tiny.* takes .*embed_dimm",
+            r"model.backbone_args: got 'embed_dimm'; expected sizes, rates .*; did you mean 'embed_dim'\?",
         ),
         (
             "resnet18",
@@ -111,6 +112,49 @@ def test_a_backbone_of_fixed_size_takes_that_size_and_is_refused_by_name_at_anot
 def test_refuses_a_backbone_that_does_not_fit(backbone: str, args: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Encoder(backbone, False, args)
+
+
+TIMM_READS = (
+    "checkpoint_path pretrained_cfg pretrained_cfg_overlay cache_dir pretrained_filter_fn model_cfg features_only kwargs"
+)
+
+
+@pytest.mark.parametrize("name", [*TIMM_READS.split(), "pretrained", "block_args", "scriptable"])
+def test_refuses_by_name_what_would_have_timm_read_files_or_addresses(name: str, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    torch.save(Attack(marker), tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=rf"model\.backbone_args: got '{name}'; expected sizes, rates and layers"):
+        Encoder(SWIN, False, {**TINY, name: str(tmp_path / "weights.pth")})
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("value", ["a/b.pth", {"url": "x"}, [1, {"a": 1}], len])
+def test_refuses_values_that_are_no_sizes(value: Any) -> None:
+    with pytest.raises(UserError, match=r"model\.backbone_args\.norm_layer: got .*; expected numbers, true, false, a layer"):
+        Encoder(SWIN, False, {**TINY, "norm_layer": value})
+
+
+def test_a_layer_may_be_named() -> None:
+    encoder = encoder_of("convnext_atto", {"depths": (1, 1, 1, 1), "act_layer": "relu"})
+    assert any(isinstance(module, torch.nn.ReLU) for module in encoder.modules())
+
+
+class Attack:
+    """What a pickle may hold: unpickling it makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.marker,)
+
+
+def test_a_weights_file_runs_no_code(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    torch.save({"state_dict": timm.create_model("resnet18").state_dict(), "extra": Attack(marker)}, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=r"weights\.pth cannot be read .*expected a state dict"):
+        Encoder("resnet18", str(tmp_path / "weights.pth"), None)
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (0, 3, 32, 32), (1, 3, 0, 32)])
@@ -172,6 +216,27 @@ def test_refuses_a_weights_file_that_is_missing_damaged_or_of_another_architectu
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "resnet.pth")
     with pytest.raises(UserError, match=r"resnet.pth lacks 20 of the 20 weight matrices of swin_tiny.*of that architecture"):
         Encoder(SWIN, str(tmp_path / "resnet.pth"), TINY)
+
+
+def test_numpy_scalars_beside_the_weights_do_no_harm(tmp_path: Path) -> None:
+    weights = timm.create_model("resnet18").state_dict()
+    beside = {"best": np.float64(0.5), "epoch": np.int64(3), "curve": np.arange(4, dtype=np.float32)}
+    torch.save({"state_dict": weights, **beside}, tmp_path / "weights.pth")
+    same(Encoder("resnet18", str(tmp_path / "weights.pth"), None), weights)
+
+
+def test_weights_under_a_prefix_are_said_to_be_so(tmp_path: Path) -> None:
+    weights = {f"backbone.{name}": value for name, value in timm.create_model("resnet18").state_dict().items()}
+    torch.save(weights, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=r"all weights in .*weights\.pth are named backbone\.\*; .*; save them without"):
+        Encoder("resnet18", str(tmp_path / "weights.pth"), None)
+
+
+def test_the_file_s_weights_are_not_held_twice(tmp_path: Path) -> None:
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "weights.pth")
+    body: Any = Encoder("resnet18", str(tmp_path / "weights.pth"), None).body
+    assert "state_dict" not in body.default_cfg
+    assert "state_dict" not in body.pretrained_cfg
 
 
 def test_without_network_the_message_says_how_to_give_a_file(tmp_path: Path) -> None:

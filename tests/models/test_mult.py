@@ -217,3 +217,33 @@ def test_the_weights_have_the_permissions_of_any_new_file(tmp_path: Path) -> Non
     MulT({"normal": 3}, backbone_args=arguments).save_pretrained(tmp_path / "model")
     (tmp_path / "new").touch()
     assert (tmp_path / "model" / "model.safetensors").stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pretrained": True}, None),
+        ({"pretrained": "no/such/weights.pth"}, None),
+        ({"pretrained": "package"}, None),
+        ({"backbone_args": {"checkpoint_path": "weights.pth"}}, r"model\.backbone_args: got 'checkpoint_path'"),
+        ({"backbone_args": {"pretrained_cfg": {"url": "http://127.0.0.1:9/w.pth"}}}, r"got .pretrained_cfg."),
+        ({"backbone": "hf-hub:nobody/nothing"}, r"model\.backbone: got 'hf-hub:nobody/nothing'; expected a model of timm"),
+        ({"backbone": "local-dir:/nowhere"}, r"model\.backbone: got 'local-dir:/nowhere'; expected a model of timm"),
+    ],
+)
+def test_a_stranger_s_config_asks_no_one_for_weights(change: dict[str, Any], message: str | None, tmp_path: Path) -> None:
+    """The weights are those beside the config; a file that the config names is not read, an address not asked."""
+    saved(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    if message is None:
+        assert MulT.from_pretrained(tmp_path).arguments["pretrained"] is False
+    else:
+        with pytest.raises(UserError, match=message):
+            MulT.from_pretrained(tmp_path)
+
+
+def test_the_folder_of_a_run_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match=r"the folder of a run; expected .*; give a checkpoint .* such as .*checkpoints/last"):
+        MulT.from_pretrained(tmp_path)

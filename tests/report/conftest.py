@@ -100,7 +100,7 @@ def _write_run(folder: Path, scale: float = 1.0, ids: tuple[str, ...] = ("a", EV
             "split": "val",
             "images": 4,
             "corruption": {"kind": "blur", "severity": 2.0} if blur else None,
-            "metric_version": 1,
+            "metric_version": 2,
             "interval_over": "images",
             "tasks": tasks,
         }

@@ -149,6 +149,27 @@ def test_a_dataset_that_has_changed_is_noticed(script: Script, trained: Path, tm
     assert re.search(r"report: got cedar.* as view 0 of .*; expected cedar.*, as in the evaluation; name the config", ended.err)
 
 
+def test_no_pictures_of_another_step_beside_the_numbers(script: Script, trained: Path, tmp_path: Path) -> None:
+    copy, stem = tmp_path / "copy", "taskonomy-val"
+    shutil.copytree(trained, copy, symlinks=True)
+    path = copy / "eval" / f"{stem}.json"
+    file = json.loads(path.read_text())
+
+    def page(**change: Any) -> str:
+        path.write_text(json.dumps({name: value for name, value in (file | change).items() if value is not None}))
+        ended = script("report", copy)
+        assert ended.status == 0, ended.err
+        return (copy / "report.html").read_text()
+
+    nowhere = "No images: copy&#x27;s eval/taskonomy-val.json "
+    assert f"{nowhere}does not say of which checkpoint it is." in page(step=None, weights=None)
+    assert f"{nowhere}is of step 3, whose checkpoint is gone." in page(weights={"step": 3, "checksum": "0", "commit": None})
+    assert f"{nowhere}is of other weights than the checkpoint of step 2." in page(weights=file["weights"] | {"step": 2})
+    assert "step 2</caption>" in (copy / "report.html").read_text()
+    assert "No images" not in page(weights=None)  # as the first version wrote it, with the step alone
+    assert "step 4</caption>" in (copy / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -319,10 +319,13 @@ def empty(folder: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "a bit of the weights": (lambda folder: flip_a_bit(folder / "model.safetensors"), "model.safetensors has another checksum"),
-    "a bit of the state": (lambda folder: flip_a_bit(folder / "state.pt"), "state.pt has another checksum"),
-    "half a state": (lambda folder: os.truncate(folder / "state.pt", 300), "state.pt has another checksum"),
-    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
+    "a bit of the weights": (
+        lambda folder: flip_a_bit(folder / "model.safetensors"),
+        "model.safetensors: got another checksum",
+    ),
+    "a bit of the state": (lambda folder: flip_a_bit(folder / "state.pt"), "state.pt: got another checksum"),
+    "half a state": (lambda folder: os.truncate(folder / "state.pt", 300), "state.pt: got another checksum"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: got no such file"),
     "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "manifest.json cannot be read"),
     "half a manifest": (lambda folder: os.truncate(folder / "manifest.json", 30), "manifest.json cannot be read"),
     "an empty folder": (empty, "manifest.json cannot be read"),
@@ -365,7 +368,7 @@ def test_where_all_are_damaged_each_is_named(checkpoints: Checkpoints) -> None:
         flip_a_bit(save(checkpoints, step) / "state.pt")
     with pytest.raises(
         ValueError,
-        match=r"4: damaged \(state\.pt .*2: damaged \(state\.pt .*; expected at least one whole checkpoint; start an",
+        match=r"4: damaged \(state\.pt: .*2: damaged \(state\.pt: .*; expected at least one whole checkpoint; start an",
     ):
         checkpoints.recover()
 

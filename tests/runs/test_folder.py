@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save as safetensors
 
+import mult
 from mult.config import Config, load_config
 from mult.errors import UserError
 from mult.files import read_json, write_file
@@ -85,7 +86,7 @@ def test_a_new_run_says_what_made_it(run: Run, monkeypatch: pytest.MonkeyPatch) 
     made = json.loads((run.folder / "provenance.json").read_text())
     assert made["seed"] == 3
     assert torch.__version__.startswith(made["versions"]["torch"])
-    assert set(made["versions"]) == {"python", "torch", "timm", "numpy"}
+    assert set(made["versions"]) == {"python", "mult-dense", "torch", "timm", "numpy"}
     assert made["threads"] == torch.get_num_threads()
     assert made["hardware"]["cores"] == os.cpu_count()
     assert made["hardware"]["cpu"]
@@ -96,6 +97,30 @@ def test_a_new_run_says_what_made_it(run: Run, monkeypatch: pytest.MonkeyPatch) 
     later = collect_provenance(7, "bf16", deterministic=False)
     assert (later["seed"], later["processes"], later["deterministic"]) == (7, 4, False)
     assert later["command"] == ["scripts/train.py", "--config", "x.yaml"]
+
+
+def test_the_commit_is_that_of_the_repository_that_tracks_the_package(tmp_path: Path) -> None:
+    """An environment may lie in another project's repository, whose commit says nothing of this code."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+
+    def commit_of_copy() -> str:
+        code = "from mult.runs.provenance import collect_provenance as c; print(c(0, 'fp32')['commit'])"
+        environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+    shutil.copytree(Path(mult.__file__).parent, tmp_path / "site" / "mult", ignore=shutil.ignore_patterns("__pycache__"))
+    git("init", "-q")
+    (tmp_path / ".gitignore").write_text("/site/\n")
+    git("add", ".gitignore")
+    git("commit", "-qm", "other")
+    assert commit_of_copy() == "None"
+    git("add", "-f", "site")
+    git("commit", "-qm", "own")
+    assert commit_of_copy() == git("rev-parse", "--short=12", "HEAD")
 
 
 def test_the_log_is_cut_after_a_step_and_a_torn_line_is_dropped(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,8 +124,8 @@ def test_what_is_refused_is_found() -> None:
 
 
 def test_automatic_determinism_is_that_of_the_cpu() -> None:
-    assert [resolve_deterministic(value, CPU) for value in ("auto", True, False)] == [True, True, False]  # type: ignore[arg-type]
-    assert [resolve_deterministic(value, CUDA) for value in ("auto", True, False)] == [False, True, False]  # type: ignore[arg-type]
+    assert [resolve_deterministic(value, CPU) for value in ("auto", True, False)] == [True, True, False]
+    assert [resolve_deterministic(value, CUDA) for value in ("auto", True, False)] == [False, True, False]
 
 
 def test_cublas_gets_a_workspace_unless_the_user_gave_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mult.data.batches.transforms import EvalTransform, SampleDataset, Size, seeded_generator
+from mult.data.batches.fit import Fit, Size
+from mult.data.batches.transforms import EvalTransform, SampleDataset, seeded_generator
 from mult.data.sample import Sample
 from mult.errors import UserError
 
@@ -112,14 +113,15 @@ def _parse_sigma(text: str) -> float:
 
 
 class CorruptedDataset(Dataset[Sample]):
-    """A dataset for evaluation, its images resized to `size` and corrupted."""
+    """A dataset for evaluation, its images brought to `size` as `fit` says and corrupted, but not yet padded."""
 
-    def __init__(self, dataset: SampleDataset, size: Size, corruption: Corruption) -> None:
-        self.dataset, self.transform, self.corruption = dataset, EvalTransform(size), corruption
+    def __init__(self, dataset: SampleDataset, size: Size, corruption: Corruption, fit: Fit = "short_side") -> None:
+        self.dataset, self.transform, self.corruption = dataset, EvalTransform(size, fit), corruption
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, i: int) -> Sample:
-        sample = self.transform(self.dataset[i])
-        return {**sample, "image": self.corruption(sample["image"], seeded_generator(SEED, i))}
+        sample = self.dataset[i]
+        image = self.transform.scale(sample["image"])
+        return {**sample, "image": self.corruption(image, seeded_generator(SEED, i))}

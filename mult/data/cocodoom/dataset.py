@@ -55,6 +55,8 @@ class CocoDoom(Dataset[Sample]):
     """
 
     metric_arguments: Mapping[str, Mapping[str, float]] = {}
+    benchmark_splits: frozenset[str] = frozenset()
+    border = 0
 
     def __init__(
         self,

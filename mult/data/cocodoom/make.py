@@ -215,7 +215,7 @@ def _import_vizdoom() -> Any:
     try:
         import vizdoom
     except ImportError as error:
-        raise UserError('make_doom needs ViZDoom; install it with: pip install -e ".[doom]"') from error
+        raise UserError('make_doom needs ViZDoom; install it with: pip install "mult-dense[doom]"') from error
     return vizdoom
 
 

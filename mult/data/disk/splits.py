@@ -9,16 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from mult.errors import UserError, suggest
-from mult.files import write_text
+from mult.files import hold_lock, write_text
 
 _LISTS = Path(str(resources.files("mult.data"))) / "lists"
 SPLITS = ("train", "val", "test")
@@ -61,7 +59,7 @@ def record_building(path: Path, building: str, split: str) -> None:
     Raises UserError as `check_building` does.
     """
     check_split_name(split)
-    with _lock(path.with_name(f".{path.name}.lock")):
+    with hold_lock(path.with_name(f".{path.name}.lock")):
         columns, rows = _parse(path) if path.exists() else (["id", *SPLITS], [])
         splits = _split_of_each(path, rows)
         _require_split(path, splits, building, split)
@@ -127,19 +125,3 @@ def _write(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold a lock, for which other processes wait; it ends with the process at the latest. Its empty file stays."""
-    import fcntl  # not on Windows
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX)
-        except OSError as error:  # a file system without locks
-            warnings.warn(
-                f"{path}: cannot be locked ({error.strerror}); write to this root by one process at a time", stacklevel=4
-            )
-        yield

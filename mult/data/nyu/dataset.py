@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from mult.data.disk.camera import check_intrinsics
-from mult.data.disk.derived import DERIVABLE, DerivedLabels, warn_if_implausible
+from mult.data.disk.camera import check_intrinsics, scale_intrinsics
+from mult.data.disk.derived import DERIVABLE, FROM_COLOUR, DerivedLabels, warn_if_implausible
 from mult.data.disk.images import Array
 from mult.data.disk.splits import check_split_name, read_nyu_lists
 from mult.data.nyu.forms import find_form
@@ -31,6 +31,8 @@ from mult.tasks import IGNORE, TASKS
 INTRINSICS: Intrinsics = (518.858, 519.470, 325.582, 253.736)
 SIZE = (480, 640)
 """(height, width) of the images that INTRINSICS are of, as published with the dataset's toolbox."""
+BORDER = 8
+"""Pixels at each side of the original images that are white: 6 to 8, by the side."""
 CROP = (slice(44, 471), slice(40, 601))
 """The 427 x 561 pixels onto which depth was projected: 45:471, 41:601 in the toolbox, which counts from 1."""
 _NYUD_MT_SIZE, _NYUD_MT_CORNER = (425, 560), (45, 40)
@@ -54,6 +56,8 @@ class NYU(Dataset[Sample]):
 
     metric_depth = True
     metric_arguments: Mapping[str, Mapping[str, float]] = {"boundary": {"max_distance": 0.011}}
+    benchmark_splits = frozenset({"val", "test"})
+    border = 0
 
     def __init__(
         self,
@@ -113,6 +117,13 @@ class NYU(Dataset[Sample]):
                     valid &= values[0] <= self.max_depth_m
                 native[task] = torch.from_numpy(values * valid), torch.from_numpy(valid)[None]
         sample = self._derived.build_sample(self.name(i), torch.from_numpy(image), native, self.tasks)
+        if self.border:
+            inside = slice(self.border, -self.border)
+            for task in set(sample["derived"]).intersection(FROM_COLOUR):
+                mask = torch.zeros_like(sample["valid"][task])
+                mask[..., inside, inside] = True
+                sample["valid"][task] = mask
+                sample["targets"][task] *= mask
         return crop(sample, *CROP) if self.crop else sample
 
     def name(self, i: int) -> str:
@@ -130,16 +141,16 @@ class NYU(Dataset[Sample]):
 
     def camera(self, i: int) -> Camera:
         """A view's intrinsics (fx, fy, cx, cy) in pixel indices and its (height, width); UserError where they are unknown."""
-        height, width = size = self._form.image(wrap_index(i, len(self))).shape[1:]
+        _, height, width = self._form.image(wrap_index(i, len(self))).shape
+        size = (height, width)
         fx, fy, cx, cy = INTRINSICS
         scale = width / SIZE[1]
         if self._intrinsics is not None:
-            fx, fy, cx, cy = self._intrinsics
+            fx, fy, cx, cy = check_intrinsics("data.options.intrinsics", self._intrinsics, size)
         elif size == _NYUD_MT_SIZE:
             cx, cy = cx - _NYUD_MT_CORNER[1], cy - _NYUD_MT_CORNER[0]
         elif height == scale * SIZE[0]:
-            # A pixel index is a pixel's centre, half a pixel from the edge that scaling keeps.
-            fx, fy, cx, cy = fx * scale, fy * scale, (cx + 0.5) * scale - 0.5, (cy + 0.5) * scale - 0.5
+            fx, fy, cx, cy = scale_intrinsics(INTRINSICS, SIZE, size)
         else:
             raise UserError(
                 f"{self.root}: got images of {size} (height, width), whose camera is unknown; expected the shape of {SIZE} or "
@@ -152,8 +163,9 @@ class NYU(Dataset[Sample]):
         return Camera((fx, fy, cx, cy), size)
 
     def _check_first_view(self) -> None:
-        """Refuse images that cannot be cropped, and warn of depth that is not in metres."""
+        """Look for the white border, refuse images that cannot be cropped, and warn of depth that is not in metres."""
         size = self._form.image(0).shape[1:]
+        self.border = BORDER if size == SIZE else 0
         if self.crop and size != SIZE:
             raise UserError(f"{self.root}: got data.options.crop for images of {size}; expected {SIZE}; leave it out")
         if "depth_zbuffer" in self.tasks:

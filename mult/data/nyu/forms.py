@@ -82,7 +82,7 @@ class PreparedForm:
             self._scenes = [str(meta["scenes"][number - 1]) for number in numbers]
             if len(self.names) != LABELS or len(meta["scenes"]) != VIEWS:
                 raise UserError(f"{len(self.names)} names and {len(meta['scenes'])} scenes")
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             raise UserError(
                 f"{path}: got no description of NYU ({error!r}); expected {LABELS} names and {VIEWS} scenes; run "
                 "prepare_nyu.py again"

@@ -70,7 +70,7 @@ def _open(mat: Path) -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise UserError('prepare_nyu.py needs h5py; install it with: pip install -e ".[nyu]"') from error
+        raise UserError('prepare_nyu.py needs h5py; install it with: pip install "mult-dense[nyu]"') from error
     if not mat.is_file():
         raise UserError(f"--mat: got {str(mat)!r}, no such file; expected nyu_depth_v2_labeled.mat; correct the path")
     if not h5py.is_hdf5(mat):

@@ -75,6 +75,8 @@ class Pascal(Dataset[Sample]):
 
     metric_depth = True
     metric_arguments: Mapping[str, Mapping[str, float]] = {"boundary": {"max_distance": 0.0075}}
+    benchmark_splits = frozenset({"val", "test"})
+    border = 0
     underivable: Mapping[str, str] = {}
 
     def __init__(self, root: str | Path, split: str = "train", tasks: Iterable[str] | None = None) -> None:
@@ -91,7 +93,7 @@ class Pascal(Dataset[Sample]):
         self.available = self._derived.list_available(requested or (), self.labelled, [""], f"split {split!r}")
         self.tasks = tuple(task for task in TASKS if task in (self.available if requested is None else requested))
         if _OF_MAT_FILES & set(self.tasks) and find_spec("scipy") is None:
-            raise UserError(f'{self.root}: got no SciPy to read .mat files; expected it; run: pip install -e ".[labels]"')
+            raise UserError(f'{self.root}: got no SciPy to read .mat files; expected it; run: pip install "mult-dense[labels]"')
         names = {"segment_semantic": list(CLASSES), "human_parts": list(PARTS)}
         self.classes = {task: names[task] for task in self.tasks if task in names}
         self._labels_with_normals = self._find_labels_with_normals() if "normal" in self.tasks else np.empty(0)
@@ -171,7 +173,7 @@ class Pascal(Dataset[Sample]):
         try:
             nyu, context = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
             ids = [int(context[name]) for name in {*nyu, "tvmonitor"} - {"unknown"} if name in context]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise UserError(
                 f"{self.root / _DB_INFO}: got no lists of classes ({error!r}); expected nyu_classes.json, a list of names, and "
                 "context_classes.json, {name: id}; fetch them again"

@@ -7,12 +7,14 @@ name and its mask.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mult.data.disk.images import Array, Mask
+from mult.data.disk.stored import bad_file, read_stored
 from mult.data.sample import BadFileError
 from mult.tasks import IGNORE
 
@@ -87,13 +89,12 @@ def _load(path: Path, name: str) -> Array:
     """A variable of a .mat file."""
     from scipy.io import loadmat
 
+    remedy = "expected a .mat; fetch it again"
+    stored = io.BytesIO(read_stored(path, remedy))
     try:
-        content: dict[str, Any] = loadmat(path, variable_names=[name])
+        content: dict[str, Any] = loadmat(stored, variable_names=[name])
     except Exception as error:  # damaged bytes make SciPy's parser raise almost anything
-        kind = "missing" if isinstance(error, FileNotFoundError) else "damaged"
-        raise BadFileError(
-            f"{path}: got a file that cannot be read ({error}); expected a .mat; fetch it again", kind
-        ) from error
+        raise bad_file(path, error, remedy) from error
     if name not in content:
         raise BadFileError(f"{path}: got no variable {name}; expected it; fetch the file again")
     return np.asarray(content[name])

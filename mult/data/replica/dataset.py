@@ -46,6 +46,8 @@ class Replica(Dataset[Sample]):
 
     metric_depth = True
     metric_arguments: Mapping[str, Mapping[str, float]] = {}
+    benchmark_splits: frozenset[str] = frozenset()
+    border = 0
     underivable: Mapping[str, str] = {}
 
     def __init__(

@@ -103,7 +103,7 @@ class Sequences(Dataset[Sample]):
                 f"{path}: got {size} pixels (height, width), whose camera is unknown; expected {SIZE}, or "
                 "data.options.intrinsics; give fx, fy, cx, cy in pixels"
             )
-        return Camera(self._intrinsics, size)
+        return Camera(check_intrinsics("data.options.intrinsics", self._intrinsics, size), size)
 
     def pose(self, i: int) -> NDArray[np.float64]:
         path, number = self._folders[self._scene(i)] / "traj.txt", self._number(i)

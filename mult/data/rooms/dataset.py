@@ -20,7 +20,7 @@ from mult.data.disk.parameters import Parameter, resolve_parameters
 from mult.data.disk.splits import write_splits
 from mult.data.parallel import map_with_progress
 from mult.data.rooms.kinds import ROOM_KINDS
-from mult.data.rooms.render import render_view
+from mult.data.rooms.render import RenderedView, render_view
 from mult.data.rooms.scene import Scene
 from mult.data.taskonomy.dataset import Taskonomy
 from mult.data.taskonomy.write import is_view_complete, write_view
@@ -75,9 +75,9 @@ def render_missing(root: str | Path, *, workers: int | None = None, **requested:
         for number in range(parameters["views"])
         if not is_view_complete(root, _name(building), number, 0)
     ]
-    render = partial(_render_to_disk, root, parameters["seed"], parameters["size"])
+    write = partial(_render_to_disk, root, parameters["seed"], parameters["size"])
     # A chunk of consecutive views mostly has one building, which its worker builds once.
-    for _ in map_with_progress(render, missing, workers, f"rendering {root.name}", "view", chunk=4):
+    for _ in map_with_progress(write, missing, workers, f"rendering {root.name}", "view", chunk=4):
         pass
     return len(missing)
 
@@ -106,10 +106,15 @@ def _build_scene(seed: int, building: int) -> Scene:
     return build(_generator(seed, 1, building))
 
 
+def render(seed: int, size: int, building: int, number: int) -> RenderedView:
+    """A view of a building, `size` pixels square: a function of its arguments alone."""
+    return render_view(_build_scene(seed, building), _generator(seed, 2, building, number), size)
+
+
 def _render_to_disk(root: Path, seed: int, size: int, key: tuple[int, int]) -> None:
     """Render and write the view (building, number), in place of files that are there."""
     building, number = key
-    view = render_view(_build_scene(seed, building), _generator(seed, 2, building, number), size)
+    view = render(seed, size, building, number)
     classes = np.where(view.class_code == 0, IGNORE, view.class_code.astype(np.int64) - 1)
     write_view(
         root,

@@ -41,7 +41,8 @@ CLEARANCE_M = 0.3
 
 @dataclass(frozen=True)
 class RenderedView:
-    """image (H, W, 3) sRGB; depth_m (H, W) along z; normal (3, H, W) in the camera frame; class_code (H, W) of parts.py.
+    """image (H, W, 3) sRGB; depth_m (H, W) along z; normal (3, H, W) in the camera frame; class_code (H, W) of parts.py;
+    instance (H, W): pixels of one object have the same number, 0 is the shell of the room.
 
     Where valid (H, W) is False, on a window's glass, there is no geometry, and depth and normal mean nothing.
     """
@@ -50,6 +51,7 @@ class RenderedView:
     depth_m: NDArray[np.float32]
     normal: NDArray[np.float32]
     class_code: NDArray[np.uint8]
+    instance: NDArray[np.int32]
     valid: NDArray[np.bool_]
     intrinsics: tuple[float, float, float, float]
 
@@ -65,6 +67,7 @@ def render_view(scene: Scene, rng: Generator, size: int) -> RenderedView:
         depth_m=hits.depth.astype(np.float32),
         normal=hits.normal.astype(np.float32),
         class_code=scene.class_code[hits.index],
+        instance=scene.object[hits.index],
         valid=~glass,
         intrinsics=camera.intrinsics,
     )

@@ -17,6 +17,7 @@ from mult.data.disk.derived import DerivedLabels
 from mult.data.disk.encodings import CLASSES, ENCODINGS, NO_GEOMETRY
 from mult.data.disk.images import GRAY, GRAY_16_BIT, Array, Mask, read_image, read_pixels, read_size
 from mult.data.disk.splits import check_split_name, published_list, read_splits
+from mult.data.disk.stored import read_stored
 from mult.data.sample import Camera, Sample, wrap_index
 from mult.data.taskonomy.index import Index
 from mult.errors import UserError, suggest
@@ -38,6 +39,8 @@ class Taskonomy(Dataset[Sample]):
 
     metric_depth = True
     metric_arguments: Mapping[str, Mapping[str, float]] = {}
+    benchmark_splits: frozenset[str] = frozenset()
+    border = 0
     underivable: Mapping[str, str] = {}
 
     def __init__(
@@ -167,13 +170,16 @@ class Taskonomy(Dataset[Sample]):
                 f"{self.root}: got no point_info of {self.index.view(row)}; "
                 "expected one to know the camera; add the point_info folder"
             )
+        content = read_stored(path, "expected JSON with the camera; fetch or make it again")
         try:
-            info = json.loads(path.read_text(encoding="utf-8"))
+            info = json.loads(content)
             if "intrinsics" in info:
                 height, width = (int(value) for value in info["size"])
                 return Camera(check_intrinsics("intrinsics", info["intrinsics"]), (height, width))
             fov = float(info["field_of_view_rads"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if not 0 < fov < math.pi:
+                raise ValueError(f"a field of view of {fov} rads")
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise UserError(
                 f"{path}: got no camera ({error!r}); "
                 "expected JSON with field_of_view_rads, or intrinsics and size; fetch or make it again"

@@ -50,7 +50,7 @@ def build_balance(config: Config, model: MulT, views: int) -> Balance:
     except ImportError as error:
         raise UserError(
             f"balance.method: got {method!r}; expected one of {', '.join(METHODS)}, or an aggregator of TorchJD, which is not "
-            'installed; take one of these, or pip install -e ".[balance]"'
+            'installed; take one of these, or pip install "mult-dense[balance]"'
         ) from error
     if method not in aggregators:
         names = [*METHODS, *aggregators]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,12 +71,16 @@ def test_severity_0_is_the_image(image: torch.Tensor) -> None:
 def test_neither_batches_nor_workers_nor_shares_matter(tree_root: Path) -> None:
     views = Taskonomy(tree_root, split="train", tasks=("reshading", "depth_zbuffer"))
     noisy = CorruptedDataset(views, (48, 40), Corruption("noise", 3))
-    one = [batch["image"] for batch in build_eval_batches(noisy, (48, 40), batch_size=1, workers=0)]
-    other = [batch["image"] for batch in build_eval_batches(noisy, (48, 40), batch_size=4, workers=2)]
-    assert torch.equal(torch.cat(one), torch.cat(other))
+
+    def images(dataset: Any, batch_size: int, workers: int) -> list[torch.Tensor]:
+        batches = build_eval_batches(dataset, (48, 40), batch_size, workers)
+        return [image for batch in batches for image in batch["image"]["image"]]
+
+    one, other, clean = images(noisy, 1, 0), images(noisy, 4, 2), images(views, 4, 0)
+    assert len(one) == len(views)
+    assert all(map(torch.equal, one, other))
     assert not torch.equal(one[0], one[1])
-    clean = torch.cat([batch["image"] for batch in build_eval_batches(views, (48, 40), 4, 0)])
-    residual = torch.cat(one) - clean
+    residual = [noise - image for noise, image in zip(one, clean, strict=True)]
     assert float((residual[0] - residual[1]).abs().mean()) > 0.05  # every view has its own
     for i in range(len(views)):
         assert torch.equal(noisy[i]["targets"]["depth_zbuffer"], views[i]["targets"]["depth_zbuffer"])

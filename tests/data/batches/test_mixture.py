@@ -28,6 +28,8 @@ class Depths:
     labelled: frozenset[str] = frozenset({"depth_zbuffer"})
     available: tuple[str, ...] = ("depth_zbuffer",)
     underivable: Mapping[str, str] = field(default_factory=dict)
+    benchmark_splits: frozenset[str] = frozenset()
+    border: int = 0
 
     def native(self, i: int, /) -> frozenset[str]:
         return self.labelled

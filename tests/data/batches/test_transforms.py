@@ -13,15 +13,14 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as oracle
 
 from mult import TASKS
+from mult.data.batches.resize import interpolate, resize
 from mult.data.batches.transforms import (
     AugmentedDataset,
     EvalTransform,
     TrainTransform,
-    _interpolate,
     _jitter,
     flip,
     mirror,
-    resize,
 )
 from mult.data.sample import Sample, collate_train
 from mult.labels import normals_from_depth
@@ -106,7 +105,7 @@ def test_the_image_is_resized_without_aliases(size: tuple[int, int]) -> None:
 def test_half_the_columns_are_what_interpolation_makes_of_them(width: int) -> None:
     values = torch.rand(2, 3, 2 * width, generator=torch.Generator().manual_seed(width))
     expected = F.interpolate(values[None], size=(3, width), mode="bilinear", antialias=True, align_corners=False)[0]
-    torch.testing.assert_close(_interpolate(values, (3, width)), expected, rtol=0, atol=3e-7)
+    torch.testing.assert_close(interpolate(values, (3, width)), expected, rtol=0, atol=3e-7)
 
 
 def test_labels_under_one_mask_are_resized_as_each_alone() -> None:
@@ -257,7 +256,7 @@ def test_without_augmentation_the_crop_is_central() -> None:
 
 def test_evaluation_leaves_targets_alone() -> None:
     sample = view()
-    transformed = EvalTransform((24, 8))(sample)
+    transformed = EvalTransform((24, 8), "stretch")(sample)
     np.testing.assert_allclose(transformed["image"].numpy(), interpolated(sample["image"], (24, 8)), atol=1e-5)
     assert transformed["targets"] is sample["targets"]
     assert transformed["valid"] is sample["valid"]

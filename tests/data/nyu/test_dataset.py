@@ -143,7 +143,8 @@ def test_a_list_may_not_lead_out_of_the_root(tmp_path: Path) -> None:
         ({"split": "validation"}, r"split: got 'validation'; expected one of train, val, test"),
         ({"crop": True}, r"got data.options.crop for images of \(12, 16\); expected \(480, 640\); leave it out"),
         ({"space": 0}, r"data.options.space: got 0 for .*; expected one of \[13, 40\]; choose one"),
-        ({"intrinsics": (1, -1, 0, 0)}, r"intrinsics: got \(1, -1, 0, 0\); expected \[fx, fy, cx, cy\] with fx, fy above 0"),
+        ({"intrinsics": (-1, 1, 0, 0)}, r"intrinsics: got \(-1, 1, 0, 0\); expected \[fx, fy, cx, cy\] with fx, fy above 0"),
+        ({"intrinsics": (1, -1, 0, 0)}, r"intrinsics: got fy -1; expected fy above 0; .* ICL-NUIM, .*, give 1"),
         ({"tasks": ["reshading"]}, r"got task reshading, of which split 'train' has no file; expected some of"),
     ],
 )
@@ -166,7 +167,7 @@ def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, Any], mess
         ("train/depth/0.npy", np.full((HEIGHT, WIDTH), "x"), r"got <U1 \(12, 16\); expected numbers in npy; save it again"),
         ("train/depth/0.npy", {"a": np.ones(3)}, r"got several arrays; expected numbers in npy; save it again"),
         ("train/image/0.npy", np.full((HEIGHT, WIDTH, 3), np.nan), r"got \(12, 16, 3\) from nan to nan; expected \(H, W, 3\)"),
-        ("train/depth/0.npy", None, r"got no array \(.*\); expected numbers in npy; save it again"),
+        ("train/depth/0.npy", None, r"got a file that cannot be read \(it does not begin as npy does\)"),
     ],
 )
 def test_wrong_files_are_named(tmp_path: Path, file: str, values: Any, message: str) -> None:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mult.data import NYU
+from mult.data.disk.derived import FROM_COLOUR, DerivedLabels
 from mult.data.nyu.unpack import prepare
-from mult.data.prepare.derive import fill
+from mult.data.prepare.derive import derive, fill, to_8_bit
 from mult.errors import UserError
 
 h5py = pytest.importorskip("h5py", reason="needs the extra nyu")
@@ -206,6 +207,32 @@ def test_the_border_can_be_cut(full_size: Path) -> None:
     assert "normal: not derived, labels are derived from uncropped images; leave data.options.crop out" in str(done)
 
 
+def test_the_white_border_is_in_no_derived_label(full_size: Path) -> None:
+    """Edges of the image with its border, and of the same image without one, are those of the scene inside."""
+    y, x = np.mgrid[:480, :640]
+    scene = np.repeat((120 + 60 * np.sin(x / 37) * np.cos(y / 23))[..., None], 3, 2).astype(np.uint8)
+    bordered = np.full_like(scene, 255)
+    inside = slice(8, 472), slice(8, 632)
+    bordered[inside] = scene[inside]
+    first = full_size / "images/0001.png"
+    Image.fromarray(bordered).save(first)
+    derived = DerivedLabels(full_size)
+    dataset = NYU(full_size, "test")
+    assert dataset.border == 8
+    labels = derive(["edge_texture", "keypoints2d"], to_8_bit(dataset[0]["image"]), None, dataset.border)
+    for task, (target, valid) in labels.items():
+        derived.write(task, dataset.name(0), target, valid)
+        sample = NYU(full_size, "test", tasks=[task])[0]
+        stored, mask = sample["targets"][task][0].numpy(), sample["valid"][task][0].numpy()
+        expected = np.zeros((480, 640), np.bool_)
+        expected[inside] = True
+        np.testing.assert_array_equal(mask, expected)
+        assert (stored[~expected] == 0).all()
+        whole = FROM_COLOUR[task](scene)[0]
+        assert stored[expected].max() < 1.2 * whole.max()
+        assert FROM_COLOUR[task](bordered)[0].max() > 3 * whole.max()
+
+
 # prepare_nyu.py.
 
 
@@ -320,5 +347,5 @@ def test_a_full_disk_is_named_and_what_is_written_is_whole(mat: Path, unpacked: 
 
 def test_without_h5py(mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(UserError, match=r'prepare_nyu.py needs h5py; install it with: pip install -e "\.\[nyu\]"'):
+    with pytest.raises(UserError, match=r'prepare_nyu.py needs h5py; install it with: pip install "mult-dense\[nyu\]"'):
         prepare(mat, tmp_path)

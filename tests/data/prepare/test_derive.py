@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -80,7 +81,8 @@ def test_files_hold_what_depth_and_colour_give(one_view: Any) -> None:
     done = fill(opening(root), workers=1)
     assert done.counts == {task: {"written": 1} for task in DERIVED}
     assert done.refused == {}
-    assert done.median_depth_m == pytest.approx(float(np.median(CODES[~HOLES])) / 512)
+    assert done.depth is not None
+    assert done.depth.median_m == pytest.approx(float(np.median(CODES[~HOLES])) / 512)
 
     normal = stored(root, "normal").astype(float) / 255 * 2 - 1
     cosine = normal @ FACING / np.linalg.norm(normal, axis=-1)
@@ -144,10 +146,41 @@ def test_what_is_there_is_never_made_again(one_view: Any) -> None:
     assert [path for path, time in files.items() if path.stat().st_mtime_ns != time] == [gone]
 
 
+def test_labels_of_other_options_are_refused_until_they_are_removed(one_view: Any, script: Callable[..., Any]) -> None:
+    arguments = ["annotate", "--dataset", "taskonomy", "--root", one_view.root, "--split", "train", "--workers", 1]
+    assert script(*arguments).status == 0
+    record = json.loads((one_view.root / "derived/labels.json").read_text())
+    made_from = {"dataset": "taskonomy", "max_depth_m": None, "formulas": 2}
+    assert record["normal"]["made_from"] == record["reshading"]["made_from"] == made_from
+    assert record["edge_texture"] == {"made_from": {"formulas": 2}}
+    assert record["normal"]["median_m"] == pytest.approx(float(np.median(CODES[~HOLES])) / 512)
+    before = stored(one_view.root, "normal")
+    cut = float(np.median(CODES[~HOLES])) / 512
+    refused = script(*arguments, f"max_depth_m={cut}")
+    assert refused.status == 2
+    assert re.search(r"derived/normal: got max_depth_m [\d.]+; expected max_depth_m None, of which .*--again", refused.err)
+    np.testing.assert_array_equal(stored(one_view.root, "normal"), before)
+    # Edges are of the colours alone.
+    assert script(*arguments, f"max_depth_m={cut}", "--tasks", "edge_texture").status == 0
+    assert script(*arguments, f"max_depth_m={cut}", "--again").status == 0
+    far = ~HOLES & (512 * cut < CODES)
+    assert (stored(one_view.root, "normal")[far] == 128).all()
+    assert script(*arguments, f"max_depth_m={cut}").out.startswith(f"{one_view.root}, train:\nnormal: 1 were there")
+    again = json.loads((one_view.root / "derived/labels.json").read_text())
+    assert again["normal"]["median_m"] < record["normal"]["median_m"]
+
+
+def test_derived_labels_of_an_earlier_version_are_not_taken_for_these(one_view: Any) -> None:
+    fill(opening(one_view.root), workers=1)
+    (one_view.root / "derived/labels.json").unlink()
+    with pytest.raises(UserError, match=r"derived/normal: got labels without a record of what they were made from"):
+        fill(opening(one_view.root), workers=1)
+
+
 def test_only_the_named_tasks_are_made(one_view: Any) -> None:
     done = fill(opening(one_view.root), ["edge_texture", "normal"], workers=1)
     assert list(done.counts) == ["normal", "edge_texture"]
-    assert sorted(path.name for path in (one_view.root / "derived").iterdir()) == ["edge_texture", "normal"]
+    assert sorted(path.name for path in (one_view.root / "derived").iterdir() if path.is_dir()) == ["edge_texture", "normal"]
     with pytest.raises(
         ValueError, match=r"tasks: got 'segment_semantic'; expected some of normal, .*; no other can be derived"
     ):
@@ -168,7 +201,7 @@ def test_reshading_needs_metres(one_view: Any) -> None:
     done = fill(opened, workers=1)
     assert list(done.counts) == list(DERIVED[:3])
     assert "reshading: not derived, its fall-off needs metres" in str(done)
-    assert done.median_depth_m is None
+    assert done.depth is None
 
 
 class TooCoarse(Taskonomy):

@@ -76,8 +76,6 @@ def test_a_name_of_no_method_is_refused(configured: Configured, method: str, mes
 
 def test_without_torchjd_our_methods_and_the_extra_are_named(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchjd", None)
-    message = (
-        rf'got \'PCGrad\'; expected one of {", ".join(METHODS)}, or an aggregator of TorchJD, .*pip install -e "\.\[balance\]"'
-    )
+    message = rf'got \'PCGrad\'; expected one of {", ".join(METHODS)}, or an aggregator .*pip install "mult-dense\[balance\]"'
     with pytest.raises(UserError, match=message):
         build_experiment(configured("balance.method=PCGrad"))

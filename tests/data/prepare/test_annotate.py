@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mult.data import Taskonomy
-from mult.data.prepare.rgbd import Annotated, annotate_folder
+from mult.data.prepare.annotate import Annotated
+from mult.data.prepare.annotate import annotate as annotate_frames
+from mult.data.prepare.layouts import Layout
 from mult.errors import UserError
 from mult.labels import edge_texture, keypoints2d
 
@@ -61,7 +65,9 @@ def write_frames(folder: Path, stems: tuple[str, ...] = ("frame2", "frame10", "f
 
 def annotate(folders: tuple[Path, Path], root: Path, building: str = "house", **options: Any) -> Annotated:
     scale, intrinsics = options.pop("depth_scale", 1000.0), options.pop("intrinsics", INTRINSICS)
-    return annotate_folder(*folders, scale, intrinsics, root, building, workers=1, **options)
+    rgb, depth = map(str, folders)
+    layout = Layout(rgb, depth, scale, intrinsics)
+    return annotate_frames(folders[0].parent, layout, root, building, workers=1, **options)[building]
 
 
 def stored(root: Path, domain: str, point: int, building: str = "house") -> Array:
@@ -78,7 +84,8 @@ def test_files_hold_the_labels(tmp_path: Path) -> None:
     folders, root = write_frames(tmp_path), tmp_path / "root"
     done = annotate(folders, root)
     assert (done.written, done.skipped, done.unencodable_pixels) == (3, 0, 0)
-    assert done.median_depth_m == pytest.approx(float(np.median(plane_mm(1.7))) / 1000)
+    assert done.depth is not None
+    assert done.depth.median_m == pytest.approx(float(np.median(plane_mm(1.7))) / 1000)
 
     measured = np.ones(SHAPE, bool)
     measured[2:5, 6:8] = measured[20, 30:33] = False
@@ -195,8 +202,127 @@ def test_complete_views_are_left_alone(tmp_path: Path) -> None:
     assert (done.written, done.skipped) == (2, 1)
     touched = {path.name.split("_")[1] for path, time in before.items() if path.stat().st_mtime_ns != time}
     assert touched == {"1"}
-    assert annotate(folders, root) == Annotated(0, 3, None, 0)
+    done = annotate(folders, root)
+    assert (done.written, done.skipped) == (0, 3)
+    assert done.depth is not None
     assert len(splits(root)) == 2
+
+
+def test_other_options_are_refused_and_again_writes_anew(tmp_path: Path) -> None:
+    folders, root = write_frames(tmp_path), tmp_path / "root"
+    annotate(folders, root)
+    before = stored(root, "depth_zbuffer", 1)
+    different = (
+        r"house: got depth_scale 2000.0, intrinsics \[41.0, .*\]; expected depth_scale 1000.0, intrinsics \[40.0, .*--again"
+    )
+    options: dict[str, Any] = {"depth_scale": 2000.0, "intrinsics": (41.0, *INTRINSICS[1:])}
+    with pytest.raises(UserError, match=different):
+        annotate(folders, root, **options)
+    np.testing.assert_array_equal(stored(root, "depth_zbuffer", 1), before)
+    done = annotate(folders, root, **options, again=True)
+    assert (done.written, done.skipped) == (3, 0)
+    np.testing.assert_array_equal(stored(root, "depth_zbuffer", 1), np.rint(plane_mm(1.8) / 2000 * 512))
+    assert annotate(folders, root, **options).skipped == 3
+    # Other pictures under the same names are other labels too.
+    moved = write_frames(tmp_path / "other")
+    with pytest.raises(UserError, match=r"house: got rgb '.*other/rgb', depth '.*other/depth'; expected rgb '.*/rgb'"):
+        annotate(moved, root, **options)
+
+
+def test_views_of_an_earlier_version_are_not_taken_for_these(tmp_path: Path) -> None:
+    folders, root = write_frames(tmp_path), tmp_path / "root"
+    annotate(folders, root)
+    (root / "labels/house.json").unlink()
+    with pytest.raises(UserError, match=r"house: got labels without a record of what they were made from"):
+        annotate(folders, root)
+    assert annotate(folders, root, again=True).written == 3
+
+
+def test_a_frame_that_sorts_first_moves_no_number(tmp_path: Path) -> None:
+    folders, root = write_frames(tmp_path, ("frame2", "frame9")), tmp_path / "root"
+    annotate(folders, root)
+    before = {point: stored(root, "rgb", point).tolist() for point in (0, 1)}
+    Image.fromarray(picture(7)).save(folders[0] / "frame1.png")
+    Image.fromarray(plane_mm(1.5)).save(folders[1] / "frame1.png")
+    done = annotate(folders, root)
+    assert (done.written, done.skipped) == (1, 2)
+    assert {point: stored(root, "rgb", point).tolist() for point in (0, 1)} == before
+    np.testing.assert_array_equal(stored(root, "rgb", 2), picture(7))
+    assert json.loads((root / "labels/house.json").read_text())["frames"] == {"frame2": 0, "frame9": 1, "frame1": 2}
+
+
+def test_labels_say_what_they_were_made_from(tmp_path: Path) -> None:
+    folders, root = write_frames(tmp_path, ("only",)), tmp_path / "root"
+    noise = np.random.default_rng(0).normal(0, 0.002, (120, 160))
+    depth_m = 1 / (1 / 1.6 + 0.0005 * np.arange(160) + noise)
+    Image.fromarray(np.rint(5000 * depth_m).astype(np.uint16)).save(folders[1] / "only.png")
+    Image.fromarray(np.zeros((120, 160, 3), np.uint8)).save(folders[0] / "only.png")
+    done = annotate(folders, root, depth_scale=5000.0, intrinsics=(150.0, 150.0, 80.0, 60.0))
+    record = json.loads((root / "labels/house.json").read_text())
+    made_from = record["made_from"]
+    assert (made_from["depth_scale"], made_from["depth_kind"], made_from["formulas"]) == (5000, "z", 2)
+    assert made_from["rgb"] == str(folders[0])
+    assert 0.0014 < record["noise_per_m"] < 0.002  # what 95 % of the image exceed
+    assert record["normal_share"] == pytest.approx(0.97, abs=0.005)
+    assert done.depth is not None
+    assert record["tilt_deg"] == done.depth.tilt_deg
+    assert re.search(r"noise of inverse depth 0.00[12]\d* /m, as of a sensor: .* 97.0% of the pixels", str(done.depth))
+    info = json.loads((root / "point_info/house/point_0_view_0_domain_point_info.json").read_text())
+    assert info["origin"]["depth"] == str(folders[1] / "only.png")
+    assert info["origin"]["depth_facts"][1] == record["noise_per_m"]
+
+
+def test_a_tree_of_scenes_in_one_call(tmp_path: Path, script: Callable[..., Any]) -> None:
+    for scene, stems in (("hall", ("f1", "f2")), ("attic/east", ("f1",))):
+        write_frames(tmp_path / "scans" / scene, stems)
+    root, scans = tmp_path / "root", tmp_path / "scans"
+    root.mkdir()
+    (root / "splits.csv").write_text("id,train,val,test\nhall,0,1,0\n")
+    arguments = ["annotate", "--rgb", scans / "**/rgb/*.png", "--depth", scans / "**/depth/*.png", "--depth-scale", 1000]
+    arguments += ["--out", root, "--workers", 2, "--intrinsics", *INTRINSICS]
+    broken = scans / "hall/depth/f2.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:60])
+    stopped = script(*arguments)
+    assert (stopped.status, "f2.png: got a file that cannot be read" in stopped.err) == (2, True)
+    assert ["hall", "0", "1", "0"] in splits(root)
+    broken.write_bytes(whole)
+    done = script(*arguments)
+    assert done.status == 0, done.err
+    assert re.search(r"root: attic_east: [01] views written, [01] were there; .*\n.*root: hall: [12] views written", done.out)
+    # What splits.csv says of a building stays; the others train.
+    assert sorted(splits(root)[1:]) == [["attic_east", "1", "0", "0"], ["hall", "0", "1", "0"]]
+    np.testing.assert_array_equal(stored(root, "rgb", 0, "attic_east"), picture(0))
+    assert {path.name.split("_")[1] for path in (root / "rgb/hall").iterdir()} == {"0", "1"}
+    again = script(*arguments)
+    assert "attic_east: 0 views written, 1 were there" in again.out
+    assert script(*arguments, "--split", "test").status == 2
+
+
+def test_the_median_is_of_what_the_files_hold(tmp_path: Path) -> None:
+    (rgb, depth), root = write_frames(tmp_path, ("only",)), tmp_path / "root"
+    values = np.full(SHAPE, 3.0, np.float32)
+    values[:15] = 200  # more than half of the pixels
+    np.save(depth / "only.npy", values)
+    (depth / "only.png").unlink()
+    with pytest.warns(UserWarning, match="pixels with depth outside"):
+        done = annotate((rgb, depth), root, depth_scale=1.0)
+    assert done.depth is not None
+    assert done.depth.median_m == 3
+
+
+def test_buildings_at_once_lose_no_row_and_no_frame(tmp_path: Path) -> None:
+    folders, root = write_frames(tmp_path, tuple(f"frame{i}" for i in range(6))), tmp_path / "root"
+    camera = ["--depth-scale", "1000", "--intrinsics", *map(str, INTRINSICS), "--out", str(root), "--workers", "1"]
+    files = ["--rgb", str(folders[0]), "--depth", str(folders[1])]
+    calls = [["--building", "one", "--start", str(i), "--stop", str(i + 2)] for i in (0, 2, 4)] + [["--building", "two"]]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    script = [sys.executable, str(ROOT / "scripts/annotate.py"), *files, *camera]
+    processes = [subprocess.Popen([*script, *call], env=environment, stderr=subprocess.DEVNULL) for call in calls]
+    assert [process.wait() for process in processes] == [0] * 4
+    assert sorted(splits(root)[1:]) == [["one", "1", "0", "0"], ["two", "1", "0", "0"]]
+    for building in ("one", "two"):
+        assert json.loads((root / f"labels/{building}.json").read_text())["frames"] == {f"frame{i}": i for i in range(6)}
 
 
 def test_a_bad_frame_leaves_whole_views_and_no_split(tmp_path: Path) -> None:
@@ -228,7 +354,7 @@ def test_files_without_partner_are_said(tmp_path: Path) -> None:
     (rgb, depth), root = write_frames(tmp_path), tmp_path / "root"
     (depth / "frame9.png").rename(depth / "frame8.png")
     (rgb / "notes.txt").write_text("not an image")
-    with pytest.warns(UserWarning, match=r"^2 files without a partner of the same stem are left out, e.g. .*frame8.png"):
+    with pytest.warns(UserWarning, match=r"^2 files without a partner of the same name are left out, e.g. .*frame8.png"):
         assert annotate((rgb, depth), root).written == 2
 
 
@@ -247,12 +373,24 @@ def test_an_implausible_scale_is_said(tmp_path: Path, scale: float, median: str)
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("depth/frame9.png", np.zeros((26, 30), np.uint16), r"frame9.png: got \(26, 30\) pixels .* expected \(26, 34\), as"),
-        ("depth/frame9.png", np.zeros((26, 34), np.uint8), r"frame9.png: got an image of mode L; expected I;16"),
+        (
+            "depth/frame9.png",
+            np.zeros((26, 30), np.uint16),
+            r"frame9.png: got \(26, 30\) pixels .* expected the shape of \(26, 34\), as",
+        ),
+        (
+            "depth/frame9.png",
+            np.zeros((26, 34), np.uint8),
+            r"frame9.png: got uint8 \(26, 34\); expected depth, \(H, W\) numbers",
+        ),
         ("depth/frame9.png", b"nothing", r"frame9.png: got a file that cannot be read"),
-        ("depth/frame9.npy", np.zeros((1, 26, 34)), r"frame9.npy: got float64 \(1, 26, 34\); expected \(H, W\) numbers"),
+        ("depth/frame9.npy", np.zeros((3, 26, 34)), r"frame9.npy: got float64 \(3, 26, 34\); expected depth, \(H, W\)"),
         ("depth/frame9.npy", np.zeros((26, 34), "U1"), r"frame9.npy: got <U1 \(26, 34\); expected numbers in npy"),
-        ("depth/frame9.npy", b"nothing", r"frame9.npy: got no array \(.*\); expected numbers in npy; save it again"),
+        (
+            "depth/frame9.npy",
+            b"nothing",
+            r"frame9.npy: got a file that cannot be read \(.*\); expected numbers in npy; save it again",
+        ),
         ("rgb/frame9.jpg", np.zeros((26, 34, 3), np.uint8), r"frame9.png: got a second file beside frame9.jpg"),
     ],
 )
@@ -292,12 +430,14 @@ def test_bad_options_write_nothing(tmp_path: Path, options: dict[str, Any], mess
 
 def test_bad_folders_are_refused(tmp_path: Path) -> None:
     rgb, depth = write_frames(tmp_path)
-    with pytest.raises(UserError, match=r"depth: got '.*nowhere'; expected a folder of"):
+    with pytest.raises(UserError, match=r"nowhere: got neither a folder nor a file; expected a folder, or a pattern"):
         annotate((rgb, tmp_path / "nowhere"), tmp_path / "root")
     for path in list(depth.iterdir()):
         path.rename(depth / f"d_{path.name}")
     with pytest.raises(
-        ValueError, match=r"got 3 rgb files \(first stem 'frame2'\) and 3 depth files \(first stem 'd_frame2'\)"
+        ValueError,
+        match=r"got 3 files of colour \(e.g. frame10.png\) and 3 of depth \(e.g. d_frame10.png\), of which 0 are "
+        r"pairs; expected pairs of at least half of the files; give patterns",
     ):
         annotate((rgb, depth), tmp_path / "root")
 
@@ -326,7 +466,7 @@ def test_script_in_processes_writes_what_one_process_does(tmp_path: Path) -> Non
     folders = write_frames(tmp_path)
     done = run_script(*folders, tmp_path / "two", "--split", "test", "--start", "1", "--workers", "2")
     assert done.returncode == 0, done.stderr
-    assert "house: 2 views written, 0 were there, median depth 2.12 m" in done.stdout
+    assert "house: 2 views written, 0 were there; depth: median 2.12 m, noise of inverse depth" in done.stdout
     assert splits(tmp_path / "two")[1:] == [["house", "0", "0", "1"]]
     annotate(folders, tmp_path / "one", split="test", frames=(1, None))
     for path in (tmp_path / "one").rglob("*.*"):
@@ -347,7 +487,9 @@ def test_real_frames(tmp_path: Path) -> None:
     folders, root = (LIVINGROOM / "image", LIVINGROOM / "depth"), tmp_path / "root"
     done = annotate(folders, root, intrinsics=(525.0, 525.0, 319.5, 239.5), frames=(0, 2))
     assert done.written == 2
-    assert done.median_depth_m == pytest.approx(1.84, abs=0.05)
+    assert done.depth is not None
+    assert done.depth.median_m == pytest.approx(1.84, abs=0.05)
+    assert done.depth.noise_per_m < 1e-5
     normal, valid = stored(root, "normal", 0), stored(root, "mask_valid", 0) > 0
     floor, wall = normal[400:470, 100:300], normal[10:90, 340:580]
     for surface in (floor, wall):  # flat, to the steps of 8 bits and of the millimetres

@@ -1,0 +1,131 @@
+"""Check data before training: python scripts/check_data.py --config YAML [section.key=value ...]
+or python scripts/check_data.py --dataset NAME --root ROOT [key=value ...] [--split train ...].
+
+Reads every file once. Finds files that are missing, damaged, of a wrong size, mode or range, and constant ones; compares stored
+labels with those that depth and colour give, which finds a wrong depth scale or a flipped frame of normals. Prints a table
+a split and writes OUT/check.json and a sheet of pictures a split. Exit status: 0 if training can start, 1 if not, 2 if a
+dataset cannot be opened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from mult.build import build_dataset, build_mixture, task_names
+from mult.cli import exit_on_user_error, separate_overrides
+from mult.config import DataConfig, build_data_config, load_config
+from mult.data.disk.splits import SPLITS
+from mult.data.prepare.check import Report, check, space_evenly
+from mult.data.sample import BadFileError, Sample
+from mult.draw import draw_label_sheet
+from mult.errors import UserError
+from mult.files import write_file, write_json
+from mult.tasks import TASKS
+
+MAX_PRINTED = 12
+"""Problems, and buildings, of a split that are printed; the JSON has more."""
+SHEET_ROWS = 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", help="a YAML to train with: the splits that it trains and evaluates on")
+    parser.add_argument("--dataset", help="data.dataset of a config")
+    parser.add_argument("--root", help="data.root of a config")
+    parser.add_argument(
+        "--split", nargs="+", metavar="SPLIT", help="train, val, test; default: of a config its own, else all that have views"
+    )
+    parser.add_argument("--views", type=int, help="how many to read of a split, evenly spaced; default: all")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; default: one a core")
+    parser.add_argument("--out", default="check", help="the folder to write to")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    arguments = parser.parse_intermixed_args()
+    arguments.split, overrides = separate_overrides(arguments.split)
+    arguments.overrides += overrides
+    if (arguments.config is None) == (arguments.dataset is None or arguments.root is None):
+        parser.error("give either --config or both --dataset and --root")
+    with exit_on_user_error():
+        out, reports, can_train = Path(arguments.out), [], True
+        for number, (data, split) in enumerate(list_splits(arguments)):
+            report = check(partial(build_dataset, data, split=split), split, arguments.views, arguments.workers)
+            name = f"{number}-{data.dataset}-{split}"
+            can_start = report.can_train(skipping=data.on_bad_file == "skip")
+            can_train &= can_start
+            reports.append({"dataset": data.dataset, "root": data.root, "can_train": can_start, **asdict(report)})
+            write_json(out / "check.json", reports)
+            print("\n".join(format_report(data, report)))
+            if (pictures := draw_sheet(data, split)) is not None:
+                write_file(out / f"{name}.png", partial(pictures.save, format="PNG"))
+                print(f"  pictures: {out / name}.png\n")
+        if arguments.config:  # raises unless the parts together have labels of each task, and one label space
+            config = load_config(arguments.config, arguments.overrides)
+            build_mixture([config.data, *config.data.mix], task_names(config))
+        print(f"training {'can' if can_train else 'cannot'} start; all findings: {out / 'check.json'}")
+        sys.exit(0 if can_train else 1)
+
+
+def list_splits(arguments: argparse.Namespace) -> Iterator[tuple[DataConfig, str]]:
+    """The datasets and splits to check; of a dataset without a config, those of SPLITS that it has."""
+    if arguments.config:
+        config = load_config(arguments.config, arguments.overrides)
+        for data in (config.data, *config.data.mix):
+            evaluated = [config.eval.split] if data is config.data else []
+            yield from ((data, split) for split in arguments.split or dict.fromkeys([data.split, *evaluated]))
+        return
+    data = build_data_config(arguments.dataset, arguments.root, arguments.overrides)
+    present: list[str] = []
+    absent: dict[str, UserError] = {}
+    for split in arguments.split or SPLITS:
+        try:
+            build_dataset(data, (), split)
+            present.append(split)
+        except UserError as error:
+            absent[split] = error
+    if absent and (arguments.split or not present):
+        raise next(iter(absent.values()))
+    for split, reason in absent.items():
+        tqdm.write(f"split {split} is not checked: {reason}")
+    yield from ((data, split) for split in present)
+
+
+def draw_sheet(data: DataConfig, split: str) -> Image.Image | None:
+    """The labels of the first views that can be read, of some evenly spaced ones; None if none of these can."""
+    tasks = build_dataset(data, (), split).available
+    views = build_dataset(data, tasks, split)
+    samples: list[Sample] = []
+    candidates = space_evenly(len(views), 8 * SHEET_ROWS)
+    for i in (i for first in range(8) for i in candidates[first::8]):  # every eighth first, the others in place of bad ones
+        with suppress(BadFileError):
+            samples += [views[i]] if len(samples) < SHEET_ROWS else []
+    return draw_label_sheet(samples, {task: TASKS[task] for task in tasks}) if samples else None
+
+
+def format_report(data: DataConfig, report: Report) -> Iterator[str]:
+    """A split's report for the terminal."""
+    part = "" if report.read == report.views else f", {report.read} of them read"
+    yield f"{data.dataset} ({data.root}), split {report.split}: {report.views} views of {len(report.buildings)} buildings{part}"
+    if report.median_depth_m is not None:
+        yield f"  median depth {report.median_depth_m:.3g} m"
+    yield f"  {'task':<20}{'own':>9}{'derived':>9}{'valid':>9}"
+    for task, entry in report.tasks.items():
+        yield f"  {task:<20}{entry['native']:>9.0f}{entry['derived']:>9.0f}{100 * entry['valid']:>8.1f}%"
+    largest = [f"{name or '(none)'} {count}" for name, count in list(report.buildings.items())[:MAX_PRINTED]]
+    more = f" and {len(report.buildings) - MAX_PRINTED} more" if len(report.buildings) > MAX_PRINTED else ""
+    yield f"  views a building: {', '.join(largest)}{more}"
+    if report.counts:
+        yield f"  found: {', '.join(f'{count} {kind}' for kind, count in report.counts.items())}"
+    for word, problems in (("error", report.problems), ("warning", report.warnings)):
+        yield from (f"  {word}: {problem.kind}: {problem.text}" for problem in problems[:MAX_PRINTED])
+    for comparison in report.comparisons:
+        word = {True: "right", False: "WRONG", None: "unknown"}[comparison.is_right]
+        yield f"  {word}: {comparison.task}: {comparison.text}"

@@ -1,0 +1,239 @@
+"""Predict: python scripts/predict.py --ckpt RUN_OR_CHECKPOINT IMAGE_OR_FOLDER ... --out FOLDER.
+
+Writes, for every image, at the image's own size:
+  --format npz        <relative path>.npz with all maps in physical units, and <relative path>_<task>.png, a picture of each;
+  --format taskonomy  <task>/<relative path>_domain_<task>.png, the map in Taskonomy's encoding; a `_domain_rgb` at the end of
+                      the image's name is dropped first, so that the rgb folder of a tree gives a tree of the same layout.
+With --attention also <relative path>_attention_<task>.png: what the points of --at attend to, at each decoder stage, through
+the task's query and key; with shared attention there is one such file, of the reference, whose maps all tasks share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from mult.cli import exit_on_user_error
+from mult.data.disk.encodings import CLASSES, ENCODINGS, encode_prediction
+from mult.data.disk.images import read_photograph
+from mult.data.sample import BadFileError
+from mult.draw import TokenAttention, draw_attention_page, draw_map
+from mult.draw.layout import join_pictures
+from mult.errors import UserError
+from mult.files import write_file
+from mult.predict import Averaging, Maps, Predictor
+from mult.runtime import distributed
+
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
+
+
+def find_images(inputs: list[str], rename: Callable[[Path], Path]) -> dict[Path, Path]:
+    """{name of the results: file} of every image given, or in a folder given."""
+    pairs = []
+    for name in inputs:
+        path = Path(name)
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS)
+            pairs += [(rename(file.relative_to(path).with_suffix("")), file) for file in files]
+        elif path.exists():
+            pairs.append((rename(Path(path.stem)), path))
+        else:
+            raise UserError(f"image: got {name}; expected an image or a folder of images; no such file")
+    repeated = sorted(str(name) for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+    if repeated:
+        raise UserError(f"images: got {repeated[0]} more than once; expected names that differ; predict them in separate calls")
+    if not pairs:
+        endings = ", ".join(sorted(ENDINGS))
+        raise UserError(f"images: got none in {', '.join(inputs)}; expected files ending in {endings}; check the folder")
+    return dict(pairs)
+
+
+def read_images(predictor: Predictor, images: Mapping[Path, Path], failures: list[str]) -> Iterator[tuple[Path, Image.Image]]:
+    """(name, image in RGB, upright) of those that can be read and predicted; adds why not to `failures` for the others."""
+    for name, file in images.items():
+        try:
+            image = read_photograph(file)
+        except BadFileError as error:
+            failures.append(str(error))
+            continue
+        try:
+            predictor.input_size(image)
+        except UserError as error:
+            failures.append(f"{file}: {error}")
+            continue
+        yield name, image
+
+
+def predict(
+    predictor: Predictor, images: Iterator[tuple[Path, Image.Image]], batch_size: int
+) -> Iterator[tuple[Path, Image.Image, Maps]]:
+    """(name, image, maps) in the order of the images, predicted in batches."""
+    while batch := list(islice(images, batch_size)):
+        maps = predictor.batch([image for _, image in batch])
+        yield from ((name, image, values) for (name, image), values in zip(batch, maps, strict=True))
+
+
+class Arrays:
+    """Writes <name>_<task>.png and then <name>.npz, so that the pictures are complete where there is an .npz."""
+
+    CONTENT = "maps and pictures"
+
+    def __init__(self, predictor: Predictor, out: Path) -> None:
+        self.predictor, self.out = predictor, out
+
+    @staticmethod
+    def rename(name: Path) -> Path:
+        return name
+
+    def write(self, name: Path, image: Image.Image, maps: Maps) -> None:
+        stem, photo = self.out / name, to_array(image)
+        for task, values in maps.items():
+            drawn = draw_map(self.predictor.tasks[task], values, photo, self.predictor.classes.get(task))
+            write_file(stem.with_name(f"{stem.name}_{task}.png"), partial(drawn.save, format="PNG"))
+        arrays: dict[str, Any] = dict(maps)
+        write_file(stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **arrays))
+
+    def notes(self) -> list[str]:
+        return []
+
+
+class TaskonomyFiles:
+    """Writes <task>/<name>_domain_<task>.png in Taskonomy's encodings; counts the values that these cannot hold."""
+
+    CONTENT = "maps in Taskonomy's encodings"
+
+    def __init__(self, predictor: Predictor, out: Path) -> None:
+        self.out = out
+        self.absent = {task: "Taskonomy has no such files" for task in predictor.tasks if task not in ENCODINGS}
+        for task, names in predictor.classes.items():
+            if tuple(names) != CLASSES:
+                self.absent[task] = f"the model's classes are not Taskonomy's {len(CLASSES)}"
+        self.tasks = [task for task in predictor.tasks if task not in self.absent]
+        if not self.tasks:
+            raise UserError(f"--format taskonomy: got a model of {self.absent}; expected a task it can hold; take --format npz")
+        self.values, self.clipped = Counter[str](), Counter[str]()
+
+    @staticmethod
+    def rename(name: Path) -> Path:
+        return name.with_name(name.name.removesuffix("_domain_rgb") or name.name)
+
+    def write(self, name: Path, image: Image.Image, maps: Maps) -> None:
+        encoded = {task: encode_prediction(task, maps[task]) for task in self.tasks}
+        for task, (pixels, clipped) in encoded.items():
+            self.values[task] += maps[task].size
+            self.clipped[task] += clipped
+            path = self.out / task / name.with_name(ENCODINGS[task].file_name(name.name))
+            write_file(path, partial(Image.fromarray(pixels).save, format="PNG"))
+
+    def notes(self) -> list[str]:
+        notes = [f"{task}: not written, {reason}" for task, reason in self.absent.items()]
+        for task, clipped in (+self.clipped).items():
+            limits = "{:.4g} to {:.6g}".format(*ENCODINGS[task].limits or ())
+            notes.append(f"{task}: {clipped} of {self.values[task]} values clipped to what the files hold, {limits}")
+        return notes
+
+
+FORMATS: dict[str, type[Arrays | TaskonomyFiles]] = {"npz": Arrays, "taskonomy": TaskonomyFiles}
+
+
+def parse_points(text: str) -> list[tuple[float, float]]:
+    """X,Y[:X,Y...] -> points, as fractions of the image's width and height."""
+    points = []
+    for point in text.split(":"):
+        try:
+            x, y = (float(number) for number in point.split(","))
+        except ValueError:
+            x = y = -1.0
+        if not (0 <= x <= 1 and 0 <= y <= 1):
+            raise UserError(
+                f"--at: got {point!r}; expected X,Y in [0, 1], fractions of width and height; write e.g. --at 0.5,0.5"
+            )
+        points.append((x, y))
+    return points
+
+
+def parse_heads(text: str, predictor: Predictor) -> list[int]:
+    """I[,I...] -> heads, each of which some stage has."""
+    number = max(stage.blocks[1].heads for stage in predictor.model.decoder.stages)
+    heads = text.split(",")
+    if not all(head.isdecimal() and int(head) < number for head in heads):
+        raise UserError(
+            f"--heads: got {text!r}; expected numbers from 0 to {number - 1}, as the widest stage has; write e.g. 0,1"
+        )
+    return [int(head) for head in heads]
+
+
+def to_array(image: Image.Image) -> NDArray[np.float32]:
+    """An RGB image -> (3, H, W) in [0, 1]."""
+    return np.asarray(image, np.float32).transpose(2, 0, 1) / 255
+
+
+def draw_attention(
+    predictor: Predictor, image: Image.Image, points: list[tuple[float, float]], heads: list[int] | None
+) -> dict[str, Image.Image]:
+    """{task whose query and key made the maps: page with every point}."""
+    height, width = predictor.input_size(image)
+    stages_of: dict[str, list[list[TokenAttention]]] = {}
+    for attention in predictor.attention(image):
+        stride = attention.stride
+        covered = (height / stride, width / stride)
+        of_points = stages_of.setdefault(attention.owner, [[] for _ in points])
+        for (x, y), stages in zip(points, of_points, strict=True):
+            row, column = (
+                min(int(at * tokens), size - 1)
+                for at, tokens, size in zip((y, x), covered, attention.windows.size, strict=True)
+            )
+            weights, visible = attention.select(row, column)
+            stages.append(TokenAttention(stride, weights.cpu().numpy(), visible.cpu().numpy(), (row, column), covered))
+    photo, pages = to_array(image), {}
+    for owner, of_points in stages_of.items():
+        source = f"{owner.replace('_', ' ')}'s query and key" + (", for all tasks" if len(stages_of) == 1 else "")
+        titles = [f"What the point at {x:g}, {y:g} attends to: {source}" for x, y in points]
+        drawn = [draw_attention_page(photo, title, stages, heads) for title, stages in zip(titles, of_points, strict=True)]
+        pages[owner] = join_pictures(drawn, 1)
+    return pages
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ckpt", required=True, help="a run's folder (its best checkpoint) or a checkpoint's")
+    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--format", choices=FORMATS, default="npz", help="what to write (see above)")
+    parser.add_argument("--tta", choices=get_args(Averaging), default="none", help="flip: average over the mirror image too")
+    parser.add_argument("--attention", action="store_true", help="draw the attention maps too")
+    parser.add_argument("--at", metavar="X,Y[:X,Y...]", default="0.5,0.5", help="whose attention: fractions of width, height")
+    parser.add_argument("--heads", metavar="I[,I...]", help="heads to draw; by default the 4 sharpest of each stage")
+    parser.add_argument("--batch-size", type=int, default=8, help="images a pass through the network")
+    arguments = parser.parse_intermixed_args()
+    with exit_on_user_error():
+        if arguments.batch_size < 1:
+            raise UserError(f"--batch-size: got {arguments.batch_size}; expected a whole number above 0; 1 takes least memory")
+        points = parse_points(arguments.at)
+        form, out = FORMATS[arguments.format], Path(arguments.out)
+        images = find_images(arguments.images, form.rename)
+        predictor = Predictor.from_checkpoint(arguments.ckpt, distributed.pick_device("auto"), arguments.tta)
+        heads = parse_heads(arguments.heads, predictor) if arguments.heads else None
+        files, failures = form(predictor, out), list[str]()
+        predicted = predict(predictor, read_images(predictor, images, failures), arguments.batch_size)
+        for name, image, maps in tqdm(predicted, total=len(images), desc="predict", unit="image"):
+            files.write(name, image, maps)
+            for owner, page in draw_attention(predictor, image, points, heads).items() if arguments.attention else ():
+                path = (out / name).with_name(f"{name.name}_attention_{owner}.png")
+                write_file(path, partial(page.save, format="PNG"))
+        done = f"{len(images) - len(failures)} of {len(images)} images predicted; {form.CONTENT}: {out}/"
+        print(done, *files.notes(), sep="\n")
+        if failures:
+            print("error: not readable as images:", *failures, sep="\n  ", file=sys.stderr)
+            sys.exit(2)

@@ -1,0 +1,54 @@
+"""Report: python scripts/report.py RUN ... [--out FILE]. A run, or several side by side, as one HTML page.
+
+A run's page is written to report.html in its folder. The best, median and worst images are those of the first run, predicted
+anew from the checkpoints; their data are those of its config unless --config names another YAML, as for eval.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mult.cli import exit_on_user_error
+from mult.config import load_config, load_data_config
+from mult.errors import UserError
+from mult.report.write import write_report
+from mult.runtime import distributed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="folders of runs")
+    parser.add_argument("--out", type=Path, help="the page; by default report.html in the run's folder, if there is one run")
+    parser.add_argument(
+        "--eval", metavar="STEM", help="the evaluation to look at closely: <dataset>-<split>, by default the test split"
+    )
+    parser.add_argument("--config", help="a YAML whose data section has the images of that evaluation")
+    parser.add_argument("--images", type=int, default=2, help="how many best, median and worst images a task; 0 loads no model")
+    parser.add_argument(
+        "--baseline",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="JSON",
+        help="evaluations of single-task runs: adds delta_m to the table of the evaluation of that name",
+    )
+    parser.add_argument("--note", default="", help="a text above the results, such as what is missing")
+    arguments = parser.parse_args()
+    with exit_on_user_error():
+        if arguments.images < 0:
+            raise UserError(f"--images: got {arguments.images}; expected a number of images; 0 for none")
+        if arguments.out is None and len(arguments.runs) > 1:
+            raise UserError(
+                f"--out: got none for {len(arguments.runs)} runs; expected a file; write e.g. --out comparison.html"
+            )
+        out = arguments.out or arguments.runs[0] / "report.html"
+        data = None
+        if arguments.config:
+            data = load_data_config(arguments.config, defaults=load_config(arguments.runs[0] / "config.yaml").data)
+        device = distributed.pick_device("auto")
+        print(
+            write_report(
+                arguments.runs, out, device, arguments.eval, data, arguments.images, arguments.baseline, arguments.note
+            )
+        )
