@@ -28,6 +28,7 @@ from mult.runs.checkpoint import find_checkpoint, load_checkpoint, stands_for_ru
 from mult.runs.weights import find_run, identify_weights
 from mult.runtime import distributed
 from mult.runtime.precision import DTYPES, resolve_precision
+from mult.runtime.workers import image_workers
 
 
 def main() -> None:
@@ -89,7 +90,10 @@ def main() -> None:
                 data.fit,
             )
             precision = DTYPES[resolve_precision(config.run.precision, device)]
-            evaluation = evaluate.evaluate(model.to(device), batches, views.tasks, views, constants, device, precision, absent)
+            with image_workers(data.workers):
+                evaluation = evaluate.evaluate(
+                    model.to(device), batches, views.tasks, views, constants, device, precision, absent
+                )
             if not distributed.is_main():
                 continue
             out = plain.with_name(f"{plain.stem}{corruption.suffix}{plain.suffix}")

@@ -211,6 +211,13 @@ def require_comparable(first: SavedEvaluation, other: SavedEvaluation) -> None:
                 f"compare: got {key} {other.file.get(key)} in {other.path}, {expected} in {first.path}; expected one; "
                 + explain_difference(key, "evaluate both on the same data")
             )
+    for task, entries in first.tasks.items():
+        forms = [each.get(TASKS[task].primary, {}).get("thresholds") for each in (entries, other.tasks.get(task, {}))]
+        if None not in forms and forms[0] != forms[1]:
+            raise UserError(
+                f"compare: got {task} with {forms[1]} thresholds in {other.path}, {forms[0]} in {first.path}; expected one "
+                "form; evaluate both by eval.py"
+            )
     if not np.array_equal(other.columns["id"], first.columns["id"]):
         place = int(np.argmin(other.columns["id"] == first.columns["id"]))
         raise UserError(

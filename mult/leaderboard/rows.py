@@ -109,6 +109,7 @@ def _summarise_tasks(evaluations: Sequence[SavedEvaluation]) -> dict[str, Any]:
             "value": float(np.mean(values)),
             "deviation": float(np.std(values, ddof=1)) if len(values) > 1 else None,
             "of_seeds": values,
+            "quick": any(entry.get("quick", False) for entry in of_seeds),
             "interval": interval and list(interval),
         }
     return tasks

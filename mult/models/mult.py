@@ -20,8 +20,11 @@ from mult.errors import UserError, suggest
 from mult.files import read_json, write_file, write_json
 from mult.models.decoder import Attention, Decoder, Wiring
 from mult.models.encoder import Encoder
+from mult.models.first_version import stack_weights
+from mult.models.stacked import stacked_tasks
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1: a parameter a task, which `first_version` converts."""
 
 
 class MulT(
@@ -110,21 +113,32 @@ class MulT(
         A task that the other model does not have keeps all its weights; a task whose head has another number of channels (the
         classes of another dataset) keeps its head. Raises UserError where any other weight does not fit.
         """
-        other_weights, channels, other_channels = other.state_dict(), self.arguments["tasks"], other.arguments["tasks"]
+        other_weights, channels, other_channels = other._weights_by_task(), self.arguments["tasks"], other.arguments["tasks"]
         reasons = {}
         for task in self.tasks:
             if task not in other_channels:
                 reasons[task] = "not in the model to start from"
             elif channels[task] != other_channels[task]:
                 reasons[task] = f"its head has {channels[task]} channels instead of {other_channels[task]}"
-        for name, weight in self.state_dict().items():
-            other_weight, parts = other_weights.get(name), name.split(".")
+        for (name, owner), weight in self._weights_by_task().items():
+            other_weight = other_weights.get((name, owner))
             if other_weight is not None and other_weight.shape == weight.shape:
                 weight.copy_(other_weight)
-            elif not any(task in parts and (task not in other_channels or "heads" in parts) for task in reasons):
+            elif owner not in reasons or (owner in other_channels and not name.startswith("decoder.heads.")):
                 got = "nothing" if other_weight is None else str(tuple(other_weight.shape))
                 raise UserError(f"{name}: got {got}; expected {tuple(weight.shape)}")
         return reasons
+
+    def _weights_by_task(self) -> dict[tuple[str, str | None], Tensor]:
+        """(name, task) -> what a task has of a stacked weight, or a weight of its head; (name, None) -> any other weight."""
+        stacked = stacked_tasks(self)
+        weights: dict[tuple[str, str | None], Tensor] = {}
+        for name, weight in self.state_dict().items():
+            if name in stacked:
+                weights |= {(name, task): weight[index] for index, task in enumerate(stacked[name])}
+            else:
+                weights[name, name.split(".")[2] if name.startswith("decoder.heads.") else None] = weight
+        return weights
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Have the backward pass compute the blocks' activations again: less memory, more time, the same gradients."""
@@ -151,7 +165,9 @@ class MulT(
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters to train without weight decay: norms, biases and position tables (timm's convention)."""
-        return {name for name, p in self.named_parameters() if p.ndim <= 1 or "position_bias" in name or "logit_scale" in name}
+        stacked = stacked_tasks(self)
+        vectors = {name for name, p in self.named_parameters() if p.ndim <= (2 if name in stacked else 1)}
+        return vectors | {name for name, _ in self.named_parameters() if "position_bias" in name or "logit_scale" in name}
 
     def _save_pretrained(self, save_directory: Path) -> None:
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
@@ -225,8 +241,9 @@ class MulT(
             ) from error
         weights_path = locate("model.safetensors")
         try:
-            model.load_state_dict(load_file(weights_path))
-        except (SafetensorError, RuntimeError, FileNotFoundError) as error:
+            weights = load_file(weights_path)
+            model.load_state_dict(stack_weights(model, weights) if config["format_version"] == 1 else weights)
+        except (SafetensorError, RuntimeError, FileNotFoundError, KeyError) as error:
             reason = " ".join(str(error).split("\n")[:2])  # torch lists every weight, a line each
             raise UserError(
                 f"{weights_path}: not the weights of the model in config.json beside it ({reason}); expected a folder "
@@ -238,7 +255,7 @@ class MulT(
 def _read_config(path: Path) -> dict[str, Any]:
     config = read_json(path, "take another checkpoint")
     version = config.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in (1, FORMAT_VERSION):
         raise UserError(
             f"{path}: got format_version {version}; expected {FORMAT_VERSION}; take the version of mult that wrote it, or "
             "another folder if mult did not"

@@ -24,6 +24,7 @@ from mult.evaluation.results import Results
 from mult.runs.folder import Run
 from mult.runtime import distributed
 from mult.runtime.determinism import resolve_deterministic, set_deterministic
+from mult.runtime.malloc import reuse_freed_memory
 from mult.runtime.signals import Signals, StoppedError
 from mult.tasks import TASKS
 from mult.training.average import update_average
@@ -51,6 +52,8 @@ def train(experiment: Experiment, run: Run, device: torch.device, signals: Signa
     optimizer, schedule, scaler = state.optimizer, state.schedule, state.scaler
     if config.run.precision != state.precision_name and is_main:
         tqdm.write(f"run.precision: {config.run.precision} is {state.precision_name} on this {device.type}")
+    if device.type == "cpu":
+        reuse_freed_memory()
     model.set_grad_checkpointing(config.run.activation_checkpointing)
     if config.run.compile:
         # A task's own gradient is taken from a graph that the next one needs too, so no buffer of it may be given away.

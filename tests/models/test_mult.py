@@ -140,7 +140,7 @@ def test_config_json_says_how_to_build_it_again(tmp_path: Path) -> None:
     saved(tmp_path, drop_path=0.1)
     config = json.loads((tmp_path / "config.json").read_text())
     expected = {
-        "format_version": 1, "reference": "normal", "backbone": "swin_tiny_patch4_window7_224", "pretrained": False,
+        "format_version": 2, "reference": "normal", "backbone": "swin_tiny_patch4_window7_224", "pretrained": False,
         "attention": "shared", "decoder": "paper", "window_size": 7, "num_heads": [2, 2, 4, 4], "drop_path": 0.1,
         "dropout": 0.0, "classes": {"normal": ["x", "y", "z"]},
         "backbone_args": {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8]},
@@ -181,8 +181,8 @@ def test_refuses_a_damaged_folder_another_version_and_another_architecture(tmp_p
     assert other != config
     with pytest.raises(UserError, match=r"(?s)model.safetensors: not the weights .*of another architecture"):
         MulT.from_pretrained(with_content(weights, other))
-    with pytest.raises(UserError, match=r"config.json: got format_version 99; expected 1; "):
-        MulT.from_pretrained(with_content(weights, config.replace('"format_version": 1', '"format_version": 99')))
+    with pytest.raises(UserError, match=r"config.json: got format_version 99; expected 2; "):
+        MulT.from_pretrained(with_content(weights, config.replace('"format_version": 2', '"format_version": 99')))
     with pytest.raises(
         UserError, match=r"config.json: cannot be read as JSON .*; expected a file that mult wrote; take another"
     ):

@@ -95,7 +95,7 @@ def test_no_metric_calls_anything_refused(task: str) -> None:
     with refusing():
         for metric_depth in (True, False):
             score = TaskScore(record, classes, {record.primary: constant}, metric_depth)
-            score.update(output, list(target), list(torch.rand(2, 1, 24, 32) > 0.2))
+            score.update(list(output), list(target), list(torch.rand(2, 1, 24, 32) > 0.2))
             score.model.compute()
 
 

@@ -101,7 +101,7 @@ def test_a_metric_is_on_the_device_of_the_output(task: str) -> None:
         output = torch.rand(2, record.channels or len(classes), 12, 16).to(CUDA)
         for metric_depth in (True, False):
             score = TaskScore(record, classes, {record.primary: constant}, metric_depth)
-            score.update(output, list(target), valid)
+            score.update(list(output), list(target), valid)
     assert find_refused(called.calls) == set()
     assert any(argument.device == CUDA for call in called.calls for argument in call.arguments if hasattr(argument, "device"))
 
