@@ -262,6 +262,11 @@ class Config:
         config = schema.read(cls, tree, source)
         assert isinstance(config, cls)
         check_mixture(config.data, source)
+        if config.optim.warmup > config.optim.steps:
+            raise UserError(
+                f"{source}: optim.warmup: got {config.optim.warmup} of {config.optim.steps} steps; expected at most all "
+                "of them; lower it"
+            )
         return config
 
 

@@ -52,6 +52,7 @@ MAY_CHANGE = (
     "data.root",
     "data.workers",
     "data.on_bad_file",
+    "model.pretrained",
     "optim.steps",
     "optim.non_finite",
     "optim.max_skipped",

@@ -69,7 +69,10 @@ class TrainingState:
         return self.model if self.average is None else self.average
 
     def save(self) -> None:
-        """Write a checkpoint of this step."""
+        """Write a checkpoint of this step. All processes take the buffers that it holds, and so evaluate the same model."""
+        for model in (self.model, self.average):
+            if model is not None:
+                distributed.broadcast_buffers(model)
         if distributed.is_main():
             counts = {"step": self.step, "skipped": self.skipped_steps, "overflows": self.overflows}
             state = counts | {"conditions": self._conditions()}

@@ -85,6 +85,7 @@ TreeWith = Callable[[str, Any], dict[str, Any]]
         ("tasks.normal", None, r"tasks\.normal\.weight: got None"),
         ("tasks.normal", "l1", r"tasks\.normal\.weight: got 'l1' \(str\)"),
         ("tasks.normal", {"loss": 1}, r"tasks\.normal\.loss: got 1 \(int\); expected a string or null"),
+        ("optim.warmup", 1_000_001, r"config: optim\.warmup: got 1000001 of \d+ steps; expected at most all of them; lower it"),
         ("optim.name", "sgd", r"optim\.name: got 'sgd' \(str\); expected one of adamw, muon"),
         ("optim.lr", 0, r"optim\.lr: got 0 \(int\); expected a number above 0"),
         ("optim.lr", "fast", r"optim\.lr: got 'fast' \(str\); expected a number above 0"),

@@ -107,7 +107,7 @@ def test_the_commit_is_that_of_the_repository_that_tracks_the_package(tmp_path: 
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
 
     def commit_of_copy() -> str:
-        code = "from mult.runs.provenance import collect_provenance as c; print(c(0, 'fp32')['commit'])"
+        code = "from mult.runs.provenance import collect_provenance as c; print(c(0, 'fp32', True)['commit'])"
         environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
         command = [sys.executable, "-c", code]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout.strip()
