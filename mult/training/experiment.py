@@ -78,7 +78,7 @@ def build_experiment(config: Config, resumes: bool = False) -> Experiment:
     tasks = task_names(config)
     objectives = {task: _build_objective(task, config.tasks[task]) for task in tasks}
     # Checked before any data is read, or rendered.
-    resolve_reference(tasks, config.model.reference, config.model.attention, config.model.decoder)
+    resolve_reference(tasks, config.model.reference, config.model.attention, config.model.decoder, config.model.skip)
     check_selection(config)
     check_weights(config.model.backbone, config.model.pretrained)
     if config.run.init is not None and not resumes:
