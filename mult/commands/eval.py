@@ -66,7 +66,7 @@ def main() -> None:
         baselines = [read_evaluation(path) for path in arguments.baseline]
         folder = find_checkpoint(arguments.ckpt)
         model, config = load_checkpoint(folder)
-        data = load_data_config(arguments.config, defaults=config.data) if arguments.config else config.data
+        data = load_data_config(arguments.config, defaults=config.data) if arguments.config is not None else config.data
         device = distributed.pick_device(config.run.device)
         set_deterministic(resolve_deterministic(config.run.deterministic, device))
         with distributed.process_group(device):

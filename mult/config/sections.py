@@ -136,6 +136,7 @@ class ModelConfig:
     pretrained: bool | FilePath = False
     attention: str = "shared"
     decoder: str = "paper"
+    skip: str = "none"
     window_size: Count = 7
     num_heads: Count | list[Count] | None = None
     drop_path: Fraction = 0.0

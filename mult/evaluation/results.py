@@ -149,8 +149,9 @@ def find_evaluation(path: Path, stem: str | None = None) -> Path:
 
 def read_evaluation(path: Path) -> SavedEvaluation:
     """Read an evaluation's JSON, and the .npz beside it where there is one. Raises UserError for a damaged file."""
+    results = read_results(path)  # first: a path without a name has no suffix to change
     arrays = path.with_suffix(".npz")
-    return SavedEvaluation(path, read_results(path), read_arrays(arrays) if arrays.exists() else {})
+    return SavedEvaluation(path, results, read_arrays(arrays) if arrays.exists() else {})
 
 
 def read_results(path: Path) -> dict[str, Any]:

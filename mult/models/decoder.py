@@ -21,6 +21,7 @@ from mult.models.windows import Layout, Windows
 
 Attention = Literal["shared", "independent", "self"]
 Wiring = Literal["paper", "released"]
+Skip = Literal["none", "add"]
 
 
 class Upsample(nn.Module):
@@ -36,6 +37,19 @@ class Upsample(nn.Module):
         images = streams.flatten(0, 1).permute(0, 3, 1, 2)
         images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
         return self.reduction.after_norm(self.norm, images.permute(0, 2, 3, 1).unflatten(0, streams.shape[:2]))
+
+
+class AddSkip(nn.Module):
+    """x^t + Linear(LayerNorm(x_sa)): the encoder map of the same resolution enters every stream, by the task's own layers."""
+
+    def __init__(self, tasks: Sequence[str], dim: int) -> None:
+        super().__init__()
+        self.norm = LayerNorm(tasks, dim)
+        self.linear = Linear(tasks, dim, dim)
+
+    def forward(self, streams: Tensor, feature: Tensor) -> Tensor:
+        """streams (T, B, h, w, dim), feature (B, h, w, dim) -> the streams."""
+        return streams + self.linear.after_norm(self.norm, feature.expand(len(streams), *feature.shape))
 
 
 class Head(nn.Module):
@@ -107,6 +121,7 @@ class Stage(nn.Module):
 class Decoder(nn.Module):
     """Encoder maps -> outputs of every task.
 
+    skip: "none", the paper's, or "add": after each upsampling the encoder map is added (`AddSkip`), whatever the wiring.
     dims and heads are the encoder's, fine to coarse. drop_path is the rate of the last of the eight blocks; the first,
     at H/32, has none and the rest lie on a line between.
     """
@@ -122,6 +137,7 @@ class Decoder(nn.Module):
         window: int,
         drop_path: float,
         dropout: float,
+        skip: Skip = "none",
     ) -> None:
         super().__init__()
         dims, heads = list(dims)[::-1], list(heads)[::-1]
@@ -131,17 +147,20 @@ class Decoder(nn.Module):
             for i, dim in enumerate(dims)
         )
         self.upsamples = nn.ModuleList(Upsample(list(tasks), dim, finer) for dim, finer in pairwise(dims))
+        self.skips = nn.ModuleList(AddSkip(list(tasks), dim) for dim in (dims[1:] if skip == "add" else []))
         self.heads = nn.ModuleDict({task: Head(dims[-1], channels, dropout) for task, channels in tasks.items()})
 
     def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
         """Four maps (B, C_s, H_s, W_s), fine to coarse, and the image's size -> task -> (B, channels, *size)."""
-        contexts = [feature.permute(0, 2, 3, 1).contiguous() for feature in reversed(features)]
+        maps = [feature.permute(0, 2, 3, 1).contiguous() for feature in reversed(features)]
         streams: Any = None
         for index, stage in enumerate(self.stages):
-            context = stage.context_norm(contexts[index])
+            context = stage.context_norm(maps[index])
             if index == 0:
                 streams = context.expand(len(self.heads), *context.shape)
             else:
                 streams = self.upsamples[index - 1](streams, (context.shape[1], context.shape[2]))
+                if len(self.skips) > 0:
+                    streams = self.skips[index - 1](streams, maps[index])
             streams = stage(streams, context)
         return {task: head(tokens, size) for (task, head), tokens in zip(self.heads.items(), streams, strict=True)}

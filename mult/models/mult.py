@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mult.errors import UserError, suggest
 from mult.files import read_json, write_file, write_json
-from mult.models.decoder import Attention, Decoder, Wiring
+from mult.models.decoder import Attention, Decoder, Skip, Wiring
 from mult.models.encoder import Encoder
 from mult.models.first_version import stack_weights
 from mult.models.stacked import stacked_tasks
@@ -41,8 +41,9 @@ class MulT(
     with more than one task. backbone, backbone_args: see `Encoder`. pretrained: False, True (timm's weights), "package"
     (packaged.py) or a local file. attention: "shared" (the method), "independent" (every task its own query and key from the
     encoder map) or "self" (query, key and value from the task's own stream). decoder: "paper" or "released", how its blocks
-    are wired. window_size, num_heads, drop_path, dropout: of the decoders; num_heads is one number, one a stage from fine to
-    coarse, or None for the backbone's own.
+    are wired. skip: "none" (the paper) or "add", whether the encoder's finer maps are added to the streams. window_size,
+    num_heads, drop_path, dropout: of the decoders; num_heads is one number, one a stage from fine to coarse, or None for the
+    backbone's own.
 
     `classes` (categorical task -> class names) is empty until build.py sets it from the dataset, and is saved with the model.
 
@@ -62,9 +63,10 @@ class MulT(
         drop_path: float = 0.0,
         dropout: float = 0.0,
         backbone_args: Mapping[str, Any] | None = None,
+        skip: Skip = "none",
     ) -> None:
         super().__init__()
-        reference = resolve_reference(tasks, reference, attention, decoder)
+        reference = resolve_reference(tasks, reference, attention, decoder, skip)
         self.arguments: dict[str, Any] = {
             "tasks": dict(tasks),
             "reference": reference,
@@ -77,6 +79,7 @@ class MulT(
             "drop_path": drop_path,
             "dropout": dropout,
             "backbone_args": dict(backbone_args) if backbone_args else None,
+            "skip": skip,
         }
         self.classes: dict[str, list[str]] = {}
         self.encoder = Encoder(backbone, pretrained, backbone_args)
@@ -90,6 +93,7 @@ class MulT(
             window_size,
             drop_path,
             dropout,
+            skip,
         )
 
     @property
@@ -269,13 +273,14 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise UserError(f"model.{name}: got {value!r}; expected {' or '.join(choices)}; {remedy}")
 
 
-def resolve_reference(tasks: Collection[str], reference: str | None, attention: str, decoder: str) -> str | None:
+def resolve_reference(tasks: Collection[str], reference: str | None, attention: str, decoder: str, skip: str) -> str | None:
     """The reference: a single task is its own, and None where none is needed.
 
-    Raises UserError for an attention variant or a decoder that there is not, and for what does not fit together.
+    Raises UserError for an attention variant, a decoder or a skip that there is not, and for what does not fit together.
     """
     _check_choice("attention", attention, get_args(Attention))
     _check_choice("decoder", decoder, get_args(Wiring))
+    _check_choice("skip", skip, get_args(Skip))
     if not tasks:
         raise UserError("tasks: got none; expected task: output channels; name at least one")
     if decoder == "released" and attention == "self":

@@ -60,6 +60,7 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
             "pretrained": False,
             "attention": "shared",
             "decoder": "paper",
+            "skip": "none",
             "window_size": 7,
             "num_heads": None,
             "drop_path": 0.0,

@@ -155,6 +155,10 @@ def reference_decoder(
                 up = f"upsamples.{stage - 1}.{task}"
                 grown = resize(streams[task], (context.shape[0], context.shape[1]))
                 streams[task] = linear(w, f"{up}.reduction", layer_norm(w, f"{up}.norm", grown))
+                skip = f"skips.{stage - 1}.{task}"
+                if f"{skip}.linear.weight" in w:
+                    added = layer_norm(w, f"{skip}.norm", feature.permute(1, 2, 0))
+                    streams[task] = streams[task] + linear(w, f"{skip}.linear", added)
         if wiring == "paper":  # T1, self-attention, unshifted; T2, shared, shifted
             streams = block(w, f"{name}.blocks.0", streams, own, None, wiring, heads, False)
             made_from = None if variant == "self" else context
@@ -171,10 +175,11 @@ def reference_decoder(
 
 
 def decoder_of(
-    tasks: Mapping[str, int], reference: str, variant: Any, wiring: Any, drop_path: float = 0.0, dropout: float = 0.0
-) -> Any:
+    tasks: Mapping[str, int], reference: str, variant: Any, wiring: Any, drop_path: float = 0.0, dropout: float = 0.0,
+    skip: Any = "none",
+) -> Any:  # fmt: skip
     torch.manual_seed(7)
-    return Decoder(tasks, reference, variant, wiring, DIMS, HEADS, WINDOW, drop_path, dropout).eval()
+    return Decoder(tasks, reference, variant, wiring, DIMS, HEADS, WINDOW, drop_path, dropout, skip).eval()
 
 
 def apart(decoder: Any, tensors: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
@@ -183,7 +188,9 @@ def apart(decoder: Any, tensors: Mapping[str, Tensor | None]) -> dict[str, Tenso
     for name, value in tensors.items():
         tasks = getattr(decoder.get_submodule(name.rpartition(".")[0]), "tasks", None)
         for place, task in enumerate(tasks or [""]):
-            spelling = re.sub(r"(blocks\.\d)\.", rf"\1.streams.{task}.", re.sub(r"(upsamples\.\d)\.", rf"\1.{task}.", name))
+            spelling = re.sub(
+                r"(blocks\.\d)\.", rf"\1.streams.{task}.", re.sub(r"((upsamples|skips)\.\d)\.", rf"\1.{task}.", name)
+            )
             if value is not None:
                 slices[spelling] = value if tasks is None else value[place]
     return slices
@@ -223,14 +230,15 @@ CASES = [
 
 # 224: whole windows at every stage. 100 x 132: none whole. 36 x 60, 33 x 47: maps smaller than a window.
 @pytest.mark.parametrize(
-    ("wiring", "variant", "tasks", "reference", "size"),
-    [(*case, size) for case in CASES for size in [(100, 132), (36, 60), (33, 47), (1, 3)]]
-    + [(*CASES[i], (224, 224)) for i in (0, 2, 3)],
+    ("wiring", "variant", "tasks", "reference", "size", "skip"),
+    [(*case, size, "none") for case in CASES for size in [(100, 132), (36, 60), (33, 47), (1, 3)]]
+    + [(*CASES[i], (224, 224), "none") for i in (0, 2, 3)]
+    + [(*case, size, "add") for case in CASES for size in [(100, 132), (33, 47)]],
 )
 def test_equals_a_second_implementation(
-    wiring: str, variant: str, tasks: dict[str, int], reference: str, size: tuple[int, int]
+    wiring: str, variant: str, tasks: dict[str, int], reference: str, size: tuple[int, int], skip: str
 ) -> None:
-    decoder = decoder_of(tasks, reference, variant, wiring)
+    decoder = decoder_of(tasks, reference, variant, wiring, skip=skip)
     randomise(decoder)
     features = features_of(size, batch=1 if size[0] == 224 else 2)
     weights = apart(decoder, {name: value.double() for name, value in decoder.state_dict().items()})
@@ -246,12 +254,14 @@ def test_equals_a_second_implementation(
                 assert error < 1e-5, (task, float(error))
 
 
+@pytest.mark.parametrize("skip", ["none", "add"])
 @pytest.mark.parametrize(("wiring", "variant", "tasks", "reference"), CASES)
 def test_gradients_equal_those_of_a_second_implementation(
-    wiring: str, variant: str, tasks: dict[str, int], reference: str
+    wiring: str, variant: str, tasks: dict[str, int], reference: str, skip: str
 ) -> None:
     size = (36, 60)
-    decoder = decoder_of(tasks, reference, variant, wiring)
+    decoder = decoder_of(tasks, reference, variant, wiring, skip=skip)
+    assert any(name.startswith("skips.") for name in decoder.state_dict()) == (skip == "add")
     randomise(decoder)
     decoder = decoder.double()
     named = dict(decoder.named_parameters())
