@@ -224,6 +224,8 @@ def main() -> None:
         form, out = FORMATS[arguments.format], Path(arguments.out)
         images = find_images(arguments.images, form.rename)
         predictor = Predictor.from_checkpoint(arguments.ckpt, distributed.pick_device("auto"), arguments.tta)
+        if arguments.attention:
+            predictor.check_attention()
         heads = parse_heads(arguments.heads, predictor) if arguments.heads else None
         files, failures = form(predictor, out), list[str]()
         predicted = predict(predictor, read_images(predictor, images, failures), arguments.batch_size)
