@@ -46,6 +46,10 @@ class Task:
     primary: str
     """The metric that stands for the task in comparisons."""
     colours: draw.Colours
+    of_colours: bool = False
+    """Whether the label is a function of the image's colours, so that it is wrong of an image whose colours were changed."""
+    scaling: Literal["same", "divided", "unknown"] = "same"
+    """The values of a view that is enlarged by s: the same, divided by s, or not to be told from those of the view."""
     error_label: str | None = None
     """What an evaluation's histogram of errors shows; None: the metric has no histogram."""
     unitless_metric: Callable[[], metrics.Accumulator] | None = None
@@ -115,6 +119,7 @@ TASKS: dict[str, Task] = {
             unit="m",
             resize="nearest",
             flip="mirror",
+            scaling="divided",  # what is s times as large looks s times as near
             **_affine(1500 / 512, 1000 / 512),
             loss=losses.rotate_l1,
             metric=lambda classes: metrics.Depth(),
@@ -143,6 +148,8 @@ TASKS: dict[str, Task] = {
             unit="of full scale",
             resize="area",
             flip="mirror",
+            of_colours=True,
+            scaling="unknown",  # it is a function of the image at one scale
             **_affine(50 / 65535, 100 / 65535),
             loss=losses.l1,
             metric=lambda classes: metrics.Regression(),
@@ -155,6 +162,8 @@ TASKS: dict[str, Task] = {
             unit="of full scale",
             resize="area",
             flip="mirror",
+            of_colours=True,
+            scaling="unknown",
             **_affine(718 / 65535, 1070 / 65535),
             loss=losses.l1,
             metric=lambda classes: metrics.Regression(),
@@ -167,6 +176,7 @@ TASKS: dict[str, Task] = {
             unit="of full scale",
             resize="area",
             flip="mirror",
+            scaling="unknown",  # its fall-off depends on the distance
             **_affine(0.4962, 0.2846),
             loss=losses.l1,
             metric=lambda classes: metrics.Regression(),
