@@ -29,8 +29,10 @@ Real = NDArray[np.floating[Any]]
 
 VERSION = 2
 """Of the formulas: raised where one of them gives other values, so that labels of two versions are not mixed."""
-_STANDARD_SIDE = 512  # pixels, of the short side at which edges and keypoints are computed
-_EDGE_SIGMA = 3.0
+STANDARD_SIDE = 512
+"""Pixels of the short side at which edges and keypoints are computed."""
+EDGE_SIGMA = 3.0
+"""Pixels at that size: the Gaussian of Taskonomy's edges."""
 _KEYPOINT_SIGMAS = np.linspace(1, 30, 10)
 
 _DEPTH_STEP_M = 1 / 512  # in Taskonomy's depth files
@@ -45,11 +47,12 @@ LEAST_CERTAIN = 0.03
 _NO_SKIMAGE = '{} needs scikit-image; install it with: pip install "mult-dense[labels]"'
 
 
-def edge_texture(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+def edge_texture(rgb: NDArray[np.uint8], sigma: float = EDGE_SIGMA) -> NDArray[np.float32]:
     """Texture edges: the gradient magnitude of Canny's detector before non-maximum suppression.
 
-    `rgb` is uint8 (H, W, 3). Returns float32 (1, H, W), the files' 16-bit value / 65535; the outermost rows and columns
-    at the standard scale are 0. Raises UserError for another shape or dtype, and without scikit-image.
+    `rgb` is uint8 (H, W, 3), `sigma` the Gaussian's in pixels at the standard scale. Returns float32 (1, H, W), the files'
+    16-bit value / 65535; the outermost rows and columns at the standard scale are 0. Raises UserError for another shape or
+    dtype, and without scikit-image.
     """
     gray = _to_gray("labels.edge_texture", rgb)
     try:
@@ -58,8 +61,8 @@ def edge_texture(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         raise UserError(_NO_SKIMAGE.format("labels.edge_texture")) from error
 
     def measure(gray: Real) -> Real:
-        weight = gaussian(np.ones_like(gray), _EDGE_SIGMA, mode="constant")  # below 1 near the border, where the filter is cut
-        edges = sobel(gaussian(gray, _EDGE_SIGMA, mode="constant") / weight)
+        weight = gaussian(np.ones_like(gray), sigma, mode="constant")  # below 1 near the border, where the filter is cut
+        edges = sobel(gaussian(gray, sigma, mode="constant") / weight)
         edges[[0, -1], :] = 0
         edges[:, [0, -1]] = 0
         return np.asarray(edges)
@@ -268,7 +271,7 @@ def _sum_windows(values: Real, across: Real, down: Real) -> Real:
 def _measure_at_standard_scale(gray: Real, measure: Callable[[Real], Real]) -> NDArray[np.float32]:
     """`measure` of a gray image (H, W) in [0, 1] at 512 pixels, brought back to (1, H, W) by means over areas."""
     height, width = gray.shape
-    scale = _STANDARD_SIDE / min(height, width)
+    scale = STANDARD_SIDE / min(height, width)
     if scale == 1:
         return np.asarray(measure(gray)[None], np.float32)
     size = (round(width * scale), round(height * scale))

@@ -8,8 +8,8 @@ edges are 16-bit values.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 import torch
@@ -52,6 +52,8 @@ class Task:
     """The values of a view that is enlarged by s: the same, divided by s, or not to be told from those of the view."""
     error_label: str | None = None
     """What an evaluation's histogram of errors shows; None: the metric has no histogram."""
+    quick: Mapping[str, float] = field(default_factory=dict)
+    """Arguments of `metric` that take less time, for `eval.quick`; the metric's notes say which it had."""
     unitless_metric: Callable[[], metrics.Accumulator] | None = None
     """Takes the place of `metric` where the unit of the dataset's labels is unknown; None: `metric` needs no unit."""
 
@@ -193,7 +195,8 @@ TASKS: dict[str, Task] = {
             decode=torch.sigmoid,
             loss=losses.balanced_cross_entropy,
             # 0.0075 of the diagonal is BSDS500's and PASCAL-Context's; a dataset with another one says so.
-            metric=lambda classes, max_distance=0.0075: metrics.Boundary(max_distance),
+            metric=lambda classes, max_distance=0.0075, thresholds=99: metrics.Boundary(max_distance, thresholds),
+            quick={"thresholds": 24},
             primary="odsF",
             colours=draw.Scalar("gray", low=0.0, high=1.0),
         ),

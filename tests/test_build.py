@@ -85,17 +85,18 @@ def test_muon_moves_matrices_by_orthogonal_steps_and_the_rest_by_signs(configure
     experiment = build_experiment(
         configured("optim.name=muon", "optim.lr=1e-3", "optim.weight_decay=0", "optim.warmup=0", "optim.schedule=constant")
     )
-    stream = experiment.model.decoder.stages[0].blocks[0].streams["normal"]
-    matrix, bias, table = stream.mlp.fc1.weight, stream.mlp.fc1.bias, stream.query_key.position_bias.table
+    block = experiment.model.decoder.stages[0].blocks[0]
+    matrices, bias, table = block.mlp.fc1.weight, block.mlp.fc1.bias, block.query_key.position_bias.table
     generator = torch.Generator().manual_seed(0)
-    before = [p.detach().clone() for p in (matrix, bias, table)]
+    before = [p.detach().clone() for p in (matrices, bias, table)]
     for p in experiment.model.parameters():
         p.grad = torch.randn(p.shape, generator=generator)
     experiment.optimizer.step()
-    step, *others = ((old - new.detach()) / 1e-3 for old, new in zip(before, (matrix, bias, table), strict=True))
-    singular = torch.linalg.svdvals(step) / (0.2 * max(matrix.shape) ** 0.5)  # 0.2: the usual RMS of AdamW's steps
+    step, *others = ((old - new.detach()) / 1e-3 for old, new in zip(before, (matrices, bias, table), strict=True))
+    assert len(matrices) == len(experiment.model.tasks)
+    singular = torch.linalg.svdvals(step) / (0.2 * max(matrices[0].shape) ** 0.5)  # 0.2: the usual RMS of AdamW's steps
     assert 0.6 < float(singular.min()) <= float(singular.max()) < 1.3
-    assert float((step * matrix.grad).sum()) > 0
+    assert ((step * matrices.grad).sum((1, 2)) > 0).all()
     for other, p in zip(others, (bias, table), strict=True):
         assert p.grad is not None
         assert torch.equal(other.sign(), p.grad.sign())

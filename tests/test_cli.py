@@ -265,7 +265,7 @@ CHECKPOINTS: dict[Callable[[Path], None], str] = {
     half_the_weights: r"model\.safetensors: not the weights of .*; expected a folder written by save_pretrained; it is damaged",
     other_weights: r"model\.safetensors: not the weights of .*; expected .*; it is damaged or of another architecture",
     damaged_config: r"config\.json: cannot be read as JSON .*; expected a file that mult wrote; take another checkpoint",
-    other_config: r"config\.json: got format_version None; expected 1; take .* another folder",
+    other_config: r"config\.json: got format_version None; expected 2; take .* another folder",
     part_of_the_config: r"config\.json: got an incomplete description of a model \('classes'\); expected the config\.json",
     no_tasks: r"config\.json: got an incomplete description of a model \(.*'tasks'\); expected the config\.json",
     no_config: r"config\.json: got no such file; expected the file that training saved; it is damaged",

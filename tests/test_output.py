@@ -111,7 +111,7 @@ def test_a_training_that_nobody_watches_is_trained(config_file: Path, tmp_path: 
 
 
 SIGNALLED = """
-import signal, os, runpy, sys
+import os, runpy, sys
 number, first = int(sys.argv[1]), True
 
 def signal_once(event, arguments):
@@ -120,7 +120,6 @@ def signal_once(event, arguments):
         first = False
         os.kill(os.getpid(), number)
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 sys.addaudithook(signal_once)
 sys.argv = sys.argv[2:]
 runpy.run_path(sys.argv[0], run_name="__main__")

@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "files": {"errors"},
     "runtime": {"errors"},
     "losses": {"errors"},
-    "metrics": {"errors"},
+    "metrics": {"errors", "runtime"},
     "labels": {"errors"},
     "draw": {"errors"},
     "models": {"errors", "files"},

@@ -1,15 +1,17 @@
 """Check data before training: python scripts/check_data.py --config YAML [section.key=value ...]
 or python scripts/check_data.py --dataset NAME --root ROOT [key=value ...] [--split train ...].
 
-Reads every file once. Finds files that are missing, damaged, of a wrong size, mode or range, and constant ones; compares stored
-labels with those that depth and colour give, which finds a wrong depth scale or a flipped frame of normals. Prints a table
-a split and writes OUT/check.json and a sheet of pictures a split. Exit status: 0 if training can start, 1 if not, 2 if a
-dataset cannot be opened.
+Reads every file once. Finds files that are missing, damaged, of a wrong size, mode or range, and constant ones. Tests the
+labels of 48 views: the frame of the normals, the scale and the kind of depth, the focal length, whether image and depth are of
+one view and lie one way, the formula of the edges. Each test ends with right, WRONG (and why), not compared, or cannot tell.
+Prints a table a split and writes OUT/check.json and a sheet of pictures a split. Exit status: 0 if training can start, 1 if
+not, 2 if a dataset cannot be opened. A call that was interrupted goes on where it was, if repeated.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -45,7 +47,9 @@ def main() -> None:
     parser.add_argument(
         "--split", nargs="+", metavar="SPLIT", help="train, val, test; default: of a config its own, else all that have views"
     )
-    parser.add_argument("--views", type=int, help="how many to read of a split, evenly spaced; default: all")
+    parser.add_argument("--views", type=int, help="how many to read of a split, drawn at random; default: all")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw of --views")
+    parser.add_argument("--outdoors", action="store_true", help="depth may be beyond that of rooms")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; default: one a core")
     parser.add_argument("--out", default="check", help="the folder to write to")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
@@ -55,10 +59,22 @@ def main() -> None:
     if (arguments.config is None) == (arguments.dataset is None or arguments.root is None):
         parser.error("give either --config or both --dataset and --root")
     with exit_on_user_error():
+        for name in ("views", "workers"):
+            if (number := getattr(arguments, name)) is not None and number < 1:
+                raise UserError(f"--{name}: got {number}; expected a whole number above 0; leave it out for the default")
         out, reports, can_train = Path(arguments.out), [], True
         for number, (data, split) in enumerate(list_splits(arguments)):
-            report = check(partial(build_dataset, data, split=split), split, arguments.views, arguments.workers)
             name = f"{number}-{data.dataset}-{split}"
+            state = hashlib.sha256(repr(data).encode()).hexdigest()[:16]
+            report = check(
+                partial(build_dataset, data, split=split),
+                split,
+                arguments.views,
+                arguments.workers,
+                seed=arguments.seed,
+                outdoors=arguments.outdoors,
+                progress=out / "progress" / state,
+            )
             can_start = report.can_train(skipping=data.on_bad_file == "skip")
             can_train &= can_start
             reports.append({"dataset": data.dataset, "root": data.root, "can_train": can_start, **asdict(report)})
@@ -107,12 +123,12 @@ def draw_sheet(data: DataConfig, split: str) -> Image.Image | None:
     for i in (i for first in range(8) for i in candidates[first::8]):  # every eighth first, the others in place of bad ones
         with suppress(BadFileError):
             samples += [views[i]] if len(samples) < SHEET_ROWS else []
-    return draw_label_sheet(samples, {task: TASKS[task] for task in tasks}) if samples else None
+    return draw_label_sheet(samples, {task: TASKS[task] for task in tasks}, views.classes) if samples else None
 
 
 def format_report(data: DataConfig, report: Report) -> Iterator[str]:
     """A split's report for the terminal."""
-    part = "" if report.read == report.views else f", {report.read} of them read"
+    part = "" if report.seed is None else f", {report.read} of them read, drawn at random with seed {report.seed}"
     yield f"{data.dataset} ({data.root}), split {report.split}: {report.views} views of {len(report.buildings)} buildings{part}"
     if report.median_depth_m is not None:
         yield f"  median depth {report.median_depth_m:.3g} m"
@@ -126,6 +142,6 @@ def format_report(data: DataConfig, report: Report) -> Iterator[str]:
         yield f"  found: {', '.join(f'{count} {kind}' for kind, count in report.counts.items())}"
     for word, problems in (("error", report.problems), ("warning", report.warnings)):
         yield from (f"  {word}: {problem.kind}: {problem.text}" for problem in problems[:MAX_PRINTED])
-    for comparison in report.comparisons:
-        word = {True: "right", False: "WRONG", None: "unknown"}[comparison.is_right]
-        yield f"  {word}: {comparison.task}: {comparison.text}"
+    for verdict in report.verdicts:
+        word = verdict.state if verdict.state != "wrong" else "WRONG" if verdict.blocks else "warning"
+        yield f"  {word}: {verdict.subject}: {verdict.text}"

@@ -28,6 +28,7 @@ from mult.runs.checkpoint import find_checkpoint, load_checkpoint, stands_for_ru
 from mult.runs.weights import find_run, identify_weights
 from mult.runtime import distributed
 from mult.runtime.precision import DTYPES, resolve_precision
+from mult.runtime.workers import image_workers
 
 
 def main() -> None:
@@ -64,7 +65,7 @@ def main() -> None:
         baselines = [read_evaluation(path) for path in arguments.baseline]
         folder = find_checkpoint(arguments.ckpt)
         model, config = load_checkpoint(folder)
-        data = load_data_config(arguments.config, defaults=config.data) if arguments.config else config.data
+        data = load_data_config(arguments.config, defaults=config.data) if arguments.config is not None else config.data
         device = distributed.pick_device(config.run.device)
         distributed.start(device)
         views, absent = build_eval_dataset(data, model, arguments.split)
@@ -89,7 +90,10 @@ def main() -> None:
                 data.fit,
             )
             precision = DTYPES[resolve_precision(config.run.precision, device)]
-            evaluation = evaluate.evaluate(model.to(device), batches, views.tasks, views, constants, device, precision, absent)
+            with image_workers(data.workers):
+                evaluation = evaluate.evaluate(
+                    model.to(device), batches, views.tasks, views, constants, device, precision, absent
+                )
             if not distributed.is_main():
                 continue
             out = plain.with_name(f"{plain.stem}{corruption.suffix}{plain.suffix}")

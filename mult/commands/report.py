@@ -12,6 +12,7 @@ from pathlib import Path
 from mult.cli import exit_on_user_error
 from mult.config import load_config, load_data_config
 from mult.errors import UserError
+from mult.evaluation.results import read_evaluation
 from mult.report.write import write_report
 from mult.runtime import distributed
 
@@ -42,9 +43,11 @@ def main() -> None:
             raise UserError(
                 f"--out: got none for {len(arguments.runs)} runs; expected a file; write e.g. --out comparison.html"
             )
+        for path in arguments.baseline:
+            read_evaluation(path)  # refused before pictures are drawn
         out = arguments.out or arguments.runs[0] / "report.html"
         data = None
-        if arguments.config:
+        if arguments.config is not None:
             data = load_data_config(arguments.config, defaults=load_config(arguments.runs[0] / "config.yaml").data)
         device = distributed.pick_device("auto")
         print(

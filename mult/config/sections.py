@@ -162,6 +162,7 @@ class ModelConfig:
     pretrained: bool | FilePath = False
     attention: str = "shared"
     decoder: str = "paper"
+    skip: str = "none"
     window_size: Count = 7
     num_heads: Count | list[Count] | None = None
     drop_path: Fraction = 0.0
@@ -239,6 +240,9 @@ class EvalConfig:
     split that a benchmark compares on (NYU's and Pascal's val and test) only last, evaluated once, is allowed."""
     batch_size: Count | None = None
     """Views a batch, over all processes; None: as in training."""
+    quick: bool = False
+    """Take less time for the training's own evaluations: odsF with 24 thresholds instead of 99, as the file says; at most as
+    high, and not to be compared with the full form, which eval.py has."""
     images: CountOrZero = 4
     """How many images the gallery shows."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from itertools import islice
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from mult.runtime.malloc import reuse_freed_memory
+from mult.runtime.workers import end_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,18 +56,11 @@ def map_with_progress(
 
 
 def _start_worker(function: Callable[[Any], Any]) -> None:
-    """Keep the function, and let this worker end with the main process: a pool does not end those of a killed one."""
+    """Keep the function, and let this worker end with the main process."""
     global _function
     _function = function
     reuse_freed_memory()
-
-    def exit_with_parent() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=exit_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 def _apply(items: list[Any]) -> list[Any]:

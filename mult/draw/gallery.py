@@ -62,10 +62,12 @@ def draw_gallery(
     return ImageOps.expand(page, MARGIN, "white")
 
 
-def draw_label_sheet(samples: Sequence[Mapping[str, Any]], tasks: Mapping[str, Drawable]) -> Image.Image:
+def draw_label_sheet(
+    samples: Sequence[Mapping[str, Any]], tasks: Mapping[str, Drawable], classes: Mapping[str, Sequence[str]]
+) -> Image.Image:
     """The labels of a few samples, a row each and a column a task, with the limits of their colours; hatched where invalid.
 
-    A sample is {"id", "image", "targets", "valid"} as in `draw_gallery`. Raises UserError without samples.
+    A sample is {"id", "image", "targets", "valid"}, and `classes` are as in `draw_gallery`. Raises UserError without samples.
     """
     if not samples:
         raise UserError("sheet: got no samples; expected at least one; give it some views of a dataset")
@@ -82,7 +84,11 @@ def draw_label_sheet(samples: Sequence[Mapping[str, Any]], tasks: Mapping[str, D
             name = draw_text_line(task.name.replace("_", " "), CELL + 2, SMALL, FAINT)
             columns.append(join_pictures([cell, name, *bars], 1, GAP))
         rows.append(join_pictures(columns, 0, GAP))
-    return ImageOps.expand(join_pictures(rows, 1, 2 * GAP), MARGIN, "white")
+    keys = [(hatch(np.zeros(3), np.zeros((CELL, CELL), bool))[:16, :16], "no label here")]
+    for task in tasks.values():
+        keys += task.colours.keys([np.asarray(sample["targets"][task.name]) for sample in samples], classes.get(task.name))
+    legend = draw_legend(keys, max(row.width for row in rows), 14)
+    return ImageOps.expand(join_pictures([*rows, legend], 1, 2 * GAP), MARGIN, "white")
 
 
 def draw_map(

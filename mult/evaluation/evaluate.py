@@ -89,12 +89,13 @@ def evaluate(
     device: torch.device,
     precision: torch.dtype = torch.float32,
     absent: Mapping[str, str] | None = None,
+    quick: bool = False,
 ) -> Evaluation:
     """Score a model on this process's part of the views, and add up over all processes.
 
     batches: `data.sample.EvalBatch`es of `views_of_this_process(views)`, in order. tasks: those to score, outputs of the
     model. constants: as `learn_constants` returns them; a task that has none has no trivial baseline. absent: {task: why it
-    cannot be scored}. Results are equal on all processes.
+    cannot be scored}. quick: metrics in the forms that `Task.quick` names. Results are equal on all processes.
     """
     scores = {
         task: TaskScore(
@@ -102,7 +103,7 @@ def evaluate(
             views.classes.get(task),
             constants.get(task, {}),
             views.metric_depth,
-            **views.metric_arguments.get(task, {}),
+            **{**views.metric_arguments.get(task, {}), **(TASKS[task].quick if quick else {})},
         )
         for task in tasks
     }

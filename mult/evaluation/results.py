@@ -149,8 +149,9 @@ def find_evaluation(path: Path, stem: str | None = None) -> Path:
 
 def read_evaluation(path: Path) -> SavedEvaluation:
     """Read an evaluation's JSON, and the .npz beside it where there is one. Raises UserError for a damaged file."""
+    results = read_results(path)  # first: a path without a name has no suffix to change
     arrays = path.with_suffix(".npz")
-    return SavedEvaluation(path, read_results(path), read_arrays(arrays) if arrays.exists() else {})
+    return SavedEvaluation(path, results, read_arrays(arrays) if arrays.exists() else {})
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -210,6 +211,13 @@ def require_comparable(first: SavedEvaluation, other: SavedEvaluation) -> None:
             raise UserError(
                 f"compare: got {key} {other.file.get(key)} in {other.path}, {expected} in {first.path}; expected one; "
                 + explain_difference(key, "evaluate both on the same data")
+            )
+    for task, entries in first.tasks.items():
+        forms = [each.get(TASKS[task].primary, {}).get("thresholds") for each in (entries, other.tasks.get(task, {}))]
+        if None not in forms and forms[0] != forms[1]:
+            raise UserError(
+                f"compare: got {task} with {forms[1]} thresholds in {other.path}, {forms[0]} in {first.path}; expected one "
+                "form; evaluate both by eval.py"
             )
     if not np.array_equal(other.columns["id"], first.columns["id"]):
         place = int(np.argmin(other.columns["id"] == first.columns["id"]))

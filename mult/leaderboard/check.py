@@ -73,6 +73,9 @@ def find_refusals(row: Mapping[str, Any]) -> list[str]:
         )
     if row["metric_version"] != METRIC_VERSION:
         refusals.append(f"got metric version {row['metric_version']}; expected {METRIC_VERSION}: evaluate again")
+    quick = [entry["metric"] for entry in row["tasks"].values() if entry.get("quick")]
+    if quick:
+        refusals.append(f"got the quick form of {', '.join(quick)}; expected the full one: evaluate by eval.py")
     if row["differences"]:
         refusals.append(f"got runs that differ in {', '.join(row['differences'])}; expected one config but for the seed")
     checksums = [run["weights"].get("checksum") for run in row["runs"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from mult.errors import UserError
 from mult.metrics.accumulator import Accumulator, Constant, Sums, UnitAndDirection, sum_per_image, zeros
 from mult.metrics.thinning import Bool, Real, suppress, thin
+from mult.runtime.workers import map_images
 
 Counts = NDArray[np.int64]
 
@@ -44,8 +46,8 @@ class Boundary(Accumulator):
     What is not shown: parity with SEISM, which runs in Matlab, reads predictions rounded to 8 bits, and draws the truth's
     lines itself, from regions. The two have not been compared on the same files.
 
-    An image takes 8 bytes a threshold and 8 more. One of 425 x 560 takes one to two seconds of a core, which is why
-    `count_image` can run in other processes.
+    An image takes 8 bytes a threshold and 8 more. One of 425 x 560 takes one to two seconds of a core, which is why images are
+    counted in several processes within `mult.runtime.workers.image_workers`, as evaluations are.
     """
 
     METRICS: Mapping[str, UnitAndDirection] = {"odsF": ("", "higher")}
@@ -87,10 +89,8 @@ class Boundary(Accumulator):
 
     def _measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> dict[str, Callable[[], Tensor]]:
         maps = (each[:, 0].cpu().numpy() for each in (prediction, target > 0.5, valid))
-        counts = [
-            count_image(probability, truth, valid, self.max_distance, self.thresholds)
-            for probability, truth, valid in zip(*maps, strict=True)
-        ]
+        count = partial(count_image, max_distance=self.max_distance, thresholds=self.thresholds)
+        counts = map_images(count, *maps)
         matched, predicted, truth = (torch.from_numpy(np.stack(column)) for column in zip(*counts, strict=True))
         return {
             "pixels": lambda: sum_per_image(valid),

@@ -1,143 +1,139 @@
-"""Window attention whose map may be made by one stream and applied to many: the shared attention of MulT (paper, Section 3).
+"""Window attention whose map may be made by one task and applied to many: the shared attention of MulT (paper, Section 3).
 
-A block runs all tasks' streams side by side. `owners` says whose query and key serve a task and `source` what they are made
-from, and that is all in which the variants differ:
+A block runs the streams of all tasks side by side. Who owns the maps and what they are made from is all in which the variants
+differ:
 
     ordinary self-attention (T1)         every task its own map,  source "stream"
     shared attention (T2)                one map for all tasks,   source "context" (the encoder map x_sa)
     the ablation `independent`           every task its own map,  source "context"
     block 1 of the released code         one map for all tasks,   source "stream" (the reference's)
+
+For a head, a task t with its stream x_t, and r the owner of its map (t itself, or the reference):
+
+    q, k = linear_r(norm_r(x_sa)) or linear_r(norm1_r(x_r))         v_t = value_t(norm1_t(x_t))
+    A_r  = softmax(q k^T / sqrt(d) + B_r)
+    y_t  = x_t + proj_t(A_r v_t)
+    z_t  = y_t + fc2_t(GELU(fc1_t(norm2_t(y_t))))                   the block's result
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
-from timm.layers.drop import DropPath
-from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
-from mult.models.windows import Windows
+from mult.models.stacked import LayerNorm, Linear, Stack
+from mult.models.windows import Layout
 
-Layout = Callable[[tuple[int, int], int, bool], Windows]
 Source = Literal["context", "stream"]
 
 
-class PositionBias(nn.Module):
-    """Swin's relative position bias: one value a head and offset, ((2 w - 1)^2, heads)."""
+class PositionBias(Stack):
+    """Swin's relative position bias B: a value for each task, offset between two tokens and head."""
 
-    def __init__(self, window: int, heads: int) -> None:
-        super().__init__()
-        self.window = window
-        self.table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
+    def __init__(self, tasks: Sequence[str], window: int, heads: int) -> None:
+        super().__init__(tasks)
+        self.table = nn.Parameter(torch.empty(len(tasks), (2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.table, std=0.02)
 
-    def forward(self, window: tuple[int, int]) -> Tensor:
-        """-> (heads, N, N), [query, key], for a window (height, width) no larger than the table's."""
-        side = 2 * self.window - 1
-        row, column = (torch.arange(n, device=self.table.device) for n in window)
-        row_offset = (row[:, None] - row + self.window - 1) * side
-        column_offset = column[:, None] - column + self.window - 1
-        index = (row_offset[:, None, :, None] + column_offset[None, :, None, :]).flatten()
-        tokens = window[0] * window[1]
-        return self.table.index_select(0, index).view(tokens, tokens, -1).permute(2, 0, 1)
+    def forward(self, offsets: Tensor) -> Tensor:
+        """Numbers of offsets (N, N) -> (T, heads, N, N), [query, key]."""
+        return self.table.index_select(1, offsets.flatten()).unflatten(1, offsets.shape).permute(0, 3, 1, 2)
 
 
 class QueryKey(nn.Module):
-    """Makes an attention map. One linear layer gives query and key, and where `with_value` the owner's own value too."""
+    """Makes a map for each of `owners`. One linear layer gives query and key, and where `with_value` the owner's value too."""
 
-    def __init__(self, dim: int, heads: int, window: int, norm: bool, with_value: bool) -> None:
+    def __init__(self, owners: Sequence[str], dim: int, heads: int, window: int, norm: bool, with_value: bool) -> None:
         super().__init__()
         self.heads = heads
         self.parts = 3 if with_value else 2
-        self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
-        self.linear = nn.Linear(dim, self.parts * dim)
-        self.position_bias = PositionBias(window, heads)
+        self.norm = LayerNorm(owners, dim) if norm else None
+        self.linear = Linear(owners, dim, self.parts * dim)
+        self.position_bias = PositionBias(owners, window, heads)
 
-    def forward(self, tokens: Tensor, windows: Windows, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """tokens (B, H, W, C) -> map (B * windows, heads, N, N) that sums to 1 over the keys, and the value, cut, or None."""
-        parts = windows.cut(self.linear(self.norm(tokens)), self.parts, self.heads)
-        query, key = parts[:2].reshape(2, -1, self.heads, windows.window[0] * windows.window[1], parts.shape[-1])
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-        bias = self.position_bias(windows.window)
-        if mask is None:
-            scores += bias
-        else:
-            scores.view(-1, mask.shape[0], *scores.shape[1:]).add_(bias + mask[:, None])
-        return scores.softmax(dim=-1), parts[2] if self.parts == 3 else None
+    def forward(self, tokens: Tensor, layout: Layout, norm: LayerNorm | None) -> tuple[Tensor, Tensor | None]:
+        """tokens (owners, B, H, W, C), which `norm` norms first -> the maps, and the values, cut, or None.
+
+        Maps: (owners, B * windows, heads, N, N), [query, key]; they sum to 1 over the keys.
+        """
+        made = self.linear(tokens) if norm is None else self.linear.after_norm(norm, tokens)
+        query, key, *value = layout.cut(made, self.parts, len(tokens), self.heads, self.linear.bias)
+        bias = self.position_bias(layout.offsets)[:, None]
+        if layout.mask is not None:
+            bias = bias + layout.mask[:, None]  # (owners, windows, heads, N, N)
+        scores = (query @ key.transpose(-2, -1)).unflatten(1, (-1, bias.shape[1]))
+        scores = torch.add(bias[:, None], scores, alpha=query.shape[-1] ** -0.5)
+        return scores.softmax(dim=-1).flatten(1, 2).to(key.dtype), value[0] if value else None
 
 
-class Stream(nn.Module):
-    """What one task owns of a block: norms, value, output projection, MLP, and the query and key if it makes a map."""
+class Mlp(nn.Module):
+    """Linear to four times the channels, GELU, Linear back."""
 
-    def __init__(self, dim: int, drop_path: float, query_key: QueryKey | None) -> None:
+    def __init__(self, tasks: Sequence[str], dim: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
-        self.query_key = query_key
-        self.value = nn.Linear(dim, dim) if query_key is None or query_key.parts == 2 else None
-        self.proj = nn.Linear(dim, dim)
-        self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, 4 * dim)
-        self.drop_path = DropPath(drop_path)
+        self.fc1 = Linear(tasks, dim, 4 * dim)
+        self.fc2 = Linear(tasks, 4 * dim, dim)
 
-    def update(self, tokens: Tensor, attended: Tensor) -> Tensor:
-        """The residual half of the block: tokens, and what attention gathered for them, both (B, H, W, C) -> (B, H, W, C)."""
-        tokens = tokens + self.drop_path(self.proj(attended))
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+    def forward(self, tokens: Tensor, norm: LayerNorm) -> Tensor:
+        """(T, ..., C), which `norm` norms first -> the same shape."""
+        return self.fc2.after_gelu(self.fc1.after_norm(norm, tokens))
 
 
 class WindowBlock(nn.Module):
     """One block of every task's decoder: window attention and MLP, each pre-normed and residual.
 
-    owners: task -> the task whose query and key make its map. For each owner one map is computed and multiplied with the
-    values of all its tasks in one product: no second softmax and no copy of the map.
+    owners: the tasks that own a map: all of `tasks`, each for itself, or one for all. A map is multiplied with the values of
+    all its tasks in one product: no second softmax and no copy of the map.
     """
 
     def __init__(
         self,
-        owners: Mapping[str, str],
+        tasks: Sequence[str],
+        owners: Sequence[str],
         source: Source,
         dim: int,
         heads: int,
         window: int,
-        layout: Layout,
-        shifted: bool,
         context_norm: bool,
         drop_path: float,
     ) -> None:
         super().__init__()
-        self.source, self.heads, self.window, self.layout, self.shifted = source, heads, window, layout, shifted
-        self.groups = {owner: [task for task in owners if owners[task] == owner] for owner in owners.values()}
+        self.tasks, self.owners, self.source, self.heads, self.drop_path = list(tasks), list(owners), source, heads, drop_path
+        is_self_attention = source == "stream" and self.owners == self.tasks
         norm = source == "context" and context_norm
-        self.streams: Any = nn.ModuleDict()  # of Stream, whose methods nn.Module does not declare
-        for task in owners:
-            query_key = QueryKey(dim, heads, window, norm, source == "stream") if task in self.groups else None
-            self.streams[task] = Stream(dim, drop_path, query_key)
+        self.norm1 = LayerNorm(tasks, dim)
+        self.query_key = QueryKey(owners, dim, heads, window, norm, with_value=is_self_attention)
+        self.value = None if is_self_attention else Linear(tasks, dim, dim)
+        self.proj = Linear(tasks, dim, dim)
+        self.norm2 = LayerNorm(tasks, dim)
+        self.mlp = Mlp(tasks, dim)
 
-    def forward(self, streams: Mapping[str, Tensor], context: Tensor) -> dict[str, Tensor]:
-        """streams task -> (B, H, W, C) and the context (B, H, W, C) -> the updated streams."""
-        windows = self.layout((context.shape[1], context.shape[2]), self.window, self.shifted)
-        mask = windows.mask(context.device)
-        updated = {}
-        for owner, tasks in self.groups.items():
-            normed = {task: self.streams[task].norm1(streams[task]) for task in tasks}
-            tokens = context if self.source == "context" else normed[owner]
-            if not windows.masks_padding:
-                # Padding that is attended to has the biases of query, key and value; it is padded before their layers.
-                tokens, normed = windows.pad(tokens), {task: windows.pad(value) for task, value in normed.items()}
-            attention, owners_value = self.streams[owner].query_key(tokens, windows, mask)
-            values = []
-            for task in tasks:
-                linear = self.streams[task].value
-                values.append(owners_value if linear is None else windows.cut(linear(normed[task]), 1, self.heads)[0])
-            attended = windows.join(attention @ self._stack(values, attention), len(tasks))
-            for task, gathered in zip(tasks, attended, strict=True):
-                updated[task] = self.streams[task].update(streams[task], gathered)
-        return {task: updated[task] for task in streams}
+    def forward(self, streams: Tensor, context: Tensor, layout: Layout) -> Tensor:
+        """streams (T, B, H, W, C) and the context (B, H, W, C) -> the updated streams."""
+        maps, values = self._attention(streams, context, layout)
+        attended = layout.windows.join(maps @ values, len(self.tasks))
+        streams = streams + self._drop(self.proj(attended))
+        return streams + self._drop(self.mlp(streams, self.norm2))
 
-    @staticmethod
-    def _stack(values: Sequence[Tensor], attention: Tensor) -> Tensor:
-        """Cut values of T tasks -> (B * windows, heads, N, T * d), in one copy."""
-        return torch.cat(tuple(values), dim=-1).reshape(*attention.shape[:3], -1)
+    def _attention(self, streams: Tensor, context: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        """The maps A (owners, B * windows, heads, N, N) and all tasks' values v, cut."""
+        if self.value is None:
+            return self.query_key(streams, layout, self.norm1)
+        if self.source == "context":
+            maps, _ = self.query_key(context.expand(len(self.owners), *context.shape), layout, self.query_key.norm)
+            values = self.value.after_norm(self.norm1, streams)
+        else:
+            normed, owner = self.norm1(streams), self.tasks.index(self.owners[0])
+            maps, _ = self.query_key(normed[owner : owner + 1], layout, None)
+            values = self.value(normed)
+        return maps, layout.cut(values, 1, len(self.owners), self.heads, self.value.bias).squeeze(0)
+
+    def _drop(self, branch: Tensor) -> Tensor:
+        """Drop path, drawn for each task, branch and image."""
+        if not self.training or self.drop_path == 0:
+            return branch
+        keep = 1 - self.drop_path
+        return branch * branch.new_empty(*branch.shape[:2], 1, 1, 1).bernoulli_(keep).div_(keep)

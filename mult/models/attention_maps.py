@@ -48,8 +48,8 @@ class AttentionMap:
     def _number_tokens(self) -> Tensor:
         """Which token is at each position of each window, (windows, N): 1 + its index in the map, 0 for padding."""
         height, width = self.windows.size
-        numbers = torch.arange(1, height * width + 1, device=self.weights.device).view(1, height, width, 1)
-        return self.windows.cut(numbers, 1, 1).reshape(-1, self.weights.shape[-1])
+        numbers = torch.arange(1, height * width + 1, device=self.weights.device).view(1, 1, height, width, 1)
+        return self.windows.cut(numbers, 1, 1, 1)[0, 0, :, 0, :, 0]
 
 
 @contextmanager
@@ -57,15 +57,14 @@ def record_attention(decoder: Decoder) -> Iterator[list[AttentionMap]]:
     """A list to which every forward pass inside the `with` appends its maps: one a stage and owner, H/32 first."""
     maps: list[AttentionMap] = []
 
-    def append(owner: str, stride: int, module: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, Any]) -> None:
-        maps.append(AttentionMap(owner, stride, windows=inputs[1], weights=outputs[0].detach()))
+    def append(owners: list[str], stride: int, module: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, Any]) -> None:
+        for owner, weights in zip(owners, outputs[0].detach(), strict=True):
+            maps.append(AttentionMap(owner, stride, inputs[1].windows, weights))
 
     hooks = []
     for index, stage in enumerate(reversed(decoder.stages)):
         second = stage.blocks[1]
-        for owner in second.groups:
-            module = second.streams[owner].query_key
-            hooks.append(module.register_forward_hook(partial(append, owner, 4 * 2**index)))
+        hooks.append(second.query_key.register_forward_hook(partial(append, second.owners, 4 * 2**index)))
     try:
         yield maps
     finally:

@@ -35,27 +35,32 @@ WEIGHTS_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Where the weights stand in a file that holds more, in timm's order."""
 
 
+def check_weights(backbone: str, pretrained: bool | str) -> None:
+    """Raise UserError for a backbone that timm does not know, and for a weights file that is not there."""
+    if not timm.is_model(backbone.split(".")[0]):
+        raise UserError(
+            f"model.backbone: got {backbone!r}; expected a model of timm {timm.__version__}; "
+            "choose from timm.list_models('*swin*')"
+        )
+    if isinstance(pretrained, str) and pretrained != "package" and not Path(pretrained).is_file():
+        raise UserError(
+            f"model.pretrained: got {pretrained!r}; expected true, false, 'package' or a weights file; correct the path"
+        )
+
+
 def create_backbone(backbone: str, pretrained: bool | str, args: Mapping[str, Any], defaults: Mapping[str, Any]) -> nn.Module:
     """timm's model that returns a list of maps, with its weights; `args`, the user's, win over `defaults`.
 
     pretrained: see `MulT`. Raises UserError for arguments and weights that do not fit, as `Encoder` says.
     """
     _check_arguments(args)
-    if not timm.is_model(backbone.split(".")[0]):
-        raise UserError(
-            f"model.backbone: got {backbone!r}; expected a model of timm {timm.__version__}; "
-            "choose from timm.list_models('*swin*')"
-        )
+    check_weights(backbone, pretrained)
     overlay: dict[str, Any] = {}
     file_weights: dict[str, Tensor] = {}
     is_packaged = pretrained == "package"
     if is_packaged:
         pretrained = False  # timm fetches nothing; the package's weights are loaded below
     if isinstance(pretrained, str):
-        if not Path(pretrained).is_file():
-            raise UserError(
-                f"model.pretrained: got {pretrained!r}; expected true, false, 'package' or a weights file; correct the path"
-            )
         file_weights = _read_weights(pretrained)
         # The tensors and not the file, which timm would read again, by its own rules.
         overlay = {"pretrained_cfg_overlay": {"state_dict": file_weights}}

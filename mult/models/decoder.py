@@ -1,7 +1,7 @@
 """The decoders of all tasks, run side by side from H/32 to H/4: four stages of two blocks, an upsampler between stages, a head.
 
-`layout: paper` is the paper's wiring (T1 self-attention, then T2 shared attention with the encoder map of the same
-resolution), `layout: released` that of the released code; README.md in this folder lists where they differ.
+`decoder: paper` is the paper's wiring (T1 self-attention, then T2 shared attention with the encoder map of the same
+resolution), `decoder: released` that of the released code; mult/models/README.md lists where they differ.
 """
 
 from __future__ import annotations
@@ -16,24 +16,40 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mult.models.attention import Source, WindowBlock
-from mult.models.windows import Windows
+from mult.models.stacked import LayerNorm, Linear
+from mult.models.windows import Layout, Windows
 
 Attention = Literal["shared", "independent", "self"]
 Wiring = Literal["paper", "released"]
+Skip = Literal["none", "add"]
 
 
 class Upsample(nn.Module):
-    """Bilinear to a given size, LayerNorm, Linear to the channels of the next stage."""
+    """Bilinear to a given size, LayerNorm, Linear to the channels of the next stage, a task."""
 
-    def __init__(self, dim: int, out_dim: int) -> None:
+    def __init__(self, tasks: Sequence[str], dim: int, out_dim: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.reduction = nn.Linear(dim, out_dim, bias=False)
+        self.norm = LayerNorm(tasks, dim)
+        self.reduction = Linear(tasks, dim, out_dim, bias=False)
 
-    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, h, w, dim) -> (B, *size, out_dim)."""
-        image = F.interpolate(tokens.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=False)
-        return self.reduction(self.norm(image.permute(0, 2, 3, 1)))
+    def forward(self, streams: Tensor, size: tuple[int, int]) -> Tensor:
+        """(T, B, h, w, dim) -> (T, B, *size, out_dim)."""
+        images = streams.flatten(0, 1).permute(0, 3, 1, 2)
+        images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+        return self.reduction.after_norm(self.norm, images.permute(0, 2, 3, 1).unflatten(0, streams.shape[:2]))
+
+
+class AddSkip(nn.Module):
+    """x^t + Linear(LayerNorm(x_sa)): the encoder map of the same resolution enters every stream, by the task's own layers."""
+
+    def __init__(self, tasks: Sequence[str], dim: int) -> None:
+        super().__init__()
+        self.norm = LayerNorm(tasks, dim)
+        self.linear = Linear(tasks, dim, dim)
+
+    def forward(self, streams: Tensor, feature: Tensor) -> Tensor:
+        """streams (T, B, h, w, dim), feature (B, h, w, dim) -> the streams."""
+        return streams + self.linear.after_norm(self.norm, feature.expand(len(streams), *feature.shape))
 
 
 class Head(nn.Module):
@@ -43,6 +59,8 @@ class Head(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout2d(dropout)
         self.linear = nn.Linear(dim, channels)
+        nn.init.xavier_uniform_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, H/4, W/4, dim) -> (B, channels, H, W); tokens stand for 4 x 4 pixels, the last ones possibly for fewer."""
@@ -68,41 +86,42 @@ class Stage(nn.Module):
     ) -> None:
         super().__init__()
         self.grad_checkpointing = False
-        shared = {task: reference if attention == "shared" else task for task in tasks}
-        own = {task: task for task in tasks}
+        self.window = window
+        self.make_windows = Windows.paper if wiring == "paper" else Windows.released
+        self._layouts: tuple[Any, list[Layout]] = (None, [])
+        shared = [reference] if attention == "shared" else tasks
         second: Source = "stream" if attention == "self" or wiring == "released" else "context"
-        blocks: list[tuple[dict[str, str], Source]] = (
-            [(own, "stream"), (shared, second)] if wiring == "paper" else [(shared, "context"), (shared, second)]
+        blocks: list[tuple[Sequence[str], Source]] = (
+            [(tasks, "stream"), (shared, second)] if wiring == "paper" else [(shared, "context"), (shared, second)]
         )
         self.context_norm = nn.LayerNorm(dim) if wiring == "released" else nn.Identity()
         self.blocks = nn.ModuleList(
-            WindowBlock(
-                owners,
-                source,
-                dim,
-                heads,
-                window,
-                layout=Windows.paper if wiring == "paper" else Windows.released,
-                shifted=index == 1,
-                context_norm=wiring == "paper",
-                drop_path=drop_path[index],
-            )
-            for index, (owners, source) in enumerate(blocks)
+            WindowBlock(tasks, owners, source, dim, heads, window, wiring == "paper", rate)
+            for (owners, source), rate in zip(blocks, drop_path, strict=True)
         )
 
-    def forward(self, streams: Mapping[str, Tensor], context: Tensor) -> Mapping[str, Tensor]:
-        """streams task -> (B, h, w, dim), context (B, h, w, dim) as returned by `context_norm` -> the updated streams."""
-        for block in self.blocks:
+    def forward(self, streams: Tensor, context: Tensor) -> Tensor:
+        """streams (T, B, h, w, dim), context (B, h, w, dim) as returned by `context_norm` -> the updated streams."""
+        layouts = self._layouts_for((context.shape[1], context.shape[2]), context.device)
+        for block, layout in zip(self.blocks, layouts, strict=True):
             if self.grad_checkpointing and torch.is_grad_enabled():
-                streams = checkpoint(block, streams, context, use_reentrant=False)
+                streams = checkpoint(block, streams, context, layout, use_reentrant=False)
             else:
-                streams = block(streams, context)
+                streams = block(streams, context, layout)
         return streams
+
+    def _layouts_for(self, size: tuple[int, int], device: torch.device) -> list[Layout]:
+        """The first block's windows are not shifted, the second's are. Those of the last size are kept."""
+        if self._layouts[0] != (size, device):
+            windows = [self.make_windows(size, self.window, shifted) for shifted in (False, True)]
+            self._layouts = (size, device), [Layout.build(each, device) for each in windows]
+        return self._layouts[1]
 
 
 class Decoder(nn.Module):
     """Encoder maps -> outputs of every task.
 
+    skip: "none", the paper's, or "add": after each upsampling the encoder map is added (`AddSkip`), whatever the wiring.
     dims and heads are the encoder's, fine to coarse. drop_path is the rate of the last of the eight blocks; the first,
     at H/32, has none and the rest lie on a line between.
     """
@@ -118,6 +137,7 @@ class Decoder(nn.Module):
         window: int,
         drop_path: float,
         dropout: float,
+        skip: Skip = "none",
     ) -> None:
         super().__init__()
         dims, heads = list(dims)[::-1], list(heads)[::-1]
@@ -126,29 +146,21 @@ class Decoder(nn.Module):
             Stage(list(tasks), reference, attention, wiring, dim, heads[i], window, rates[2 * i : 2 * i + 2])
             for i, dim in enumerate(dims)
         )
-        self.upsamples: Any = nn.ModuleList(
-            nn.ModuleDict({task: Upsample(dim, finer) for task in tasks}) for dim, finer in pairwise(dims)
-        )
+        self.upsamples = nn.ModuleList(Upsample(list(tasks), dim, finer) for dim, finer in pairwise(dims))
+        self.skips = nn.ModuleList(AddSkip(list(tasks), dim) for dim in (dims[1:] if skip == "add" else []))
         self.heads = nn.ModuleDict({task: Head(dims[-1], channels, dropout) for task, channels in tasks.items()})
-        self.apply(_initialise)
 
     def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
         """Four maps (B, C_s, H_s, W_s), fine to coarse, and the image's size -> task -> (B, channels, *size)."""
-        streams: Mapping[str, Tensor] = {}
-        for index, (stage, feature) in enumerate(zip(self.stages, reversed(features), strict=True)):
-            context = stage.context_norm(feature.permute(0, 2, 3, 1).contiguous())
+        maps = [feature.permute(0, 2, 3, 1).contiguous() for feature in reversed(features)]
+        streams: Any = None
+        for index, stage in enumerate(self.stages):
+            context = stage.context_norm(maps[index])
             if index == 0:
-                streams = dict.fromkeys(self.heads, context)
+                streams = context.expand(len(self.heads), *context.shape)
             else:
-                upsample, finer = self.upsamples[index - 1], (context.shape[1], context.shape[2])
-                streams = {task: upsample[task](tokens, finer) for task, tokens in streams.items()}
+                streams = self.upsamples[index - 1](streams, (context.shape[1], context.shape[2]))
+                if len(self.skips) > 0:
+                    streams = self.skips[index - 1](streams, maps[index])
             streams = stage(streams, context)
-        return {task: self.heads[task](tokens, size) for task, tokens in streams.items()}
-
-
-def _initialise(module: nn.Module) -> None:
-    """Xavier uniform and zero biases: Swin's fixed deviation of 0.02 suits its widths, and starts narrow decoders slowly."""
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+        return {task: head(tokens, size) for (task, head), tokens in zip(self.heads.items(), streams, strict=True)}

@@ -18,10 +18,13 @@ from torch import Tensor, nn
 
 from mult.errors import UserError, suggest
 from mult.files import read_json, write_file, write_json
-from mult.models.decoder import Attention, Decoder, Wiring
+from mult.models.decoder import Attention, Decoder, Skip, Wiring
 from mult.models.encoder import Encoder
+from mult.models.first_version import stack_weights
+from mult.models.stacked import stacked_tasks
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1: a parameter a task, which `first_version` converts."""
 
 
 class MulT(
@@ -38,8 +41,9 @@ class MulT(
     with more than one task. backbone, backbone_args: see `Encoder`. pretrained: False, True (timm's weights), "package"
     (packaged.py) or a local file. attention: "shared" (the method), "independent" (every task its own query and key from the
     encoder map) or "self" (query, key and value from the task's own stream). decoder: "paper" or "released", how its blocks
-    are wired. window_size, num_heads, drop_path, dropout: of the decoders; num_heads is one number, one a stage from fine to
-    coarse, or None for the backbone's own.
+    are wired. skip: "none" (the paper) or "add", whether the encoder's finer maps are added to the streams. window_size,
+    num_heads, drop_path, dropout: of the decoders; num_heads is one number, one a stage from fine to coarse, or None for the
+    backbone's own.
 
     `classes` (categorical task -> class names) is empty until build.py sets it from the dataset, and is saved with the model.
 
@@ -59,9 +63,10 @@ class MulT(
         drop_path: float = 0.0,
         dropout: float = 0.0,
         backbone_args: Mapping[str, Any] | None = None,
+        skip: Skip = "none",
     ) -> None:
         super().__init__()
-        reference = resolve_reference(tasks, reference, attention, decoder)
+        reference = resolve_reference(tasks, reference, attention, decoder, skip)
         self.arguments: dict[str, Any] = {
             "tasks": dict(tasks),
             "reference": reference,
@@ -74,6 +79,7 @@ class MulT(
             "drop_path": drop_path,
             "dropout": dropout,
             "backbone_args": dict(backbone_args) if backbone_args else None,
+            "skip": skip,
         }
         self.classes: dict[str, list[str]] = {}
         self.encoder = Encoder(backbone, pretrained, backbone_args)
@@ -87,6 +93,7 @@ class MulT(
             window_size,
             drop_path,
             dropout,
+            skip,
         )
 
     @property
@@ -110,21 +117,32 @@ class MulT(
         A task that the other model does not have keeps all its weights; a task whose head has another number of channels (the
         classes of another dataset) keeps its head. Raises UserError where any other weight does not fit.
         """
-        other_weights, channels, other_channels = other.state_dict(), self.arguments["tasks"], other.arguments["tasks"]
+        other_weights, channels, other_channels = other._weights_by_task(), self.arguments["tasks"], other.arguments["tasks"]
         reasons = {}
         for task in self.tasks:
             if task not in other_channels:
                 reasons[task] = "not in the model to start from"
             elif channels[task] != other_channels[task]:
                 reasons[task] = f"its head has {channels[task]} channels instead of {other_channels[task]}"
-        for name, weight in self.state_dict().items():
-            other_weight, parts = other_weights.get(name), name.split(".")
+        for (name, owner), weight in self._weights_by_task().items():
+            other_weight = other_weights.get((name, owner))
             if other_weight is not None and other_weight.shape == weight.shape:
                 weight.copy_(other_weight)
-            elif not any(task in parts and (task not in other_channels or "heads" in parts) for task in reasons):
+            elif owner not in reasons or (owner in other_channels and not name.startswith("decoder.heads.")):
                 got = "nothing" if other_weight is None else str(tuple(other_weight.shape))
                 raise UserError(f"{name}: got {got}; expected {tuple(weight.shape)}")
         return reasons
+
+    def _weights_by_task(self) -> dict[tuple[str, str | None], Tensor]:
+        """(name, task) -> what a task has of a stacked weight, or a weight of its head; (name, None) -> any other weight."""
+        stacked = stacked_tasks(self)
+        weights: dict[tuple[str, str | None], Tensor] = {}
+        for name, weight in self.state_dict().items():
+            if name in stacked:
+                weights |= {(name, task): weight[index] for index, task in enumerate(stacked[name])}
+            else:
+                weights[name, name.split(".")[2] if name.startswith("decoder.heads.") else None] = weight
+        return weights
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Have the backward pass compute the blocks' activations again: less memory, more time, the same gradients."""
@@ -151,7 +169,9 @@ class MulT(
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters to train without weight decay: norms, biases and position tables (timm's convention)."""
-        return {name for name, p in self.named_parameters() if p.ndim <= 1 or "position_bias" in name or "logit_scale" in name}
+        stacked = stacked_tasks(self)
+        vectors = {name for name, p in self.named_parameters() if p.ndim <= (2 if name in stacked else 1)}
+        return vectors | {name for name, _ in self.named_parameters() if "position_bias" in name or "logit_scale" in name}
 
     def _save_pretrained(self, save_directory: Path) -> None:
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
@@ -225,8 +245,9 @@ class MulT(
             ) from error
         weights_path = locate("model.safetensors")
         try:
-            model.load_state_dict(load_file(weights_path))
-        except (SafetensorError, RuntimeError, FileNotFoundError) as error:
+            weights = load_file(weights_path)
+            model.load_state_dict(stack_weights(model, weights) if config["format_version"] == 1 else weights)
+        except (SafetensorError, RuntimeError, FileNotFoundError, KeyError) as error:
             reason = " ".join(str(error).split("\n")[:2])  # torch lists every weight, a line each
             raise UserError(
                 f"{weights_path}: not the weights of the model in config.json beside it ({reason}); expected a folder "
@@ -238,7 +259,7 @@ class MulT(
 def _read_config(path: Path) -> dict[str, Any]:
     config = read_json(path, "take another checkpoint")
     version = config.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in (1, FORMAT_VERSION):
         raise UserError(
             f"{path}: got format_version {version}; expected {FORMAT_VERSION}; take the version of mult that wrote it, or "
             "another folder if mult did not"
@@ -252,13 +273,14 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise UserError(f"model.{name}: got {value!r}; expected {' or '.join(choices)}; {remedy}")
 
 
-def resolve_reference(tasks: Collection[str], reference: str | None, attention: str, decoder: str) -> str | None:
+def resolve_reference(tasks: Collection[str], reference: str | None, attention: str, decoder: str, skip: str) -> str | None:
     """The reference: a single task is its own, and None where none is needed.
 
-    Raises UserError for an attention variant or a decoder that there is not, and for what does not fit together.
+    Raises UserError for an attention variant, a decoder or a skip that there is not, and for what does not fit together.
     """
     _check_choice("attention", attention, get_args(Attention))
     _check_choice("decoder", decoder, get_args(Wiring))
+    _check_choice("skip", skip, get_args(Skip))
     if not tasks:
         raise UserError("tasks: got none; expected task: output channels; name at least one")
     if decoder == "released" and attention == "self":

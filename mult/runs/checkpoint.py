@@ -29,7 +29,7 @@ from mult.models import MulT
 from mult.runs.errors import explain_write_error
 from mult.tasks import TASKS
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Changes when the content of `state.pt` does: training does not go on from a checkpoint of another version."""
 
 POINTERS = "checkpoints.json"

@@ -20,6 +20,7 @@ from mult.data.sample import Batch, collate_train
 from mult.errors import UserError, suggest
 from mult.losses import LOSSES, TARGETS, Count, Loss, balanced_cross_entropy
 from mult.models import MulT, resolve_reference
+from mult.models.backbone import check_weights
 from mult.runs.checkpoint import check_files, find_checkpoint
 from mult.runtime import distributed
 from mult.runtime.loader import Loader
@@ -77,8 +78,11 @@ def build_experiment(config: Config, resumes: bool = False) -> Experiment:
     tasks = task_names(config)
     objectives = {task: _build_objective(task, config.tasks[task]) for task in tasks}
     # Checked before any data is read, or rendered.
-    resolve_reference(tasks, config.model.reference, config.model.attention, config.model.decoder)
+    resolve_reference(tasks, config.model.reference, config.model.attention, config.model.decoder, config.model.skip)
     check_selection(config)
+    check_weights(config.model.backbone, config.model.pretrained)
+    if config.run.init is not None and not resumes:
+        find_checkpoint(config.run.init)
     train_data = build_mixture([config.data, *config.data.mix], tasks, config.run.seed)
     # A mixture is evaluated on its first dataset, since scores over several could not be compared with published ones.
     eval_reader = build_dataset(config.data, train_data.readers[0].tasks, config.eval.split)

@@ -23,6 +23,7 @@ from mult.data.sample import Batch
 from mult.evaluation.results import Results
 from mult.runs.folder import Run
 from mult.runtime import distributed
+from mult.runtime.malloc import reuse_freed_memory
 from mult.runtime.signals import Signals, StoppedError
 from mult.tasks import TASKS
 from mult.training.average import update_average
@@ -52,6 +53,8 @@ def train(experiment: Experiment, run: Run, device: torch.device, signals: Signa
     optimizer, schedule, scaler = state.optimizer, state.schedule, state.scaler
     if config.run.precision != state.precision_name and is_main:
         tqdm.write(f"run.precision: {config.run.precision} is {state.precision_name} on this {device.type}")
+    if device.type == "cpu":
+        reuse_freed_memory()
     model.set_grad_checkpointing(config.run.activation_checkpointing)
     if config.run.compile:
         tqdm.write(f"{model.compile_blocks()} blocks will be compiled, each on its first use")

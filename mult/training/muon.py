@@ -50,7 +50,8 @@ def is_matrix(parameter: Tensor) -> bool:
 class Muon(Optimizer):
     """Muon for the groups with `orthogonal: True`, AdamW for the others, both with decoupled weight decay.
 
-    params: groups {"params", "orthogonal", ...}. betas: of AdamW. momentum: of Muon, Nesterov's.
+    params: groups {"params", "orthogonal", "stacked", ...}; with `stacked` a parameter is several matrices (N, rows, columns),
+    each made orthogonal by itself. betas: of AdamW. momentum: of Muon, Nesterov's.
     """
 
     def __init__(
@@ -63,7 +64,8 @@ class Muon(Optimizer):
         eps: float = 1e-8,
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "momentum": momentum, "weight_decay": weight_decay, "eps": eps}
-        super().__init__(params, {**defaults, "orthogonal": False})
+        # `fused`: with this word torch moves a state's `step`, when it loads one, to the device of the parameter.
+        super().__init__(params, {**defaults, "orthogonal": False, "stacked": False, "fused": True})
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # without torch's closure, which nothing here passes
@@ -81,16 +83,17 @@ class Muon(Optimizer):
                 state["momentum"] = torch.zeros_like(parameter)
             momentum = state["momentum"]
             momentum.lerp_(gradient, 1 - group["momentum"])
-            update = gradient.lerp(momentum, group["momentum"]).flatten(1)
-            by_shape.setdefault((update.shape, update.device), []).append((parameter, update))
-        for (shape, device), matrices in by_shape.items():
+            update = gradient.lerp(momentum, group["momentum"])
+            matrices = update if group["stacked"] else update.flatten(1)[None]
+            by_shape.setdefault((matrices.shape[1:], update.device), []).append((parameter, matrices))
+        for (shape, device), updates in by_shape.items():
             dtype = torch.bfloat16 if multiplies_bf16(device) else torch.float32
-            stacked = torch.stack([update for _, update in matrices])
+            stacked = torch.cat([matrices for _, matrices in updates])
             coefficients = NEWTON_SCHULZ_COEFFICIENTS
             steps = zeropower_via_newtonschulz(stacked, len(coefficients), coefficients, dtype=dtype)
             # An orthogonal matrix has a root mean square of 1 / sqrt(its longer side).
             rate = group["lr"] * ADAMW_STEP_RMS * max(shape) ** 0.5
-            for (parameter, _), step in zip(matrices, steps, strict=True):
+            for (parameter, _), step in zip(updates, steps.split([len(matrices) for _, matrices in updates]), strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(step.reshape(parameter.shape), alpha=-rate)
 

@@ -10,6 +10,7 @@ from torch.optim import AdamW, Optimizer
 from mult.config import Config, OptimConfig
 from mult.errors import UserError
 from mult.models import MulT
+from mult.models.stacked import stacked_tasks
 from mult.training.balance.balance import Balance
 from mult.training.muon import Muon, is_matrix
 
@@ -20,19 +21,23 @@ def build_optimizer(config: Config, model: MulT, balance: Balance) -> Optimizer:
     Raises UserError for rates of an encoder that does not learn.
     """
     optim, undecayed, encoder_rates = config.optim, model.no_weight_decay(), _encoder_rates(config.optim, model)
-    by_kind: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
+    stacked = stacked_tasks(model)
+    by_kind: dict[tuple[float, bool, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             no_decay = name in undecayed
             # Tables of positions are matrices by their shape alone; they are among the parameters without decay.
-            is_orthogonal = optim.name == "muon" and not no_decay and is_matrix(parameter)
-            by_kind.setdefault((encoder_rates.get(name, optim.lr), no_decay, is_orthogonal), []).append(parameter)
+            matrix = parameter[0] if name in stacked else parameter
+            is_orthogonal = optim.name == "muon" and not no_decay and is_matrix(matrix)
+            kind = encoder_rates.get(name, optim.lr), no_decay, is_orthogonal, is_orthogonal and name in stacked
+            by_kind.setdefault(kind, []).append(parameter)
     for parameter in balance.parameters():
-        by_kind.setdefault((balance.lr or optim.lr, True, False), []).append(parameter)
+        by_kind.setdefault((balance.lr or optim.lr, True, False, False), []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"params": by_kind[rate, no_decay, is_orthogonal], "lr": rate, "weight_decay": 0.0 if no_decay else optim.weight_decay}
-        | ({"orthogonal": is_orthogonal} if optim.name == "muon" else {})
-        for rate, no_decay, is_orthogonal in sorted(by_kind, key=lambda key: (key[0] != optim.lr, -key[0], *key[1:]))
+        {"params": by_kind[kind], "lr": rate, "weight_decay": 0.0 if no_decay else optim.weight_decay}
+        | ({"orthogonal": is_orthogonal, "stacked": is_stacked} if optim.name == "muon" else {})
+        for kind in sorted(by_kind, key=lambda kind: (kind[0] != optim.lr, -kind[0], *kind[1:]))
+        for rate, no_decay, is_orthogonal, is_stacked in [kind]
     ]
     if optim.name == "muon":
         return Muon(groups, lr=optim.lr, betas=optim.betas)

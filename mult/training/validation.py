@@ -22,6 +22,7 @@ from mult.files import read_json, write_arrays, write_json
 from mult.runs.weights import identify_weights
 from mult.runtime import distributed
 from mult.runtime.signals import InterruptibleBatches, Signals
+from mult.runtime.workers import image_workers
 from mult.tasks import TASKS
 from mult.training.experiment import Experiment
 from mult.training.progress import Progress
@@ -41,7 +42,7 @@ def validate(experiment: Experiment, state: TrainingState, progress: Progress, s
     max_batches = math.ceil(math.ceil(len(views) / distributed.world_size()) / batch_size)
     bad_messages: list[str] = []
     good_batches = collect_bad(InterruptibleBatches(batches, max_batches, signals), bad_messages)
-    with _uncompiled(config.run.compile):
+    with _uncompiled(config.run.compile), image_workers(config.data.workers):
         evaluation = evaluate.evaluate(
             state.evaluated_model,
             good_batches,
@@ -50,6 +51,7 @@ def validate(experiment: Experiment, state: TrainingState, progress: Progress, s
             state.constants,
             state.device,
             state.precision,
+            quick=config.eval.quick,
         )
     bad_counts = progress.list_bad_files(bad_messages)
     score = compute_improvement(evaluation.results)

@@ -140,6 +140,29 @@ def test_the_last_step_counts_whatever_the_evaluations_say(
     assert read_json(first / "eval" / "nyu-held_out.json")["selected"] == "last"
 
 
+def test_a_quick_form_is_of_the_training_alone_and_said(
+    tmp_path: Path, train_run: Callable[..., Path], script: Callable[..., Any]
+) -> None:
+    write_nyud(tmp_path / "data")
+    tree = tiny_config(tmp_path, "nyu", {}, {"boundary": 1})
+    tree["model"]["reference"] = None
+    tree["eval"]["quick"] = True
+    folder = train_run(Config.from_dict(tree))
+    quick = read_json(folder / "eval" / "nyu-test.json")["tasks"]["boundary"]["odsF"]
+    assert (quick["thresholds"], quick["quick"], quick["max_distance"]) == (24, True, 0.011)
+    out = tmp_path / "full.json"
+    assert script("eval", "--ckpt", folder, "--split", "test", "--out", out).status == 0
+    full = read_json(out)["tasks"]["boundary"]["odsF"]
+    assert (full["thresholds"], full["quick"]) == (99, False)
+    assert full["value"] >= quick["value"]
+    ended = script("compare", folder, out)
+    assert ended.status == 2
+    assert "got boundary with 99 thresholds in" in ended.err
+    assert "expected one form; evaluate both by eval.py" in ended.err
+    ended = script("compare", folder, "--row", tmp_path / "row.json")
+    assert "would be refused: got the quick form of odsF; expected the full one" in ended.out
+
+
 def test_pascal_in_five_tasks(tmp_path: Path, train_run: Callable[..., Path], script: Callable[..., Any]) -> None:
     ids = {"train": ["2008_000001", "2008_000002"], "val": ["2009_000003", "2009_000004"]}
     write_pascal(tmp_path / "data", (40, 56), ids)

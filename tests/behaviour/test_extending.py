@@ -235,7 +235,7 @@ def test_an_attention_variant_is_a_value_and_a_branch(copy: Copy, config_file: P
     copy.insert(
         path,
         "        second: Source =",
-        '        shared = dict.fromkeys(tasks, list(tasks)[-1]) if attention == "last" else shared\n',
+        '        shared = [list(tasks)[-1]] if attention == "last" else shared\n',
     )
     assert copy.touched() == {path: 3}
     line = copy.train(config_file, "model.attention=last")

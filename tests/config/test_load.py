@@ -60,6 +60,7 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
             "pretrained": False,
             "attention": "shared",
             "decoder": "paper",
+            "skip": "none",
             "window_size": 7,
             "num_heads": None,
             "drop_path": 0.0,
@@ -89,7 +90,7 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
             "max_skipped": 10,
         },
         "balance": {"method": "fixed", "options": {}, "log_cosine_every": 0},
-        "eval": {"every": 0, "split": "val", "select": "val", "batch_size": None, "images": 4},
+        "eval": {"every": 0, "split": "val", "select": "val", "batch_size": None, "quick": False, "images": 4},
     }
 
 

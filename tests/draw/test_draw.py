@@ -315,7 +315,7 @@ def test_the_ball_shows_up_right_and_towards_the_camera() -> None:
 def test_a_sheet_of_labels_shows_each_where_it_is_and_a_plate_where_none_is(find_places: FindPlaces) -> None:
     sample = make_sample(96, 192)
     sample["valid"]["far"][:] = False
-    page = np.asarray(draw_label_sheet([sample], TABLE))
+    page = np.asarray(draw_label_sheet([sample], TABLE, {}))
     corners = []
     for name in ("label", "way", "light"):
         colours, target, valid = TABLE[name].colours, sample["targets"][name], sample["valid"][name]
@@ -355,4 +355,4 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match="gallery: got no samples; expected at least one"):
         draw_gallery([], TABLE, {})
     with pytest.raises(UserError, match="sheet: got no samples; expected at least one"):
-        draw_label_sheet([], TABLE)
+        draw_label_sheet([], TABLE, {})

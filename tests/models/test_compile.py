@@ -81,11 +81,11 @@ def test_what_cannot_be_one_graph_is_an_error() -> None:
     block: Any = model.decoder.stages[0].blocks[0]
 
     class Breaking(nn.Module):
-        def forward(self, tokens: Tensor) -> Tensor:
+        def forward(self, tokens: Tensor, norm: nn.Module) -> Tensor:
             torch._dynamo.graph_break()
             return tokens
 
-    block.streams["normal"].norm1 = Breaking()
+    block.mlp = Breaking()
     model.compile_blocks(Counting())
     with pytest.raises(torch._dynamo.exc.Unsupported, match="graph_break"):
         model(torch.rand(1, 3, 64, 64))

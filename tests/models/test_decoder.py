@@ -1,6 +1,4 @@
-"""Both decoders against a second implementation, written from the equations of mult/models/README.md.
-
-That is plain functions over a state dict, window by window.
+"""Both decoders against a second implementation, from mult/models/README.md: plain functions over a state dict, by windows.
 
 It shares nothing with the package but the names of the weights: query and key are made anew for every task, windows are
 lists of tokens, padding is never made (`paper`) or is a plain row of zeros (`released`), resizing is a matrix.
@@ -9,6 +7,7 @@ lists of tokens, padding is never made (`paper`) or is a plain row of zeros (`re
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -122,7 +121,7 @@ def block(
             source, normed = for_padding
         qkv = linear(w, f"{maker}.linear", source)
         query, key = qkv[..., :dim], qkv[..., dim : 2 * dim]
-        value = qkv[..., 2 * dim :] if context is None and task == owner else linear(w, f"{own}.value", normed)
+        value = qkv[..., 2 * dim :] if qkv.shape[-1] == 3 * dim else linear(w, f"{own}.value", normed)
         attended = attention(query, key, value, w[f"{maker}.position_bias.table"], heads, windows)[:height, :width]
         y = x + linear(w, f"{own}.proj", attended)
         hidden = linear(w, f"{own}.mlp.fc1", layer_norm(w, f"{own}.norm2", y))
@@ -156,6 +155,10 @@ def reference_decoder(
                 up = f"upsamples.{stage - 1}.{task}"
                 grown = resize(streams[task], (context.shape[0], context.shape[1]))
                 streams[task] = linear(w, f"{up}.reduction", layer_norm(w, f"{up}.norm", grown))
+                skip = f"skips.{stage - 1}.{task}"
+                if f"{skip}.linear.weight" in w:
+                    added = layer_norm(w, f"{skip}.norm", feature.permute(1, 2, 0))
+                    streams[task] = streams[task] + linear(w, f"{skip}.linear", added)
         if wiring == "paper":  # T1, self-attention, unshifted; T2, shared, shifted
             streams = block(w, f"{name}.blocks.0", streams, own, None, wiring, heads, False)
             made_from = None if variant == "self" else context
@@ -172,17 +175,32 @@ def reference_decoder(
 
 
 def decoder_of(
-    tasks: Mapping[str, int], reference: str, variant: Any, wiring: Any, drop_path: float = 0.0, dropout: float = 0.0
-) -> Any:
+    tasks: Mapping[str, int], reference: str, variant: Any, wiring: Any, drop_path: float = 0.0, dropout: float = 0.0,
+    skip: Any = "none",
+) -> Any:  # fmt: skip
     torch.manual_seed(7)
-    return Decoder(tasks, reference, variant, wiring, DIMS, HEADS, WINDOW, drop_path, dropout).eval()
+    return Decoder(tasks, reference, variant, wiring, DIMS, HEADS, WINDOW, drop_path, dropout, skip).eval()
+
+
+def apart(decoder: Any, tensors: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    """Tensors by the decoder's names of its parameters -> every task's slice, by the name it has in this file."""
+    slices = {}
+    for name, value in tensors.items():
+        tasks = getattr(decoder.get_submodule(name.rpartition(".")[0]), "tasks", None)
+        for place, task in enumerate(tasks or [""]):
+            spelling = re.sub(
+                r"(blocks\.\d)\.", rf"\1.streams.{task}.", re.sub(r"((upsamples|skips)\.\d)\.", rf"\1.{task}.", name)
+            )
+            if value is not None:
+                slices[spelling] = value if tasks is None else value[place]
+    return slices
 
 
 def randomise(module: nn.Module) -> None:
     """Every weight away from where it starts: biases, norms and position tables matter in what follows."""
     generator = torch.Generator().manual_seed(11)
     for name, parameter in module.named_parameters():
-        scale = 0.5 if parameter.ndim == 1 or "table" in name else parameter.shape[1] ** -0.5
+        scale = parameter.shape[-1] ** -0.5 if name.endswith("weight") and "norm" not in name else 0.5
         start = 1.0 if "norm" in name and name.endswith("weight") else 0.0
         parameter.data = start + scale * torch.randn(parameter.shape, generator=generator)
 
@@ -212,17 +230,18 @@ CASES = [
 
 # 224: whole windows at every stage. 100 x 132: none whole. 36 x 60, 33 x 47: maps smaller than a window.
 @pytest.mark.parametrize(
-    ("wiring", "variant", "tasks", "reference", "size"),
-    [(*case, size) for case in CASES for size in [(100, 132), (36, 60), (33, 47), (1, 3)]]
-    + [(*CASES[i], (224, 224)) for i in (0, 2, 3)],
+    ("wiring", "variant", "tasks", "reference", "size", "skip"),
+    [(*case, size, "none") for case in CASES for size in [(100, 132), (36, 60), (33, 47), (1, 3)]]
+    + [(*CASES[i], (224, 224), "none") for i in (0, 2, 3)]
+    + [(*case, size, "add") for case in CASES for size in [(100, 132), (33, 47)]],
 )
 def test_equals_a_second_implementation(
-    wiring: str, variant: str, tasks: dict[str, int], reference: str, size: tuple[int, int]
+    wiring: str, variant: str, tasks: dict[str, int], reference: str, size: tuple[int, int], skip: str
 ) -> None:
-    decoder = decoder_of(tasks, reference, variant, wiring)
+    decoder = decoder_of(tasks, reference, variant, wiring, skip=skip)
     randomise(decoder)
     features = features_of(size, batch=1 if size[0] == 224 else 2)
-    weights = {name: value.double() for name, value in decoder.state_dict().items()}
+    weights = apart(decoder, {name: value.double() for name, value in decoder.state_dict().items()})
     with torch.no_grad():
         outputs = decoder(features, size)
         assert list(outputs) == list(tasks)
@@ -235,15 +254,39 @@ def test_equals_a_second_implementation(
                 assert error < 1e-5, (task, float(error))
 
 
+@pytest.mark.parametrize("skip", ["none", "add"])
+@pytest.mark.parametrize(("wiring", "variant", "tasks", "reference"), CASES)
+def test_gradients_equal_those_of_a_second_implementation(
+    wiring: str, variant: str, tasks: dict[str, int], reference: str, skip: str
+) -> None:
+    size = (36, 60)
+    decoder = decoder_of(tasks, reference, variant, wiring, skip=skip)
+    assert any(name.startswith("skips.") for name in decoder.state_dict()) == (skip == "add")
+    randomise(decoder)
+    decoder = decoder.double()
+    named = dict(decoder.named_parameters())
+    features = [feature.double() for feature in features_of(size)]
+    weights = {name: value.detach().requires_grad_() for name, value in apart(decoder, named).items()}
+    ours = decoder(features, size)
+    theirs = reference_decoder(weights, [f[0] for f in features], size, list(tasks), reference, variant, wiring)
+    losses = [sum((output.sin().mean() for output in outputs.values()), torch.zeros(())) for outputs in (ours, theirs)]
+    actual = apart(decoder, dict(zip(named, torch.autograd.grad(losses[0], list(named.values())), strict=True)))
+    expected = dict(zip(weights, torch.autograd.grad(losses[1], list(weights.values())), strict=True))
+    assert actual.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert (actual[name] - gradient).abs().max() < 1e-9 * gradient.abs().max(), name
+
+
 SIX = {name: 1 + i for i, name in enumerate("abcdef")}
 
 
-def gradients(decoder: Any, tasks: Sequence[str], size: tuple[int, int] = (100, 132)) -> dict[str, Tensor | None]:
-    """Parameter -> its gradient under the losses of `tasks` alone."""
+def gradients(decoder: Any, tasks: Sequence[str], size: tuple[int, int] = (100, 132)) -> dict[str, Tensor]:
+    """Weights of one task -> their gradient under the losses of `tasks` alone."""
     outputs = decoder(features_of(size), size)
     loss = sum(((outputs[task] - 0.3).square().mean() for task in tasks), torch.zeros(()))
     named = dict(decoder.named_parameters())
-    return dict(zip(named, torch.autograd.grad(loss, list(named.values()), allow_unused=True), strict=True))
+    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True, materialize_grads=True)
+    return apart(decoder, dict(zip(named, found, strict=True)))
 
 
 @pytest.mark.parametrize("number", [1, 2, 6])
@@ -255,7 +298,7 @@ def test_every_parameter_gets_a_gradient(wiring: str, variant: str, number: int)
     tasks = dict(list(SIX.items())[:number])
     decoder = decoder_of(tasks, list(tasks)[-1], variant, wiring)
     randomise(decoder)
-    without = [name for name, g in gradients(decoder, list(tasks)).items() if g is None or not g.abs().sum() > 0]
+    without = [name for name, gradient in gradients(decoder, list(tasks)).items() if not gradient.abs().sum() > 0]
     assert not without
 
 
@@ -268,7 +311,7 @@ def test_a_tasks_loss_reaches_the_references_map_and_no_other_decoder(wiring: st
     decoder = decoder_of(THREE, "b", "shared", wiring)
     randomise(decoder)
     for name, gradient in gradients(decoder, ["a"]).items():
-        reached = gradient is not None and bool(gradient.abs().sum() > 0)
+        reached = bool(gradient.any())
         if belongs_to(name, "a"):
             assert reached, name
         elif belongs_to(name, "c"):
@@ -292,15 +335,19 @@ def test_without_sharing_a_tasks_loss_stays_in_its_decoder(wiring: str, variant:
     decoder = decoder_of(THREE, "b", variant, wiring)
     for name, gradient in gradients(decoder, ["a"]).items():
         if "context_norm" not in name:
-            assert (gradient is not None) == belongs_to(name, "a"), name
+            assert bool(gradient.any()) == belongs_to(name, "a"), name
 
 
-class Softmaxes(TorchDispatchMode):
+class Maps(TorchDispatchMode):
+    """Counts attention maps: what a softmax makes, a task, over the windows of one image."""
+
     count = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        self.count += function is torch.ops.aten._softmax.default
-        return function(*args, **(kwargs or {}))
+        result = function(*args, **(kwargs or {}))
+        if function is torch.ops.aten._softmax.default:
+            self.count += result.shape[0]
+        return result
 
 
 @pytest.mark.parametrize(
@@ -313,11 +360,11 @@ class Softmaxes(TorchDispatchMode):
         ("released", "independent", 4 * 12),
     ],
 )
-def test_softmaxes_of_six_tasks(wiring: str, variant: str, expected: int) -> None:
+def test_attention_maps_of_six_tasks(wiring: str, variant: str, expected: int) -> None:
     decoder = decoder_of(SIX, "c", variant, wiring)
-    with torch.no_grad(), Softmaxes() as softmaxes:
+    with torch.no_grad(), Maps() as maps:
         decoder(features_of((64, 64)), (64, 64))
-    assert softmaxes.count == expected
+    assert maps.count == expected
 
 
 @pytest.mark.parametrize("wiring", ["paper", "released"])
@@ -336,9 +383,7 @@ def test_an_image_alone_equals_the_image_in_a_batch(wiring: str) -> None:
 def test_drop_path_rises_linearly_over_the_eight_blocks_from_the_coarsest() -> None:
     decoder = decoder_of(TWO, "depth_zbuffer", "shared", "released", drop_path=0.3)
     blocks = [block for stage in decoder.stages for block in stage.blocks]
-    for rate, module in zip(torch.linspace(0, 0.3, 8).tolist(), blocks, strict=True):
-        for task in TWO:
-            assert module.streams[task].drop_path.drop_prob == pytest.approx(rate)
+    assert [block.drop_path for block in blocks] == pytest.approx(torch.linspace(0, 0.3, 8).tolist())
 
 
 def test_dropout_of_the_head_drops_whole_channels() -> None:
@@ -358,7 +403,8 @@ def test_dropout_of_the_head_drops_whole_channels() -> None:
 
 def test_weights_start_as_xavier_uniform() -> None:
     torch.manual_seed(0)
-    for name, value in decoder_of(THREE, "b", "shared", "released").named_parameters():
+    decoder = decoder_of(THREE, "b", "shared", "released")
+    for name, value in apart(decoder, decoder.state_dict()).items():
         if value.ndim == 1:
             assert torch.equal(value, torch.full_like(value, 1.0 if "norm" in name and "weight" in name else 0.0)), name
         elif "position_bias" in name:

@@ -171,7 +171,7 @@ def test_refuses_maps_that_do_not_cover_the_image() -> None:
 def heads_of(backbone: str, args: dict[str, Any], num_heads: Any) -> list[int]:
     model: Any = MulT({"a": 1}, backbone=backbone, backbone_args=args, num_heads=num_heads)
     # second block of every stage, coarse to fine
-    return [stage.blocks[1].streams["a"].query_key.heads for stage in model.decoder.stages][::-1]
+    return [stage.blocks[1].query_key.heads for stage in model.decoder.stages][::-1]
 
 
 def test_heads_of_the_decoders() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ def test_other_backbones_run_and_pass_gradients_to_every_parameter(backbone: str
 
 
 def test_every_parameter_of_encoder_and_decoder_gets_a_gradient() -> None:
-    for attention, decoder in VARIANTS:
-        model = mult(attention=attention, decoder=decoder)
+    for (attention, decoder), skip in product(VARIANTS, ("none", "add")):
+        model = mult(attention=attention, decoder=decoder, skip=skip)
         sum(value.square().mean() for value in model(torch.rand(1, 3, 64, 80)).values()).backward()
         assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
 
@@ -101,6 +102,7 @@ def test_single_task_is_its_own_reference() -> None:
         ({"attention": "Shared"}, "model.attention: got 'Shared'; expected .*; did you mean 'shared'"),
         ({"decoder": "new"}, "model.decoder: got 'new'; expected paper or released; choose one"),
         ({"decoder": "release"}, "model.decoder: got 'release'; expected .*; did you mean 'released'"),
+        ({"skip": "ad"}, "model.skip: got 'ad'; expected none or add; did you mean 'add'"),
         ({"decoder": "released", "attention": "self"}, "model.attention: got self with decoder released; expected"),
     ],
 )
@@ -118,9 +120,13 @@ def saved(folder: Path, **arguments: Any) -> MulT:
     return model
 
 
-@pytest.mark.parametrize(("attention", "decoder"), VARIANTS)
-def test_saved_and_loaded_bit_for_bit(attention: str, decoder: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    model = saved(tmp_path / "model", attention=attention, decoder=decoder, drop_path=0.1, dropout=0.2)
+@pytest.mark.parametrize(
+    ("attention", "decoder", "skip"), [(*variant, "none") for variant in VARIANTS] + [("shared", "paper", "add")]
+)
+def test_saved_and_loaded_bit_for_bit(
+    attention: str, decoder: str, skip: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = saved(tmp_path / "model", attention=attention, decoder=decoder, skip=skip, drop_path=0.1, dropout=0.2)
     capfd.readouterr()
     loaded = MulT.from_pretrained(tmp_path / "model")
     assert capfd.readouterr() == ("", "")
@@ -136,13 +142,24 @@ def test_saved_and_loaded_bit_for_bit(attention: str, decoder: str, tmp_path: Pa
     assert all(torch.equal(first[task], second[task]) for task in first)
 
 
+def test_a_checkpoint_from_before_the_skip_has_none(tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["skip"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded, images = MulT.from_pretrained(tmp_path), torch.rand(1, 3, 50, 70)
+    assert loaded.arguments["skip"] == "none"
+    with torch.no_grad():
+        assert torch.equal(loaded(images)["normal"], model(images)["normal"])
+
+
 def test_config_json_says_how_to_build_it_again(tmp_path: Path) -> None:
     saved(tmp_path, drop_path=0.1)
     config = json.loads((tmp_path / "config.json").read_text())
     expected = {
-        "format_version": 1, "reference": "normal", "backbone": "swin_tiny_patch4_window7_224", "pretrained": False,
+        "format_version": 2, "reference": "normal", "backbone": "swin_tiny_patch4_window7_224", "pretrained": False,
         "attention": "shared", "decoder": "paper", "window_size": 7, "num_heads": [2, 2, 4, 4], "drop_path": 0.1,
-        "dropout": 0.0, "classes": {"normal": ["x", "y", "z"]},
+        "dropout": 0.0, "skip": "none", "classes": {"normal": ["x", "y", "z"]},
         "backbone_args": {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8]},
     }  # fmt: skip
     assert {key: config[key] for key in expected} == expected
@@ -181,8 +198,8 @@ def test_refuses_a_damaged_folder_another_version_and_another_architecture(tmp_p
     assert other != config
     with pytest.raises(UserError, match=r"(?s)model.safetensors: not the weights .*of another architecture"):
         MulT.from_pretrained(with_content(weights, other))
-    with pytest.raises(UserError, match=r"config.json: got format_version 99; expected 1; "):
-        MulT.from_pretrained(with_content(weights, config.replace('"format_version": 1', '"format_version": 99')))
+    with pytest.raises(UserError, match=r"config.json: got format_version 99; expected 2; "):
+        MulT.from_pretrained(with_content(weights, config.replace('"format_version": 2', '"format_version": 99')))
     with pytest.raises(
         UserError, match=r"config.json: cannot be read as JSON .*; expected a file that mult wrote; take another"
     ):

@@ -30,23 +30,25 @@ def coordinates(windows: Windows) -> torch.Tensor:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_cut_takes_the_tokens_of_each_window_and_join_puts_them_back(layout: str, shifted: bool, size: tuple[int, int]) -> None:
     windows = LAYOUTS[layout](size, 7, shifted)
-    batch, parts, heads, depth = 2, 3, 4, 5
-    tokens = torch.randn(batch, *size, parts * heads * depth)
-    padded = torch.zeros(batch, *windows.padded, parts * heads * depth)
-    padded[:, : size[0], : size[1]] = tokens
-
-    cut = windows.cut(tokens, parts, heads)
-    flat = cut.reshape(parts, batch * math.prod(windows.grid), heads, math.prod(windows.window), depth)
+    tasks, batch, parts, heads, depth = 4, 2, 3, 4, 5
+    tokens, padding = torch.randn(tasks, batch, *size, parts * heads * depth), torch.randn(tasks, parts * heads * depth)
     places = coordinates(windows)
-    for part, image, window, head in product(range(parts), range(batch), range(len(places)), range(heads)):
-        start = (part * heads + head) * depth  # the layout of one Linear(C, 3C): q, k, v, then head, then channel
-        expected = padded[image][places[window, :, 0], places[window, :, 1], start : start + depth]
-        assert torch.equal(flat[part, image * len(places) + window, head], expected)
-
-    joined = windows.join(torch.cat(tuple(flat), dim=-1), parts)
-    assert len(joined) == parts
-    for part, back in enumerate(joined):
-        assert torch.equal(back, tokens[..., part * heads * depth : (part + 1) * heads * depth])
+    for maps, fill in product((1, 2, 4), (None, padding)):  # the tasks of a map lie side by side
+        padded = torch.zeros(tasks, batch, *windows.padded, parts * heads * depth)
+        padded += 0 if fill is None else fill[:, None, None, None]
+        padded[:, :, : size[0], : size[1]] = tokens
+        cut = windows.cut(tokens, parts, maps, heads, fill)
+        shape = (parts, maps, batch * math.prod(windows.grid), heads, math.prod(windows.window), tasks // maps * depth)
+        assert cut.shape == shape
+        for part, task, image, window, head in product(*map(range, (parts, tasks, batch, len(places), heads))):
+            start = (part * heads + head) * depth  # the layout of one Linear(C, 3C): q, k, v, then head, then channel
+            expected = padded[task, image][places[window, :, 0], places[window, :, 1], start : start + depth]
+            owner, place = divmod(task, tasks // maps)
+            gathered = cut[part, owner, image * len(places) + window, head, :, place * depth : (place + 1) * depth]
+            assert torch.equal(gathered, expected)
+        for part in range(parts):
+            channels = slice(part * heads * depth, (part + 1) * heads * depth)
+            assert torch.equal(windows.join(cut[part], tasks), tokens[..., channels])
 
 
 def test_paper_windows_shrink_to_a_smaller_map_and_do_not_shift_a_side_that_one_window_covers() -> None:

@@ -385,7 +385,7 @@ def test_a_state_that_is_damaged_after_it_was_checked_is_one_message(
 
 
 @pytest.mark.parametrize(
-    "content", ["[]", "{}", '{"format_version": 1, "sha256": 3}', '{"format_version": 1, "sha256": {"": "0"}}', "[" * 100_000]
+    "content", ["[]", "{}", '{"format_version": 2, "sha256": 3}', '{"format_version": 2, "sha256": {"": "0"}}', "[" * 100_000]
 )
 def test_any_damage_of_a_manifest_is_a_damaged_checkpoint(checkpoints: Checkpoints, content: str) -> None:
     save(checkpoints, 2)
@@ -397,5 +397,5 @@ def test_another_format_version_is_not_taken_for_damage(checkpoints: Checkpoints
     save(checkpoints, 2)
     manifest = save(checkpoints, 4) / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format_version": 7}))
-    with pytest.raises(UserError, match=r"4: got a checkpoint of format version 7; expected 1; go on with .*run\.init="):
+    with pytest.raises(UserError, match=r"4: got a checkpoint of format version 7; expected 2; go on with .*run\.init="):
         checkpoints.recover()

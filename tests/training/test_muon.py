@@ -68,6 +68,24 @@ def test_the_rest_is_adamw_to_the_bit() -> None:
     assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
 
 
+def test_stacked_matrices_are_made_orthogonal_each_by_itself() -> None:
+    """As three parameters of one matrix each."""
+    generator = torch.Generator().manual_seed(5)
+    values = torch.randn(3, 12, 40, generator=generator) * torch.tensor([1.0, 10.0, 0.1])[:, None, None]
+    stacked, apart = torch.nn.Parameter(values.clone()), [torch.nn.Parameter(value.clone()) for value in values]
+    ours = Muon([{"params": [stacked], "orthogonal": True, "stacked": True}], lr=0.03, weight_decay=0.2)
+    theirs = Muon([{"params": apart, "orthogonal": True}], lr=0.03, weight_decay=0.2)
+    for _ in range(3):
+        gradient = torch.randn(values.shape, generator=generator)
+        gradient[2] = 0  # a task without labels
+        stacked.grad = gradient
+        for p, own in zip(apart, gradient, strict=True):
+            p.grad = own.clone()
+        ours.step()
+        theirs.step()
+        torch.testing.assert_close(stacked.detach(), torch.stack([p.detach() for p in apart]), rtol=1e-6, atol=1e-6)
+
+
 def test_a_saved_optimiser_goes_on_to_the_bit() -> None:
     def begun(values: Sequence[Tensor]) -> tuple[list[torch.nn.Parameter], Muon]:
         parameters = [torch.nn.Parameter(value.clone()) for value in values]
@@ -86,6 +104,26 @@ def test_a_saved_optimiser_goes_on_to_the_bit() -> None:
     step(parameters, optimizer, 4)
     step(others, other, 4)
     assert all(torch.equal(one, two) for one, two in zip(parameters, others, strict=True))
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_a_loaded_state_is_where_its_parameters_are(name: str) -> None:
+    """A state read from the disk is on the CPU; the meta device stands for another one."""
+
+    def build(device: str) -> tuple[list[torch.nn.Parameter], torch.optim.Optimizer]:
+        parameters = [torch.nn.Parameter(torch.ones(shape, device=device)) for shape in ((8, 12), (8,))]
+        groups = [{"params": [p], **({"orthogonal": p.ndim == 2} if name == "muon" else {})} for p in parameters]
+        return parameters, Muon(groups, lr=0.01) if name == "muon" else AdamW(groups, lr=0.01, fused=True)
+
+    parameters, saved = build("cpu")
+    for p in parameters:
+        p.grad = torch.ones_like(p)
+    saved.step()
+    others, loaded = build("meta")
+    loaded.load_state_dict(copy.deepcopy(saved.state_dict()))
+    tensors = [tensor for p in others for tensor in loaded.state[p].values()]
+    assert len(tensors) == (4 if name == "muon" else 6)
+    assert all(tensor.device.type == "meta" for tensor in tensors)
 
 
 @pytest.mark.parametrize(

@@ -94,11 +94,11 @@ def parse_corruptions(blurs: str | None, kinds: str | None) -> list[Corruption]:
 
     Raises UserError for a text that is no sigma and for a name that is no kind.
     """
-    corruptions = [Corruption("blur", _parse_sigma(text)) for text in (blurs or "").split(",") if text]
-    for kind in (kinds or "").split(","):
-        if kind and kind not in AMOUNTS:
+    corruptions = [] if blurs is None else [Corruption("blur", _parse_sigma(text)) for text in blurs.split(",")]
+    for kind in () if kinds is None else kinds.split(","):
+        if kind not in AMOUNTS:
             raise UserError(f"--corrupt: got {kind!r}; expected some of {', '.join(AMOUNTS)}; blur has --blur")
-        corruptions += [Corruption(kind, severity) for severity in range(1, 6) if kind]
+        corruptions += [Corruption(kind, severity) for severity in range(1, 6)]
     return list(dict.fromkeys(corruptions)) or [Corruption()]
 
 

@@ -2,8 +2,8 @@
 
 `<root>/labels/<building>.json` for the views of an annotated building, `<root>/derived/labels.json` for derived labels, {task:
 record}. A record holds `made_from`, the source, camera, depth scale and kind as they were given and the version of the formulas
-(mult/labels.py), and what was measured of the depth: its noise, the share of its pixels that have a normal, and by how many
-degrees the noise alone tilts normals of planes.
+(mult/labels.py), and what was measured of the depth (of derived labels in the last call that wrote some): its noise, the share
+of its pixels that have a normal, and by how many degrees the noise alone tilts normals of planes.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -97,30 +97,28 @@ def annotate(
         for point, frame in _number(root, name, of_name, made_from, again)
     ]
     missing = [view for view in views if not is_view_complete(root, view.building, view.point, 0)]
-    left = Counter(view.building for view in missing)
-    unencodable: Counter[str] = Counter()
-    for name in splits:
-        if not left[name]:
-            record_building(root / "splits.csv", name, splits[name])
     write = partial(_write_frame, source=source, layout=layout, root=root)
+    unencodable, left = Counter[str](), Counter(view.building for view in missing)
+    _record_complete(root, splits, left)
     for name, pixels in map_with_progress(write, missing, workers, building or source.name, "view"):
         unencodable[name] += pixels
         left[name] -= 1
         if not left[name]:
-            record_building(root / "splits.csv", name, splits[name])
-    results = {}
-    written = Counter(view.building for view in missing)
-    facts: dict[str, list[DepthFacts]] = {name: [] for name in of_building}
-    for view in views:
-        if values := read_facts(root, view.building, view.point, 0):
-            facts[view.building].append(DepthFacts(*values))
+            _record_complete(root, {name: splits[name]}, left)
+    written, results = Counter(view.building for view in missing), {}
     for name, of_name in of_building.items():
-        depth = summarise(facts[name])
-        _update_record(root, name, made_from, {} if depth is None else depth._asdict())
-        results[name] = Annotated(written[name], len(of_name) - written[name], depth, unencodable[name])
+        depth = _record_depth(root, name, made_from)
         warn_if_implausible(depth and depth.median_m, f"is the depth scale of {layout.depth_scale} units a metre right?")
+        results[name] = Annotated(written[name], len(of_name) - written[name], depth, unencodable[name])
     _warn_of_range(sum(unencodable.values()))
     return results
+
+
+def _record_complete(root: Path, splits: Mapping[str, str], left: Mapping[str, int]) -> None:
+    """Enter the buildings of which no view is left to write, so that readers see whole buildings alone."""
+    for building, split in splits.items():
+        if not left[building]:
+            record_building(root / "splits.csv", building, split)
 
 
 def _describe(layout: Layout, source: Path) -> dict[str, Any]:
@@ -192,13 +190,20 @@ def _number(
     return [(points[frame.id], frame) for _, frame in frames]
 
 
-def _update_record(root: Path, building: str, made_from: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Add what the depth shows; UserError if another process has begun to write the building from something else."""
+def _record_depth(root: Path, building: str, made_from: dict[str, Any]) -> DepthFacts | None:
+    """What the depth of all views of a building shows, entered in its record.
+
+    UserError if another process has begun to write the building from something else.
+    """
     path = building_record(root, building)
     with hold_lock(path.with_name(f".{building}.lock")):
         record = read_json(path)
         require_same_origin(f"{root}: {building}", record["made_from"], made_from)
-        write_json(path, {**record, **facts})
+        views = [point for point in record["frames"].values() if is_view_complete(root, building, point, 0)]
+        facts = [DepthFacts(*values) for point in views if (values := read_facts(root, building, point, 0))]
+        depth = summarise(facts)
+        write_json(path, record | ({} if depth is None else depth._asdict()))
+    return depth
 
 
 def _write_frame(view: _View, *, source: Path, layout: Layout, root: Path) -> tuple[str, int]:

@@ -1,21 +1,23 @@
 """What is wrong with a dataset, before training starts (`scripts/check_data.py`): every file is read once.
 
-Stored labels are also compared with computed ones: see compare.py.
+The labels of some views are also tested for what they mean: see inspection.py.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from mult.data.disk.derived import describe_implausible_depth
 from mult.data.parallel import map_with_progress
-from mult.data.prepare.compare import Comparison, compare
+from mult.data.prepare.inspection import choose_runs, inspect_labels, judge_median_depth
+from mult.data.prepare.progress import Problem, Progress, ViewReport
+from mult.data.prepare.verdict import Verdict
 from mult.data.sample import BadFileError, Reader, Sample
 from mult.tasks import TASKS
 
@@ -24,47 +26,31 @@ MAX_LISTED = 1000
 NOWHERE = torch.zeros(1, dtype=torch.bool)
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One finding: its kind (that of a BadFileError, or "constant" or "scale") and a message that names the file or view."""
-
-    kind: str
-    text: str
-
-
 @dataclass
 class Report:
     """What `check` found in one split of a dataset; `problems` prevent training, `warnings` do not.
 
-    views: of the split, of which `read` were read. tasks: {task: {"native", "derived", "valid"}}, the numbers of views with
-    such labels and the mean fraction of valid pixels in them. buildings: {building: views}. counts: {kind of problem: number}.
+    views: of the split, of which `read` were read: all, or some that were drawn at random with the seed `seed`. tasks:
+    {task: {"native", "derived", "valid"}}, the numbers of views with such labels and the mean fraction of valid pixels in
+    them. buildings: {building: views}. counts: {kind of problem: number}.
     """
 
     split: str
     views: int
     read: int = 0
+    seed: int | None = None
     buildings: dict[str, int] = field(default_factory=dict)
     tasks: dict[str, dict[str, float]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     median_depth_m: float | None = None
-    comparisons: list[Comparison] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
 
     def can_train(self, skipping: bool = False) -> bool:
         """Whether training can start; `skipping` samples with bad files (`data.on_bad_file: skip`)."""
-        are_right = not any(comparison.is_right is False for comparison in self.comparisons)
+        are_right = not any(verdict.prevents_training for verdict in self.verdicts)
         return are_right and (not self.problems or (skipping and any(self.tasks[task]["valid"] for task in self.tasks)))
-
-
-@dataclass(frozen=True)
-class _ViewReport:
-    """What was found in one view: {task: (is derived, fraction of valid pixels)}, and its median depth, None without depth."""
-
-    labels: Mapping[str, tuple[bool, float]]
-    problems: Sequence[Problem]
-    warnings: Sequence[Problem]
-    median_depth: float | None
 
 
 def check(
@@ -72,22 +58,32 @@ def check(
     split: str,
     max_views: int | None = None,
     workers: int = 1,
-    compared_views: int = 24,
+    compared_views: int = 48,
+    *,
+    seed: int = 0,
+    outdoors: bool = False,
+    progress: Path | None = None,
 ) -> Report:
-    """Read the views of a split, at most `max_views`, evenly spaced, and compare the labels of `compared_views` of them.
+    """Read the views of a split, or `max_views` of them drawn at random, and test the labels of `compared_views` of them.
 
-    `open_views(tasks)` opens the split with labels of `tasks`. Files are read by `workers` processes. Raises UserError for a
-    dataset that cannot be opened at all.
+    `open_views(tasks)` opens the split with labels of `tasks`. Files are read by `workers` processes. In the folder `progress`
+    is kept what was read, until the end: an interrupted call goes on from there. Raises UserError for a dataset that cannot be
+    opened at all.
     """
     tasks = open_views(()).available
     views = open_views(tasks)
+    indices = list(range(len(views)))
     report = Report(split, len(views))
+    if max_views is not None and max_views < len(views):
+        indices = sorted(np.random.default_rng(seed).choice(len(views), max_views, replace=False).tolist())
+        report.seed = seed
     report.tasks = {task: {"native": 0, "derived": 0, "valid": 0.0} for task in tasks}
-    indices = space_evenly(len(views), max_views)
     medians: list[float] = []
     counts = Counter[str]()
+    done = Progress(progress, [split, len(views), tasks, seed, max_views], indices)
     check_view = partial(_check_view, views, [open_views((task,)) for task in tasks])
-    for view in map_with_progress(check_view, indices, workers, f"check {split}", "view", chunk=8):
+    new = map_with_progress(check_view, done.remaining, workers, f"check {split}", "view", chunk=8)
+    for view in done.keep(new):
         report.read += 1
         for task, (is_derived, valid) in view.labels.items():
             entry = report.tasks[task]
@@ -103,9 +99,9 @@ def check(
         entry["valid"] /= max(1, entry["native"] + entry["derived"])
     if medians and views.metric_depth:
         report.median_depth_m = float(np.median(medians))
-        if implausible := describe_implausible_depth(report.median_depth_m):
-            report.warnings.append(Problem("scale", f"{implausible}: is the depth scale right?"))
-    report.comparisons = list(compare(views, space_evenly(len(views), compared_views)))
+        report.verdicts.append(judge_median_depth(report.median_depth_m, outdoors))
+    report.verdicts += inspect_labels(views, choose_runs(views, compared_views), workers)
+    done.remove()
     return report
 
 
@@ -114,13 +110,13 @@ def space_evenly(length: int, maximum: int | None) -> list[int]:
     return np.unique(np.linspace(0, length - 1, min(length, maximum or length)).round().astype(int)).tolist()
 
 
-def _check_view(views: Reader, views_of_each_task: Sequence[Reader], i: int) -> _ViewReport:
+def _check_view(views: Reader, views_of_each_task: Sequence[Reader], i: int) -> ViewReport:
     try:
         sample = views[i]
     except BadFileError:
         # It names the first bad file of the view; reading the tasks one by one names all.
         problems = dict.fromkeys(problem for each in views_of_each_task for problem in _find_bad_file(each, i))
-        return _ViewReport({}, list(problems), [], None)
+        return ViewReport(i, {}, list(problems), [], None)
     labels = {}
     native = views.native(i)
     for task, valid in sample["valid"].items():
@@ -129,7 +125,7 @@ def _check_view(views: Reader, views_of_each_task: Sequence[Reader], i: int) -> 
     median = None
     if sample["valid"].get("depth_zbuffer", NOWHERE).any():
         median = float(sample["targets"]["depth_zbuffer"][sample["valid"]["depth_zbuffer"]].median())
-    return _ViewReport(labels, [], list(_find_constants(sample)), median)
+    return ViewReport(i, labels, [], list(_find_constants(sample)), median)
 
 
 def _find_bad_file(views: Reader, i: int) -> Iterator[Problem]:

@@ -1,190 +1,189 @@
-"""Stored labels beside those that depth and colour give.
+"""Stored normals and reshading beside those that the depth gives.
 
-Normals are compared with those of the depth (mult/labels.py), axis by axis, which finds a flipped frame. The scale of depth has
-no effect on normals but on reshading, whose light falls off with the distance in metres. Edges and keypoints are functions of
-the image alone.
+Labels that were computed from the same depth agree with it whatever its scale and camera: that is no test, and is called "not
+compared". It is told from the labels themselves. Normals of a mesh or a renderer turn at edges and on small objects, where
+those of depth are a mean over a window; normals that were computed from this depth are the same there too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from mult import labels
-from mult.data.disk.derived import FROM_COLOUR
 from mult.data.disk.images import Array, Mask
-from mult.data.prepare.derive import to_8_bit
-from mult.data.sample import BadFileError, Reader, Sample
-from mult.errors import UserError
+from mult.data.prepare.verdict import Verdict
 from mult.labels import Intrinsics
 
 STRIDE = 8
 """Every STRIDE-th pixel is compared: its neighbours have almost the same values."""
-MAX_MEDIAN_DEG = 20.0
-"""The median angle above which stored normals are not those of the depth."""
+ONE_ORIGIN_DEG = 15.0
+"""Where 99 % of the normals are within this angle of those of the depth, they were computed from it: 6 to 8 degrees, from the
+rounding of both to their files' codes. With normals of a renderer it is 40 to 80 degrees."""
+MAX_MEDIAN_DEG = 8.0
+"""The median angle above which stored normals are not those of the depth: 0.2 to 1 degree where they are, for Kinect 2 to 6."""
+BETTER = 0.6
+"""Another frame or camera is the cause if under it the median angle is below this share of that as stored."""
+MIN_WRONG_DEG = 2.0
+"""What stays below needs no other explanation than noise and rounding."""
+FOCAL_FACTORS = 2.0 ** (np.arange(-24, 25) / 12)
 SCALES = 2.0 ** (np.arange(-160, 161) / 16)
 """The factors of depth under which reshading is computed; the middle one is 1."""
 AXES = "xyz"
 
-Labels = dict[str, tuple[Array, Mask]]
-"""{task: (target, valid (H, W))} of one view."""
+
+class Directions(NamedTuple):
+    """Normals of the same pixels, stored ones and those of the depth, both (3, N)."""
+
+    stored: Array
+    computed: Array
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """How a stored label compares with a computed one; `is_right` None where they could not be compared."""
+class Frame(NamedTuple):
+    """How stored normals have to be changed to be in the camera frame: the axis to take for each of x, y, z, and its sign."""
 
-    task: str
-    is_right: bool | None
-    text: str
+    axes: tuple[int, ...] = (0, 1, 2)
+    signs: tuple[int, ...] = (1, 1, 1)
+
+    def apply(self, normals: Array) -> Array:
+        """Normals (3, ...) in the camera frame."""
+        return np.stack([sign * normals[axis] for axis, sign in zip(self.axes, self.signs, strict=True)])
+
+    def __str__(self) -> str:
+        if self.axes != Frame().axes:
+            written = [f"{'-' if sign < 0 else ''}{AXES[axis]}" for axis, sign in zip(self.axes, self.signs, strict=True)]
+            return f"axes exchanged: x, y, z of the camera frame are {', '.join(written)} as stored"
+        return f"{' and '.join(axis for axis, sign in zip(AXES, self.signs, strict=True) if sign < 0)} flipped"
 
 
-class _Shaded(NamedTuple):
+class Shaded(NamedTuple):
     """What a view's reshading can be computed from, and the stored one: depth, valid and reshading (H, W), normal (3, H, W)."""
 
-    depth: Array
+    depth_m: Array
     normal: Array
     intrinsics: Intrinsics
     valid: Mask
     reshading: Array
 
 
-def compare(views: Reader, indices: Sequence[int]) -> Iterator[Comparison]:
-    """Compare the stored labels of some views with computed ones; views with bad files are left out."""
-    samples = []
-    for i in tqdm(indices, desc="compare", leave=False):
-        try:
-            samples.append((i, views[i]))
-        except BadFileError:
-            continue
-    native = [(i, _native_labels(sample, views.native(i))) for i, sample in samples]
-    yield from _compare_geometry(views, native)
-    for task, compute in FROM_COLOUR.items():
-        pairs = [
-            (of_view[task][0], compute(to_8_bit(sample["image"])))
-            for (_, of_view), (_, sample) in zip(native, samples, strict=True)
-            if task in of_view
-        ]
-        if pairs:
-            coarse = [[values[0, ::STRIDE, ::STRIDE].ravel() for values in pair] for pair in pairs]
-            yield _compare_values(task, *(np.concatenate(values) for values in zip(*coarse, strict=True)))
+def measure_directions(depth_m: Array, valid: Mask, normal: Array, has_normal: Mask, intrinsics: Intrinsics) -> Directions:
+    """Stored normals (3, H, W) beside those of depth (H, W), at every STRIDE-th pixel that has both."""
+    computed, is_computed = labels.normals_from_depth(depth_m.astype(np.float64), intrinsics, valid)
+    both = has_normal & is_computed  # computed ones are invalid where depth is 0
+    return Directions(normal[:, both][:, ::STRIDE], computed[:, both][:, ::STRIDE])
 
 
-def _native_labels(sample: Sample, native: frozenset[str]) -> Labels:
-    return {
-        task: (target.numpy(), sample["valid"][task][0].numpy())
-        for task, target in sample["targets"].items()
-        if task in native and sample["valid"][task].any()
-    }
+def shade_coarsely(depth_m: Array, normal: Array, intrinsics: Intrinsics, valid: Mask, reshading: Array) -> Shaded:
+    """Every STRIDE-th pixel of a view, the first among them."""
+    step = slice(None, None, STRIDE)
+    fx, fy, cx, cy = intrinsics
+    coarse = (fx / STRIDE, fy / STRIDE, cx / STRIDE, cy / STRIDE)
+    return Shaded(depth_m[step, step], normal[:, step, step], coarse, valid[step, step], reshading[step, step])
 
 
-def _compare_geometry(views: Reader, native: Sequence[tuple[int, Labels]]) -> Iterator[Comparison]:
-    """The frame of the normals, then the scale of depth by the reshading."""
-    products, shaded = [], []
-    for i, of_view in native:
-        if "depth_zbuffer" not in of_view:
-            continue
-        depth, valid = of_view["depth_zbuffer"]
-        try:
-            intrinsics, _ = views.camera(i)
-        except UserError as error:
-            yield Comparison("normal", None, f"not compared with depth: {error}")
-            return
-        if "normal" in of_view:
-            stored, stored_valid = of_view["normal"]
-            computed, computed_valid = labels.normals_from_depth(depth[0].astype(np.float64), intrinsics, valid)
-            both = stored_valid & computed_valid  # computed ones are invalid where depth is 0
-            if both.any():
-                products.append((stored * computed)[:, both][:, ::STRIDE])
-            if "reshading" in of_view:
-                reshading, reshading_valid = of_view["reshading"]
-                lit = both & reshading_valid
-                if lit[::STRIDE, ::STRIDE].any():
-                    shaded.append(_Shaded(depth[0], stored, intrinsics, lit, reshading[0]))
-    if not products:
-        yield Comparison("normal", None, "not compared with depth: no pixel has both of its own")
-        return
-    signs, comparison = judge_frame(np.concatenate(products, axis=1))
-    yield comparison
-    if not shaded or not views.metric_depth:
-        yield Comparison(
-            "depth_zbuffer", None, "scale not compared: no view has reshading, normals and metric depth of its own"
+def is_of_one_origin(directions: Directions) -> bool:
+    """Whether stored normals were computed from the depth."""
+    return float(np.quantile(_angles_deg(directions.stored, directions.computed), 0.99)) < ONE_ORIGIN_DEG
+
+
+def judge_kind(along_z: Directions, along_ray: Directions) -> Verdict | None:
+    """The verdict that depth is the distance along the ray, if stored normals fit it far better when it is taken for that."""
+    as_z, as_ray = (_median_deg(each, find_frame(each)) for each in (along_z, along_ray))
+    if as_ray >= BETTER * as_z or as_z < MIN_WRONG_DEG:
+        return None
+    text = (
+        f"the depth is the distance along the ray, not along z: median angle to the stored normals {as_z:.1f} deg as read, "
+        f"{as_ray:.1f} deg with that corrected; divide it by sqrt(1 + x^2 + y^2)"
+    )
+    return Verdict("kind of depth", "wrong", text)
+
+
+def judge_frame(directions: Directions) -> tuple[Frame, list[Verdict]]:
+    """The frame of stored normals, and the verdicts about it and about the focal length, which stretches x and y of normals."""
+    frame, verdicts = find_frame(directions), []
+    median = _median_deg(directions, frame)
+    if frame != Frame():
+        text = (
+            f"{frame}: mean angle to the normals that depth gives {_mean_deg(directions, Frame()):.1f} deg as stored, "
+            f"{_mean_deg(directions, frame):.1f} deg without; expected x right, y down, z forward, normals towards the camera"
         )
-        return
-    yield judge_scale(_scale_errors(shaded, signs))
+        verdicts.append(Verdict("normal", "wrong", text))
+    factor = min(FOCAL_FACTORS, key=lambda factor: _median_deg(_stretch(directions, factor), frame))
+    best = _median_deg(_stretch(directions, factor), frame)
+    if best < BETTER * median and median > MIN_WRONG_DEG:
+        text = (
+            f"the focal length is wrong: median angle to the stored normals {median:.1f} deg as given, {best:.1f} deg with "
+            f"{factor:.2g} times the focal length; correct the intrinsics, which belong to the size of the depth image"
+        )
+        verdicts.append(Verdict("focal length by normals", "wrong", text))
+    elif median > MAX_MEDIAN_DEG:
+        text = f"disagree with the depth under all frames and focal lengths: median angle {median:.1f} deg; of another view?"
+        return Frame(), [Verdict("normal", "wrong", text)]
+    return frame, verdicts or [Verdict("normal", "right", f"agree with the depth: median angle {median:.1f} deg")]
 
 
-def judge_frame(products: Array) -> tuple[tuple[int, ...], Comparison]:
-    """The signs of the axes under which stored normals fit computed ones; products (3, N) of their components.
+def find_frame(directions: Directions) -> Frame:
+    """The frame under which stored normals agree best with computed ones.
 
     An axis is judged by its own component: a floor may be a tenth of the pixels, and its flip changes no median angle.
     """
-    agreement = products.sum(1) / np.maximum(np.abs(products).sum(1), 1e-9)
-    signs = tuple(-1 if each < -0.5 else 1 for each in agreement)
-
-    def measure_angle(frame: tuple[int, ...]) -> tuple[float, float]:
-        angles = np.degrees(np.arccos(np.clip(np.array(frame) @ products, -1, 1)))
-        return float(angles.mean()), float(np.median(angles))
-
-    mean, median = measure_angle((1, 1, 1))
-    best_mean, best_median = measure_angle(signs)
-    if best_median > MAX_MEDIAN_DEG:
-        text = (
-            f"disagree with the depth under all signs of axes: median angle {best_median:.1f} deg; is the focal length right?"
-        )
-        return (1, 1, 1), Comparison("normal", False, text)
-    if signs == (1, 1, 1):
-        return signs, Comparison("normal", True, f"agree with the depth: median angle {median:.1f} deg")
-    names = " and ".join(axis for axis, sign in zip(AXES, signs, strict=True) if sign < 0)
-    text = (
-        f"{names} flipped: mean angle to the normals that depth gives {mean:.1f} deg as stored, {best_mean:.1f} deg with "
-        f"{names} negated; expected x right, y down, z forward, normals towards the camera"
-    )
-    return signs, Comparison("normal", False, text)
+    products = directions.computed @ directions.stored.T  # of each axis in the camera frame with each stored one
+    size = np.abs(directions.computed) @ np.abs(directions.stored).T
+    order = max(permutations(range(3)), key=lambda axes: sum(abs(products[row, axis]) for row, axis in enumerate(axes)))
+    gain = sum(abs(products[row, axis]) - abs(products[row, row]) for row, axis in enumerate(order))
+    if gain < 0.05 * directions.stored.shape[1]:
+        order = (0, 1, 2)
+    agreement = [products[row, axis] / max(size[row, axis], 1e-9) for row, axis in enumerate(order)]
+    return Frame(order, tuple(-1 if each < -0.5 else 1 for each in agreement))
 
 
-def _scale_errors(shaded: Sequence[_Shaded], signs: tuple[int, ...]) -> Array:
+def measure_scale_errors(shaded: Sequence[Shaded], frame: Frame) -> Array:
     """The mean absolute difference of stored reshading to that of depth times each of SCALES."""
-    flips = np.array(signs)[:, None, None]
     total, pixels = np.zeros(len(SCALES)), 0
-    step = slice(None, None, STRIDE)
     for view in shaded:
-        fx, fy, cx, cy = view.intrinsics
-        coarse = (fx / STRIDE, fy / STRIDE, cx / STRIDE, cy / STRIDE)  # of every STRIDE-th pixel, the first among them
-        valid = view.valid[step, step]
+        normal = frame.apply(view.normal)
         for k, scale in enumerate(SCALES):
-            computed = labels.reshading(scale * view.depth[step, step], flips * view.normal[:, step, step], coarse, valid)[0]
-            total[k] += np.abs(computed - view.reshading[step, step])[valid].sum()
-        pixels += int(valid.sum())
+            computed = labels.reshading(scale * view.depth_m, normal, view.intrinsics, view.valid)[0]
+            total[k] += np.abs(computed - view.reshading)[view.valid].sum()
+        pixels += int(view.valid.sum())
     return total / pixels
 
 
-def judge_scale(errors: Array) -> Comparison:
+def judge_scale(errors: Array, one_origin: bool) -> Verdict:
     """Whether the reshading, whose error at each of SCALES is given, was made from depth as it is read."""
+    subject = "depth scale by reshading"
     best, as_read = int(errors.argmin()), len(SCALES) // 2
     if errors[best] > 0.1:
-        text = (
-            f"scale unknown: reshading is off by {errors[best]:.3f} at best; it was not made from this depth and these normals"
-        )
-        return Comparison("depth_zbuffer", None, text)
+        text = f"reshading is off by {errors[best]:.3f} at best; it was not made from this depth and these normals"
+        return Verdict(subject, "cannot tell", text)
     if abs(best - as_read) <= 2 or errors[as_read] <= 1.5 * errors[best] + 0.002:
-        return Comparison("depth_zbuffer", True, f"scale agrees with the reshading, which is off by {errors[as_read]:.3f}")
+        if one_origin:
+            return Verdict(subject, "not compared", "it was computed from this depth: it agrees whatever the scale")
+        return Verdict(subject, "right", f"the reshading is off by {errors[as_read]:.3f}")
     text = (
-        f"scale wrong: reshading was made from {SCALES[best]:.3g} times the depth that is read (off by {errors[as_read]:.3f} "
-        f"as read, {errors[best]:.3f} if scaled); correct the depth scale, in Taskonomy's files 512 units a metre"
+        f"reshading was made from {SCALES[best]:.3g} times the depth that is read (off by {errors[as_read]:.3f} as read, "
+        f"{errors[best]:.3f} if scaled); correct the depth scale, in Taskonomy's files 512 units a metre"
     )
-    return Comparison("depth_zbuffer", False, text)
+    return Verdict(subject, "wrong", text)
 
 
-def _compare_values(task: str, stored: Array, computed: Array) -> Comparison:
-    """Whether stored values are those that the image gives, up to rounding: by correlation and by the ratio of the means."""
-    correlation = float(np.corrcoef(stored, computed)[0, 1]) if stored.std() and computed.std() else 0.0
-    ratio = float(stored.mean() / computed.mean()) if computed.mean() else np.inf
-    is_right = correlation > 0.9 and 0.8 < ratio < 1.25
-    numbers = f"correlation {correlation:.3f}, mean {ratio:.3g} times that of the image's"
-    text = f"agrees with the image: {numbers}" if is_right else f"disagrees: {numbers}; was it made from another image?"
-    return Comparison(task, is_right, text)
+def _stretch(directions: Directions, factor: float) -> Directions:
+    """The directions if the focal length were `factor` times as long: 1 / z has the same slopes over columns and rows."""
+    computed = directions.computed * np.array([[factor], [factor], [1.0]])
+    return directions._replace(computed=computed / np.linalg.norm(computed, axis=0))
+
+
+def _angles_deg(one: Array, other: Array) -> Array:
+    between = np.linalg.norm(one - other, axis=0), np.linalg.norm(one + other, axis=0)
+    return np.asarray(np.degrees(2 * np.arctan2(*between)))
+
+
+def _median_deg(directions: Directions, frame: Frame) -> float:
+    return float(np.median(_angles_deg(frame.apply(directions.stored), directions.computed)))
+
+
+def _mean_deg(directions: Directions, frame: Frame) -> float:
+    return float(_angles_deg(frame.apply(directions.stored), directions.computed).mean())

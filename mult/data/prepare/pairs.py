@@ -93,9 +93,10 @@ def pair_by_name(rgb: Files, depth: Files, where: str) -> list[Frame]:
 
     Raises UserError where fewer than half of the files have one: then the names mean something else.
     """
-    keys = sorted(rgb.keys() & depth.keys(), key=lambda key: [_natural_key("/".join(texts)) for texts in key])
+    in_both = rgb.keys() & depth.keys()
+    keys = sorted(in_both, key=lambda key: [_natural_key("/".join(texts)) for texts in key])
     _require_pairs(where, len(keys), list(rgb.values()), list(depth.values()))
-    alone = [str(files[key]) for files in (rgb, depth) for key in files if key not in rgb.keys() & depth.keys()]
+    alone = [str(files[key]) for files in (rgb, depth) for key in files if key not in in_both]
     if alone:
         warnings.warn(f"{len(alone)} files without a partner of the same name are left out, e.g. {min(alone)}", stacklevel=2)
     frames = [Frame(*key, rgb[key], depth[key]) for key in keys]
@@ -116,9 +117,9 @@ def pair_by_time(rgb: Path, depth: Path, folders: Texts, limit_s: float) -> list
     colours, depths = (_read_table(path, 2) for path in (rgb, depth))
     times, files = np.array([float(row[0]) for row in depths]), [depth.parent / row[1] for row in depths]
     order = np.argsort(times)
-    candidates = []
+    in_order, candidates = times[order], []
     for i, (text, _) in enumerate(colours):
-        low, high = np.searchsorted(times[order], [float(text) - limit_s, float(text) + limit_s], side="left")
+        low, high = np.searchsorted(in_order, [float(text) - limit_s, float(text) + limit_s])
         candidates += [(abs(times[j] - float(text)), i, int(j)) for j in order[low : high + 1]]
     partner: dict[int, int] = {}
     taken: set[int] = set()

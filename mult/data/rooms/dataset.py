@@ -1,9 +1,9 @@
 """Rooms: furnished rooms that we render, in Taskonomy's layout and encodings, read by the Taskonomy reader.
 
 A building is one room (kinds.py), seen by cameras at sitting and standing height (render.py). Depth, normals and classes are
-exact, from the ray caster; the other labels are computed from the image and the depth (labels.py). Pixels that show a window's
-glass have no geometry; neither they nor objects too thin to be labelled have a class. A view is rendered on first use and is a
-function of (seed, building, view, size) alone.
+exact at the pixels' centres, from the ray caster, where the photograph blends colours at edges; the other labels are computed
+from the photograph and the depth (labels.py). Pixels that show a window's glass have no geometry; neither they nor objects too
+thin to be labelled have a class. A view is rendered on first use and is a function of (seed, building, view, size) alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PARAMETERS = {
     "size": Parameter(256, minimum=32),
     "seed": Parameter(0, minimum=0),
 }
-RENDERER = 2
+RENDERER = 3
 """Version of the renderer: increases when the same parameters give other images, so that no root holds views of two."""
 
 

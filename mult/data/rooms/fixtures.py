@@ -7,6 +7,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from mult.data.rooms.parts import DARK, FABRICS, GLASS, METAL, PAINTS, UNCERTAIN, WOODS, Shape, pick_colour, scale_colour
+from mult.data.rooms.raycast import SHELL
 from mult.data.rooms.room import Room, bounding_rectangle
 from mult.data.rooms.texture import Material, Pattern
 
@@ -44,42 +45,83 @@ def add_window(room: Room) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.array([*at, (low + high) / 2]) + 0.1 * inwards, inwards
 
 
-def add_door(room: Room) -> None:
-    """Add a door at a random place of a wall, with free floor to open it; no door if there is no such place."""
-    rng, s = room.rng, Shape()
-    leaf = Material(pick_colour(rng, (*PAINTS[:3], *WOODS[:3])), gloss=0.15)
-    panel, trim = Material(scale_colour(leaf.colour, 0.86), gloss=0.15), Material((0.9, 0.89, 0.86), gloss=0.1)
-    s.box((-0.42, 0.42), (0, 0.03), (0, 2.03), leaf)
-    for z in ((0.15, 0.9), (1.05, 1.9)):
-        for x in ((-0.34, -0.04), (0.04, 0.34)):
-            s.box(x, (0.03, 0.036), z, panel)
-    for left in (-0.5, 0.42):
-        s.box((left, left + 0.08), (0, 0.05), (0, 2.11), trim)
-    s.box((-0.42, 0.42), (0, 0.05), (2.03, 2.11), trim)
-    s.ball((0.35, 0.07, 1.0), 0.028, METAL)
+LEAF_M = (0.84, 2.03)
+"""Width and height of a door's leaf."""
+
+
+def add_door(room: Room, wall: Material) -> None:
+    """Add a door, open or closed, at a random place of a wall with free floor to open it; none if there is no such place."""
+    rng, (width, height) = room.rng, LEAF_M
+    half = width / 2
     for _ in range(20):
         side = int(rng.integers(4))
         reach = room.wall_length(side) / 2 - 0.6
-        at, yaw = room.locate_on_wall(side, rng.uniform(-reach, reach))
+        along = rng.uniform(-reach, reach)
+        at, yaw = room.locate_on_wall(side, along)
         swing = bounding_rectangle((-0.5, 0.5), (0.01, 0.9), at, yaw)
         if room.is_free(swing, tall=True):
-            room.add(s, at, yaw, standing=False)
-            room.occupied.append(swing)
-            room.occupied_walls.append(bounding_rectangle((-0.5, 0.5), (0.0, 0.2), at, yaw))
-            return
+            break
+    else:
+        return
+    frame, trim = Shape(), Material((0.9, 0.89, 0.86), gloss=0.1)
+    for left in (-half - 0.08, half):
+        frame.box((left, left + 0.08), (0, 0.05), (0, height + 0.08), trim)
+    frame.box((-half, half), (0, 0.05), (height, height + 0.08), trim)
+    room.add(frame, at, yaw, standing=False)
+    angle = np.radians(rng.uniform(20, 95)) if rng.random() < 0.5 else 0.0
+    hinge = 1 if rng.random() < 0.5 else -1  # the side of the opening, seen from the room with the wall behind it
+    if angle:
+        room.add(_build_hall(rng, wall), at, yaw, standing=False)
+    across, inwards = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
+    axis = at + hinge * half * across + (0.05 if angle else 0) * inwards
+    room.add(_build_leaf(rng, hinge), axis, yaw - hinge * angle, standing=False)
+    room.doors.append((side, along))
+    room.occupied.append(swing)
+    room.occupied_walls.append(bounding_rectangle((-0.5, 0.5), (0.0, 0.2), at, yaw))
+
+
+def _build_leaf(rng: Generator, hinge: int) -> Shape:
+    """A door's leaf; the origin is at its hinge, and it reaches to the left of it (hinge 1) or to the right (-1)."""
+    s = Shape()
+    width, height = LEAF_M
+    leaf = Material(pick_colour(rng, (*PAINTS[:3], *WOODS[:3])), gloss=0.15)
+    panel = Material(scale_colour(leaf.colour, 0.86), gloss=0.15)
+    middle = -hinge * width / 2
+    s.box((middle - width / 2, middle + width / 2), (0, 0.03), (0, height), leaf)
+    for y in ((0.03, 0.036), (-0.006, 0)):
+        for z in ((0.15, 0.9), (1.05, 1.9)):
+            for x in ((-0.34, -0.04), (0.04, 0.34)):
+                s.box((middle + x[0], middle + x[1]), y, z, panel)
+    for knob in (-0.04, 0.07):
+        s.ball((middle - hinge * 0.35, knob, 1.0), 0.028, METAL)
+    return s
+
+
+def _build_hall(rng: Generator, wall: Material) -> Shape:
+    """What is seen through a door: an opening in the wall as deep as that, and a hall behind."""
+    s, (width, height), depth = Shape(), LEAF_M, rng.uniform(0.9, 2.2)
+    low, high = -width / 2 - rng.uniform(0.05, 0.9), width / 2 + rng.uniform(0.05, 0.9)
+    s.add(SHELL, (0, -0.06, height / 2), (width / 2, 0.06, height / 2), wall)
+    s.add(SHELL, ((low + high) / 2, -0.12 - depth / 2, 1.2), ((high - low) / 2, depth / 2, 1.2), wall)
+    return s
 
 
 def add_skirting(room: Room) -> None:
-    rng, s = room.rng, Shape()
+    """Add skirting boards, with gaps at the doors."""
+    rng = room.rng
     trim = Material(pick_colour(rng, ((0.92, 0.91, 0.88), room.style.wood.colour)), gloss=0.1)
     for side in range(4):
-        at, _ = room.locate_on_wall(side, 0)
-        reach = np.abs(np.array([np.cos(side * np.pi / 2), np.sin(side * np.pi / 2)])) * room.wall_length(side) / 2 + 0.012
-        s.box((at[0] - reach[0], at[0] + reach[0]), (at[1] - reach[1], at[1] + reach[1]), (0, 0.09), trim)
+        s, reach = Shape(), room.wall_length(side) / 2 + 0.012
+        ends = [-reach]
+        for _, along in sorted(door for door in room.doors if door[0] == side):
+            ends += [along - LEAF_M[0] / 2, along + LEAF_M[0] / 2]
+        for start, end in zip(ends[::2], [*ends[1::2], reach], strict=True):
+            s.box((start, end), (-0.012, 0.012), (0, 0.09), trim)
+        room.add(s, *room.locate_on_wall(side, 0), standing=False)
     if room.cutout:
-        x0, y0, x1, y1 = room.cutout
+        s, (x0, y0, x1, y1) = Shape(), room.cutout
         s.box((x0 - 0.012, x1), (y0 - 0.012, y1), (0, 0.09), trim)
-    room.add(s, np.zeros(2), 0, standing=False)
+        room.add(s, np.zeros(2), 0, standing=False)
 
 
 def add_pictures(room: Room) -> None:

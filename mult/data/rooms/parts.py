@@ -33,7 +33,7 @@ GLASS = Material(WHITE, pattern=Pattern.SKY)
 
 @dataclass(frozen=True)
 class Part:
-    """One solid of an object: its kind, BOX, CYLINDER or BALL of raycast.py, centre, half extents, and axes as rows."""
+    """One solid of an object: its kind, one of raycast.py, centre, half extents, and axes as rows."""
 
     kind: int
     centre: NDArray[np.float64]

@@ -3,8 +3,9 @@
 Every solid is an affine image of a canonical convex one (the cube [-1, 1]^3, the cylinder of radius 1 about z with
 |z| <= 1, the unit ball), so a ray is inside it for one interval [near, far] of its parameter, in closed form. Rays are
 (x, y, 1) in the camera frame (x right, y down, z forward): their parameter is the depth along z. A shell is a box seen
-from inside: its surface is at far, its normals point inwards. A solid is tested against the pixels of the rectangle around its
-projected corners.
+from inside: its surface is at far, its normals point inwards. The camera is in the first shell; a ray that leaves a shell where
+another begins, such as an open doorway, goes on to that one's surface. A solid is tested against the pixels of the rectangle
+around its projected corners.
 """
 
 from __future__ import annotations
@@ -109,8 +110,19 @@ def intersect(kind: int, origin: Array, direction: Sequence[Array]) -> tuple[Arr
     return near, far
 
 
+def trace_shells(solids: Solids, origin: Array, direction: Sequence[Sequence[Array]]) -> tuple[NDArray[np.int32], Array]:
+    """The shell whose inside each ray meets, -1 for none, and where; origin and direction[n] are in solid n's coordinates."""
+    index, depth = np.full(direction[0][0].shape, -1, np.int32), np.full(direction[0][0].shape, np.inf)
+    for count, (n, along) in enumerate(zip(np.flatnonzero(solids.kind == SHELL), direction, strict=True)):
+        near, far = intersect(SHELL, origin[n], along)
+        goes_on = (near <= depth + 1e-6) & (far > depth) if count else np.ones(depth.shape, np.bool_)
+        np.copyto(depth, far, where=goes_on)
+        np.copyto(index, np.int32(n), where=goes_on)
+    return index, depth
+
+
 def _bound_pixels(solids: Solids, camera: PosedCamera) -> Iterator[tuple[int, slice, slice]]:
-    """(solid, rows, columns): the pixels that may show each solid."""
+    """(solid, rows, columns): the pixels that may show each solid that is no shell."""
     height, width = camera.size
     fx, fy, cx, cy = camera.intrinsics
     corners = solids.centre[:, None] + np.einsum("ck,nk,nkw->ncw", CUBE_CORNERS, solids.half, solids.axes)
@@ -118,12 +130,12 @@ def _bound_pixels(solids: Solids, camera: PosedCamera) -> Iterator[tuple[int, sl
     ahead = z > NEAR_PLANE_M
     safe = np.where(ahead, z, 1)
     column, row = fx * x / safe + cx, fy * y / safe + cy
-    everywhere = (~ahead).any(1) | (solids.kind == SHELL)
+    everywhere = (~ahead).any(1)
     left = np.where(everywhere, 0, np.clip(np.floor(column.min(1)), 0, width)).astype(int)
     right = np.where(everywhere, width, np.clip(np.ceil(column.max(1)) + 1, 0, width)).astype(int)
     top = np.where(everywhere, 0, np.clip(np.floor(row.min(1)), 0, height)).astype(int)
     bottom = np.where(everywhere, height, np.clip(np.ceil(row.max(1)) + 1, 0, height)).astype(int)
-    in_image = ahead.any(1) & (right > left) & (bottom > top)
+    in_image = ahead.any(1) & (right > left) & (bottom > top) & (solids.kind != SHELL)
     for n in np.flatnonzero(in_image):
         yield int(n), slice(top[n], bottom[n]), slice(left[n], right[n])
 
@@ -134,12 +146,19 @@ def find_nearest(solids: Solids, camera: PosedCamera) -> tuple[NDArray[np.int32]
     to_local = solids.to_local
     origin = np.einsum("nij,nj->ni", to_local, camera.position - solids.centre)
     to_local_from_camera = to_local @ camera.rotation.T
-    index = np.full(camera.size, -1, np.int32)
-    depth = np.full(camera.size, np.inf)
+
+    def direct(n: int, rows: slice, columns: slice) -> list[Array]:
+        return [t[0] * x[columns] + t[2] + (t[1] * y[rows])[:, None] for t in to_local_from_camera[n]]
+
+    whole = slice(None)
+    shells = [direct(n, whole, whole) for n in np.flatnonzero(solids.kind == SHELL).tolist()]
+    if shells:
+        index, depth = trace_shells(solids, origin, shells)
+    else:
+        index, depth = np.full(camera.size, -1, np.int32), np.full(camera.size, np.inf)
     for n, rows, columns in _bound_pixels(solids, camera):
-        direction = [t[0] * x[columns] + t[2] + (t[1] * y[rows])[:, None] for t in to_local_from_camera[n]]
-        near, far = intersect(int(solids.kind[n]), origin[n], direction)
-        hit = far if solids.kind[n] == SHELL else np.where((near < far) & (near > 0), near, np.inf)
+        near, far = intersect(int(solids.kind[n]), origin[n], direct(n, rows, columns))
+        hit = np.where((near < far) & (near > 0), near, np.inf)
         closer = hit < depth[rows, columns]
         np.copyto(depth[rows, columns], hit, where=closer)
         np.copyto(index[rows, columns], n, where=closer)

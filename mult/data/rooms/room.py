@@ -42,6 +42,8 @@ class Room:
     footprints: list[Rectangle] = field(default_factory=list)
     """Pieces of the floor that are darker because an object stands on them."""
     supports: list[tuple[SupportSurface, Pose]] = field(default_factory=list)
+    doors: list[tuple[int, float]] = field(default_factory=list)
+    """The wall of each door, and where its middle is, in metres from the wall's."""
     objects: int = 0
 
     def locate_on_wall(self, side: int, along: float, distance: float = 0.0) -> Pose:

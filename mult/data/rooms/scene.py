@@ -9,6 +9,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from mult.data.rooms.clutter import add_clutter
 from mult.data.rooms.fixtures import add_door, add_lamps, add_pictures, add_skirting, add_window, pick_shell_materials
 from mult.data.rooms.parts import BACKGROUND, Part, Shape, pick_style
 from mult.data.rooms.raycast import SHELL, Solids
@@ -25,7 +26,7 @@ class Scene:
     class_code: NDArray[np.uint8]
     """(N,): the code of parts.py, which is that of Taskonomy's files."""
     object: NDArray[np.int32]
-    """(N,): solids of one object have the same number; 0 is the shell of the room."""
+    """(N,): solids of one object have the same number; 0 is the shell of the room, which is the first solid."""
     size: NDArray[np.float64]
     """Width, depth and height."""
     lamps: list[NDArray[np.float64]]
@@ -48,8 +49,9 @@ def build_room(
         room.cutout = (width * rng.uniform(0.55, 0.65), depth * rng.uniform(0.55, 0.65), width + 0.1, depth + 0.1)
     shell_materials = pick_shell_materials(rng, tiled)
     window = add_window(room)
-    add_door(room)
+    add_door(room, shell_materials[0])
     furnish(room)
+    add_clutter(room)
     add_skirting(room)
     add_pictures(room)
     lamps = add_lamps(room)

@@ -195,6 +195,15 @@ class Taskonomy(Dataset[Sample]):
         focal = width / 2 / math.tan(fov / 2)
         return Camera((focal, focal, (width - 1) / 2, (height - 1) / 2), (height, width))
 
+    def is_from_depth(self, i: int) -> bool:
+        """Whether the i-th view's normals and reshading were computed from its depth, as its point_info says (`origin`)."""
+        path = self.index.path(self._row(i), "point_info")
+        try:
+            info = json.loads(read_stored(path, "fetch or make it again")) if path else {}
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(info, dict) and isinstance(info.get("origin"), dict) and "depth" in info["origin"]
+
     def _row(self, i: int) -> int:
         """The index row of the i-th view of the split."""
         i = wrap_index(i, len(self))

@@ -10,11 +10,12 @@ import torch
 from mult.config import Config, schema
 from mult.errors import UserError, suggest
 from mult.models import MulT
+from mult.models.stacked import split_parameters
 from mult.tasks import TASKS
 from mult.training.balance.balance import Balance, Setup
 from mult.training.balance.dynamic_average import DynamicAverage, DynamicAverageOptions
 from mult.training.balance.fixed import Fixed, FixedOptions
-from mult.training.balance.gradients import SharedGradients, reached_parameters
+from mult.training.balance.gradients import SharedGradients, reached_parts
 from mult.training.balance.gradnorm import GradNorm, GradNormOptions
 from mult.training.balance.torchjd import TorchJDMethod, find_aggregators
 from mult.training.balance.uncertainty import Uncertainty, UncertaintyOptions
@@ -64,7 +65,7 @@ def _find_gradients(config: Config, model: MulT) -> SharedGradients:
     was_training = model.training
     outputs = model.eval()(torch.zeros(1, 3, *config.data.image_size))
     model.train(was_training)
-    gradients = SharedGradients(reached_parameters(outputs, model.parameters()))
+    gradients = SharedGradients(reached_parts(outputs, split_parameters(model)))
     if not gradients.shared:
         raise UserError(
             f"balance: got {config.balance}, but no parameter that learns is reached by two tasks' losses; expected some; "

@@ -47,6 +47,5 @@ class GradientMethod(Balance):
             direction, factors = self.combine(matrix, losses)
         else:  # the loop finds that the sum is not finite and reports it
             direction, factors = matrix.sum(0), {}
-        for parameter, gradient in zip(gradients.shared, gradients.split(direction * scaler.get_scale()), strict=True):
-            parameter.grad = gradient
+        gradients.set_shared(direction * scaler.get_scale())
         return log | {f"weight/{task}": weights[task] * factor for task, factor in factors.items()}

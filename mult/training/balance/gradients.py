@@ -1,5 +1,8 @@
 """The gradient of each task alone: a row for each task, over the parameters that the losses of two or more tasks reach.
 
+The decoders keep the layers of several tasks in one parameter, of which each task's loss reaches a slice: so what is said here
+of parameters holds for each part of such a parameter by itself.
+
 The rows are not in `.grad`, which is all that DistributedDataParallel sums over processes, so they are summed here.
 """
 
@@ -13,47 +16,51 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
+from mult.models.stacked import Part
 from mult.runtime import distributed
 
 
-def reached_parameters(outputs: Mapping[str, Tensor], parameters: Iterable[nn.Parameter]) -> dict[str, list[nn.Parameter]]:
-    """Task -> those of `parameters`, in their order, that the gradient of its output reaches.
+def reached_parts(outputs: Mapping[str, Tensor], parts: Iterable[Part]) -> dict[str, list[Part]]:
+    """Task -> those of `parts`, in their order, that the gradient of its output reaches.
 
     Connection in the graph is not enough: tasks that are computed in one product are all connected, with gradients of zero. So
     NaN is sent backward from the output: it passes a factor of 0, such as a scale that starts at 0, but not the part of a
     tensor that belongs to another task.
     """
-    learnt = [parameter for parameter in parameters if parameter.requires_grad]
+    learnt = [part for part in parts if part.parameter.requires_grad]
+    parameters = _parameters(learnt)
     reached = {}
     for task, output in outputs.items():
         start = torch.full_like(output, torch.nan)
-        gradients = torch.autograd.grad(output, learnt, start, retain_graph=True, allow_unused=True)
-        reached[task] = [p for p, g in zip(learnt, gradients, strict=True) if g is not None and bool(g.isnan().any())]
+        found = torch.autograd.grad(output, parameters, start, retain_graph=True, allow_unused=True)
+        gradients = {parameter: gradient for parameter, gradient in zip(parameters, found, strict=True) if gradient is not None}
+        reached[task] = [
+            part for part in learnt if part.parameter in gradients and part.of(gradients[part.parameter]).isnan().any()
+        ]
     return reached
 
 
 class SharedGradients:
     """Sums over micro-batches and processes of each task's gradient.
 
-    reached: task -> the parameters its loss reaches. `shared` are those of two or more tasks, `own[task]` those of this task
+    reached: task -> the parts its loss reaches. `shared` are those of two or more tasks, `own[task]` those of this task
     alone. The losses are such that their mean over processes is the step's loss.
     """
 
     matrix: Tensor
     """(tasks, numbers of `shared`), zero where a task's loss does not reach."""
 
-    def __init__(self, reached: Mapping[str, Sequence[nn.Parameter]]) -> None:
-        tasks_of = Counter(id(parameter) for parameters in reached.values() for parameter in parameters)
-        by_id = {id(parameter): parameter for parameters in reached.values() for parameter in parameters}
+    def __init__(self, reached: Mapping[str, Sequence[Part]]) -> None:
+        number_of_tasks = Counter(part for parts in reached.values() for part in parts)
         self.tasks = list(reached)
-        self.shared = [parameter for key, parameter in by_id.items() if tasks_of[key] > 1]
-        self.own = {task: [p for p in parameters if tasks_of[id(p)] == 1] for task, parameters in reached.items()}
-        self._reached = {task: {id(parameter) for parameter in parameters} for task, parameters in reached.items()}
+        self.shared = [part for part, number in number_of_tasks.items() if number > 1]
+        self.own = {task: [part for part in parts if number_of_tasks[part] == 1] for task, parts in reached.items()}
+        self._reached = {task: set(parts) for task, parts in reached.items()}
 
     def clear(self) -> None:
         """Start a step: all rows are zero."""
-        columns = sum(parameter.numel() for parameter in self.shared)
-        self.matrix = torch.zeros(len(self.tasks), columns, device=self.shared[0].device)
+        columns = sum(part.numel() for part in self.shared)
+        self.matrix = torch.zeros(len(self.tasks), columns, device=self.shared[0].parameter.device)
 
     def backward(
         self, losses: Mapping[str, Tensor], scaler: GradScaler, own_weights: Mapping[str, float] | None = None
@@ -65,19 +72,19 @@ class SharedGradients:
         """
         for row, task in enumerate(self.tasks):
             targets = [
-                (view, parameter)
-                for view, parameter in zip(self.split(self.matrix[row]), self.shared, strict=True)
-                if id(parameter) in self._reached[task]
+                (view, part)
+                for view, part in zip(self.split(self.matrix[row]), self.shared, strict=True)
+                if part in self._reached[task]
             ]
             own = [] if own_weights is None else self.own[task]
             retain_graph = own_weights is None or row < len(self.tasks) - 1
-            inputs = [parameter for _, parameter in targets] + own
-            gradients = torch.autograd.grad(scaler.scale(losses[task]), inputs, retain_graph=retain_graph)
-            torch._foreach_add_([view for view, _ in targets], gradients[: len(targets)])
-            for parameter, gradient in zip(own, gradients[len(targets) :], strict=True):
+            parameters = _parameters([part for _, part in targets] + own)
+            found = torch.autograd.grad(scaler.scale(losses[task]), parameters, retain_graph=retain_graph)
+            gradients = dict(zip(parameters, found, strict=True))
+            torch._foreach_add_([view for view, _ in targets], [part.of(gradients[part.parameter]) for _, part in targets])
+            for part in own:
                 assert own_weights is not None
-                weighted = gradient * own_weights[task]
-                parameter.grad = weighted if parameter.grad is None else parameter.grad.add_(weighted)
+                _grad(part).add_(part.of(gradients[part.parameter]), alpha=own_weights[task])
 
     def all_reduce(self, scaler: GradScaler) -> None:
         """Average the rows over processes and divide them by the loss scale."""
@@ -86,15 +93,20 @@ class SharedGradients:
     def all_reduce_own(self) -> None:
         """Average the gradients of the tasks' own parameters over processes, in one message."""
         if distributed.world_size() > 1:
-            gradients = [p.grad for parameters in self.own.values() for p in parameters if p.grad is not None]
+            gradients = [_grad(part) for parts in self.own.values() for part in parts]
             flat = distributed.all_reduce_sum(torch.cat([gradient.flatten() for gradient in gradients]))
-            parts = flat.div_(distributed.world_size()).split([gradient.numel() for gradient in gradients])
-            torch._foreach_copy_(gradients, [p.view_as(g) for p, g in zip(parts, gradients, strict=True)])
+            reduced = flat.div_(distributed.world_size()).split([gradient.numel() for gradient in gradients])
+            torch._foreach_copy_(gradients, [r.view_as(g) for r, g in zip(reduced, gradients, strict=True)])
+
+    def set_shared(self, vector: Tensor) -> None:
+        """Put a vector of a row's length into the `.grad` of the shared parameters."""
+        for part, gradient in zip(self.shared, self.split(vector), strict=True):
+            _grad(part).copy_(gradient)
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """A vector of a row's length -> views of it in the shapes of `shared`."""
-        parts = vector.split([parameter.numel() for parameter in self.shared])
-        return [part.view_as(parameter) for part, parameter in zip(parts, self.shared, strict=True)]
+        views = vector.split([part.numel() for part in self.shared])
+        return [view.view_as(part.of(part.parameter)) for view, part in zip(views, self.shared, strict=True)]
 
     def measure(self) -> dict[str, float]:
         """For the log: the norm of each row, and the cosine of the angle between each two rows that are not zero."""
@@ -105,3 +117,15 @@ class SharedGradients:
         return {f"{task}/grad_norm": norm for task, norm in norm_of.items()} | {
             f"cosine/{one}/{other}": cosines[i][j] for (i, one), (j, other) in pairs if norm_of[one] and norm_of[other]
         }
+
+
+def _parameters(parts: Iterable[Part]) -> list[nn.Parameter]:
+    """The parameters that the parts are of, each once."""
+    return list(dict.fromkeys(part.parameter for part in parts))
+
+
+def _grad(part: Part) -> Tensor:
+    """The part of its parameter's `.grad`, which begins as zeros."""
+    if part.parameter.grad is None:
+        part.parameter.grad = torch.zeros_like(part.parameter)
+    return part.of(part.parameter.grad)

@@ -119,7 +119,7 @@ class TorchJDMethod(GradientMethod):
             return
         # A first call makes the aggregator create what it holds beside its memory.
         shared = self.gradients.shared
-        device, columns = shared[0].device, sum(parameter.numel() for parameter in shared)
+        device, columns = shared[0].parameter.device, sum(part.numel() for part in shared)
         _aggregate(self._with_memory[0], torch.eye(len(self.gradients.tasks), columns, device=device))
         weighting = self._weighting()
         for name, value in state.items():

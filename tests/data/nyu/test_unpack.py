@@ -191,6 +191,9 @@ def full_size(unpacked: Path, tmp_path: Path) -> Path:
 def test_the_border_can_be_cut(full_size: Path) -> None:
     uncropped, cropped = NYU(full_size, "test"), NYU(full_size, "test", crop=True)
     assert uncropped.camera(0) == ((518.858, 519.470, 325.582, 253.736), (480, 640))
+    elsewhere = NYU(full_size, "test", intrinsics=(259.4, 259.7, 162.5, 126.6))
+    with pytest.raises(UserError, match=r"data.options.intrinsics: got \(259.4, .* for images of \(480, 640\) pixels"):
+        elsewhere.camera(0)
     (fx, fy, cx, cy), size = cropped.camera(0)
     assert (fx, fy, size) == (518.858, 519.470, (427, 561))
     assert (cx, cy) == pytest.approx((285.582, 209.736))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mult.data.prepare.check import space_evenly
-from mult.data.prepare.compare import SCALES, judge_frame, judge_scale
+from mult.data.prepare.check import Report, check, space_evenly
+from mult.data.prepare.compare import SCALES, Directions, Frame, judge_frame, judge_scale
+from mult.data.sample import Sample
+from mult.data.taskonomy.dataset import Taskonomy
 from mult.data.taskonomy.write import write_view
 from mult.labels import reshading
 
@@ -54,6 +58,11 @@ def write(root: Path, **wrong: Any) -> Path:
     return root
 
 
+def judged(report: Any) -> dict[str, str]:
+    """{subject: state} of a report's verdicts."""
+    return {verdict["subject"]: verdict["state"] for verdict in report["verdicts"]}
+
+
 def findings(tmp_path: Path) -> Any:
     (report,) = json.loads((tmp_path / "check" / "check.json").read_text())
     return report
@@ -86,10 +95,11 @@ def test_a_sound_tree_can_be_trained_on(run: Callable[..., Any], tmp_path: Path)
     assert report["tasks"]["depth_zbuffer"]["valid"] == pytest.approx(expected, abs=1e-6)
     median = np.median(room()["targets"]["depth_zbuffer"][0][room()["valid"]])
     assert report["median_depth_m"] == pytest.approx(median, abs=0.01)
-    assert [(comparison["task"], comparison["is_right"]) for comparison in report["comparisons"]] == [
-        ("normal", True),
-        ("depth_zbuffer", True),
-    ]
+    states = judged(report)
+    assert {states.pop(subject) for subject in ("camera", "depth scale by median")} == {"right"}
+    # A room of three planes, whose normals are those of its depth to the pixel.
+    assert {states.pop(subject) for subject in ("normal", "depth scale by reshading")} == {"not compared"}
+    assert set(states.values()) <= {"right", "cannot tell"}
     assert not report["problems"]
     assert not report["warnings"]
     with Image.open(tmp_path / "check" / "0-taskonomy-train.png") as sheet:
@@ -103,45 +113,55 @@ def test_a_flipped_frame_is_named(run: Callable[..., Any], tmp_path: Path, flip:
     assert ended.status == 1
     assert f"WRONG: normal: {names} flipped: mean angle" in ended.out
     assert "training cannot start" in ended.out
-    wrong = {comparison["task"]: comparison["is_right"] for comparison in findings(tmp_path)["comparisons"]}
-    assert wrong == {"normal": False, "depth_zbuffer": True}  # the scale is told in spite of the frame
+    states = judged(findings(tmp_path))
+    assert [subject for subject, state in states.items() if state == "wrong"] == ["normal"]
+    assert states["depth scale by reshading"] == "right"  # the scale is told in spite of the frame
 
 
 @pytest.mark.parametrize(("scale", "factor"), [(1000 / 512, 0.512), (0.1, 10.0), (4.0, 0.25)])
 def test_a_wrong_depth_scale_is_named(run: Callable[..., Any], tmp_path: Path, scale: float, factor: float) -> None:
     ended = run(write(tmp_path / "tree", scale=scale))
     assert ended.status == 1
-    (comparison,) = [comparison for comparison in findings(tmp_path)["comparisons"] if comparison["task"] == "depth_zbuffer"]
-    assert comparison["is_right"] is False
-    times = float(comparison["text"].split("made from ")[1].split(" times")[0])
+    subject = "depth scale by reshading"
+    (verdict,) = [verdict for verdict in findings(tmp_path)["verdicts"] if verdict["subject"] == subject]
+    assert verdict["state"] == "wrong"
+    times = float(verdict["text"].split("made from ")[1].split(" times")[0])
     assert times == pytest.approx(factor, rel=0.05)
-    assert "WRONG: depth_zbuffer: scale wrong" in ended.out
+    assert f"WRONG: {subject}: reshading was made from" in ended.out
 
 
-@pytest.mark.parametrize(("blank", "expected"), [(1, {"normal": True, "depth_zbuffer": True}), (6, {"normal": None})])
-def test_a_depth_of_zero_spoils_no_comparison(
-    run: Callable[..., Any], tmp_path: Path, blank: int, expected: dict[str, bool | None]
-) -> None:
+@pytest.mark.parametrize("blank", [1, 6])
+def test_a_depth_of_zero_spoils_no_comparison(run: Callable[..., Any], tmp_path: Path, blank: int) -> None:
     root = write(tmp_path / "tree")
     for path in sorted((root / "depth_zbuffer").rglob("*.png"))[:blank]:
         Image.fromarray(np.zeros((SIZE, SIZE), np.uint16)).save(path)
     run(root)
     report = findings(tmp_path)
     assert report["counts"] == {"constant": blank}
-    are_right = {comparison["task"]: comparison["is_right"] for comparison in report["comparisons"]}
-    assert are_right == expected
+    states = judged(report)
+    assert states["normal"] == "not compared"
+    assert "wrong" not in states.values() or blank == 6  # then the median depth is 0
     assert "nan" not in json.dumps(report)
 
 
-def test_an_implausible_depth_is_warned_of(run: Callable[..., Any], tmp_path: Path) -> None:
+def test_an_implausible_depth_is_wrong_indoors(run: Callable[..., Any], tmp_path: Path) -> None:
     root = write(tmp_path / "tree", scale=0.05)
     for path in (root / "reshading").rglob("*.png"):
         path.unlink()
     ended = run(root)
-    assert ended.status == 0
-    assert "warning: scale: the median depth is 0.1" in ended.out
-    assert "outside 0.2 to 100.0 m" in ended.out
-    assert "unknown: depth_zbuffer: scale not compared: no view has reshading" in ended.out
+    assert ended.status == 1
+    assert "WRONG: depth scale by median: the median depth is 0.1" in ended.out
+    assert "outside 0.3 to 12 m; correct the depth scale, or say --outdoors" in ended.out
+    assert "not compared: depth scale by reshading: no view has reshading" in ended.out
+
+
+def test_far_depth_is_right_outdoors(run: Callable[..., Any], tmp_path: Path) -> None:
+    root = write(tmp_path / "tree", scale=9)
+    for path in (root / "reshading").rglob("*.png"):
+        path.unlink()
+    assert "WRONG: depth scale by median" in run(root).out
+    ended = run(root, "--outdoors")
+    assert (ended.status, "right: depth scale by median" in ended.out) == (0, True)
 
 
 def test_every_kind_of_bad_file_is_found(run: Callable[..., Any], tmp_path: Path) -> None:
@@ -203,10 +223,75 @@ def test_indices_are_spaced_evenly() -> None:
 def test_labels_that_fit_nothing_are_not_called_flipped() -> None:
     rng = np.random.default_rng(0)
     one, other = (side / np.linalg.norm(side, axis=0) for side in rng.normal(size=(2, 3, 5000)))
-    signs, comparison = judge_frame(one * other)
-    assert (signs, comparison.is_right) == ((1, 1, 1), False)
-    assert "disagree with the depth under all signs of axes" in comparison.text
-    assert "flipped" not in comparison.text
-    lost = judge_scale(np.full(len(SCALES), 0.3))
-    assert lost.is_right is None
+    frame, (verdict,) = judge_frame(Directions(one, other))
+    assert (frame, verdict.state) == (Frame(), "wrong")
+    assert "disagree with the depth under all frames and focal lengths" in verdict.text
+    assert "flipped" not in verdict.text
+    lost = judge_scale(np.full(len(SCALES), 0.3), one_origin=False)
+    assert lost.state == "cannot tell"
     assert "was not made from this depth" in lost.text
+
+
+def test_a_view_without_a_camera_leaves_the_others_compared(run: Callable[..., Any], tmp_path: Path) -> None:
+    root = write(tmp_path / "tree", flip=(1, -1, 1))
+    (root / "point_info" / "hall" / "point_2_view_0_domain_point_info.json").unlink()
+    ended = run(root)
+    assert "cannot tell: camera: 1 of 6 views have none: " in ended.out
+    assert "WRONG: normal: y flipped" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("info", "problem"),
+    [
+        ({"intrinsics": [6000, 6000, 6000, 4000], "size": [96, 96]}, r"the centre \(6000, 4000\) is outside the image"),
+        ({"intrinsics": list(CAMERA), "size": [48, 96]}, r"a camera of \(48, 96\) pixels \(height, width\) beside an image of"),
+        ({"intrinsics": [900, 900, 47.5, 47.5], "size": [96, 96]}, "a field of view of 6 by 6 deg"),
+    ],
+)
+def test_a_camera_of_another_image_is_named(run: Callable[..., Any], tmp_path: Path, info: Any, problem: str) -> None:
+    root = write(tmp_path / "tree")
+    (root / "point_info" / "attic" / "point_1_view_0_domain_point_info.json").write_text(json.dumps(info))
+    ended = run(root)
+    assert ended.status == 1
+    assert re.search(rf"WRONG: camera: of 1 of 6 views: attic/point_1_view_0: {problem}", ended.out)
+
+
+def test_some_views_are_drawn_at_random(run: Callable[..., Any], tmp_path: Path) -> None:
+    root = write(tmp_path / "tree")
+    ended = run(root, "--views", 3, "--seed", 5)
+    assert "6 views of 2 buildings, 3 of them read, drawn at random with seed 5" in ended.out
+    assert findings(tmp_path)["read"] == 3
+
+
+def test_an_interrupted_check_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each block is read once, but for those with a problem, whose files may be repaired."""
+    monkeypatch.setattr("mult.data.prepare.progress.BLOCK", 2)
+    root, folder = write(tmp_path / "tree"), tmp_path / "progress"
+    first = root / "normal" / "attic" / "point_0_view_0_domain_normal.png"
+    content = first.read_bytes()
+    first.write_bytes(content[:-50])
+    read: list[int] = []
+
+    class Interrupted(Taskonomy):
+        def __getitem__(self, i: int) -> Sample:
+            if len(self.tasks) > 1:
+                read.append(i)
+                if len(read) == 6:
+                    raise KeyboardInterrupt
+            return super().__getitem__(i)
+
+    def call(kind: type[Taskonomy]) -> Report:
+        return check(lambda tasks: kind(root, "train", tasks=tasks), "train", progress=folder)
+
+    with pytest.raises(KeyboardInterrupt):
+        call(Interrupted)
+    assert read == [0, 1, 2, 3, 4, 5]  # attic's two views, then hall's
+    assert len(list(folder.rglob("views-*.json"))) == 1
+    first.write_bytes(content)
+    read[:] = [-1] * 100
+    report = call(Interrupted)
+    assert read[100:104] == [0, 1, 4, 5]
+    assert (report.read, report.counts) == (6, {})
+    expected = call(Taskonomy)
+    assert asdict(report) == asdict(expected)
+    assert not list(folder.rglob("views-*.json"))

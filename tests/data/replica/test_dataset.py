@@ -279,6 +279,12 @@ def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, Any], mess
         Replica(tmp_path, **options)
 
 
+def test_the_camera_is_held_against_the_images(tmp_path: Path) -> None:
+    write_scene(tmp_path, "room0", (0,))
+    with pytest.raises(UserError, match=r"data.options.intrinsics: got \(600.0, .* for images of .* pixels \(height, width\)"):
+        Replica(tmp_path, intrinsics=(600.0, 600.0, 599.5, 339.5)).camera(0)
+
+
 def test_a_root_of_neither_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"got neither rgb/replica/<space>/.* nor <scene>/results/frame000000.jpg; ex"):
         Replica(tmp_path)

@@ -54,7 +54,7 @@ def test_uncertainty_descends_the_paper_s_loss(toy: Toy, parts: int) -> None:
 
     sigma = torch.tensor([0.7, -0.4]).div(2).exp().requires_grad_()
     losses = toy.losses({"a": 5.0, "b": 3.0})
-    toy.shared.grad = toy.own["b"].grad = None
+    toy.shared.grad = toy.own.grad = None
     (losses["a"] / sigma[0] ** 2 + sigma[0].log() + 4 * losses["b"] / (2 * sigma[1] ** 2) + sigma[1].log()).backward()
     assert got[:2] == (approx(toy.grad()), approx(toy.grad("b")))
     assert sigma.grad is not None

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mult.models.stacked import Part
 from mult.training.balance.balance import Balance, Setup
 from mult.training.balance.choose import METHODS
-from mult.training.balance.gradients import SharedGradients, reached_parameters
+from mult.training.balance.gradients import SharedGradients, reached_parts
 from mult.training.balance.torchjd import TorchJDMethod, find_aggregators
 
 UNSCALED = torch.amp.GradScaler("cpu", enabled=False)
@@ -34,20 +35,24 @@ def list_aggregators() -> list[str]:
 
 
 class Toy:
-    """The loss of a task is row . shared + slope * own + a given value, at shared = own = 0."""
+    """The loss of a task is row . shared + slope * own + a given value, at shared = own = 0.
+
+    As in the decoders, what the tasks own is stacked in one parameter.
+    """
 
     def __init__(self, a: Sequence[float] = (1.0, 0.0), b: Sequence[float] = (-1.0, 1.0)) -> None:
         self.rows = {"a": torch.tensor(a), "b": torch.tensor(b)}
         self.shared = nn.Parameter(torch.zeros(len(a)))
-        self.own = {"a": nn.Parameter(torch.zeros(())), "b": nn.Parameter(torch.zeros(()))}
+        self.own = nn.Parameter(torch.zeros(2))
         self.slopes = {"a": 2.0, "b": 3.0}
-        self.gradients = SharedGradients(reached_parameters(self.losses({"a": 0, "b": 0}), [self.shared, *self.own.values()]))
+        parts = [Part(self.shared), Part(self.own, 0), Part(self.own, 1)]
+        self.gradients = SharedGradients(reached_parts(self.losses({"a": 0, "b": 0}), parts))
 
     def losses(self, values: Mapping[str, float], share: float = 1.0) -> dict[str, Tensor]:
         """A value of 0 is a task without labels, which has no gradient either. `share`: the part of the step's gradient."""
         return {
-            task: share * (value != 0) * (row @ self.shared + self.slopes[task] * self.own[task]) + value
-            for (task, value), row in zip(values.items(), self.rows.values(), strict=True)
+            task: share * (value != 0) * (row @ self.shared + self.slopes[task] * own) + value
+            for (task, value), row, own in zip(values.items(), self.rows.values(), self.own, strict=True)
         }
 
     def build(
@@ -69,16 +74,15 @@ class Toy:
         self, balance: Balance, values: Mapping[str, float], parts: int = 1, scaler: Any = UNSCALED, step: int = 0
     ) -> dict[str, float]:
         """One step as the loop takes it, in equal micro-batches -> what is logged."""
-        for parameter in (self.shared, *self.own.values()):
-            parameter.grad = None
+        self.shared.grad = self.own.grad = None
         balance.start_step(step)
         for _ in range(parts):
             balance.backward(self.losses({task: value / parts for task, value in values.items()}, 1 / parts), scaler)
         return balance.finish_step(values, scaler)
 
     def grad(self, task: str | None = None) -> list[float]:
-        """The gradient of the shared parameter, or of a task's own."""
-        gradient = self.shared.grad if task is None else self.own[task].grad
+        """The gradient of the shared parameter, or of what a task owns."""
+        gradient = self.shared.grad if task is None else self.own.grad
         assert gradient is not None
-        numbers: list[float] = gradient.flatten().tolist()
-        return numbers
+        numbers: list[float] = gradient.tolist()
+        return numbers if task is None else [numbers[list(self.rows).index(task)]]
