@@ -53,7 +53,9 @@ class RunConfig:
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     """auto: bf16 where the device has instructions for it, else fp32; provenance.json says which."""
-    deterministic: bool = True
+    deterministic: Literal["auto"] | bool = "auto"
+    """Two runs are equal to the bit, on a GPU too, where it takes time. auto: true on the CPU, false elsewhere; provenance.json
+    says which."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: about half the memory, a quarter more time."""
     compile: bool = False
@@ -289,6 +291,11 @@ class Config:
         config = schema.read(cls, tree, source)
         assert isinstance(config, cls)
         check_mixture(config.data, source)
+        if config.optim.warmup > config.optim.steps:
+            raise UserError(
+                f"{source}: optim.warmup: got {config.optim.warmup} of {config.optim.steps} steps; expected at most all "
+                "of them; lower it"
+            )
         return config
 
 

@@ -26,7 +26,7 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
             "seed": 0,
             "device": "auto",
             "precision": "fp32",
-            "deterministic": True,
+            "deterministic": "auto",
             "activation_checkpointing": False,
             "compile": False,
             "init": None,
