@@ -35,8 +35,9 @@ def cross_entropy(output: Tensor, target: Tensor, valid: Tensor, count: float | 
     """
     _check("cross_entropy", output[:, 0], target, valid)
     target = target.masked_fill(~valid[:, 0], IGNORE)
-    total = F.cross_entropy(output.float(), target, ignore_index=IGNORE, reduction="sum")
-    return _divide(total, (target != IGNORE).sum() if count is None else count)
+    # Summed here, because the sum inside is not deterministic on a GPU.
+    losses = F.cross_entropy(output.float(), target, ignore_index=IGNORE, reduction="none")
+    return _divide(losses.sum(), (target != IGNORE).sum() if count is None else count)
 
 
 def balanced_cross_entropy(
@@ -87,8 +88,8 @@ def rotate_l1(output: Tensor, target: Tensor, valid: Tensor, count: float | Tens
     # The gradient of a minimum is that of the shift that attains it, so only that shift is differentiated.
     with torch.no_grad():
         sums = [_absolute_difference(_shift(output, s), inner_target, inner_valid).sum((1, 2, 3)) for s in _SHIFTS]
-        best = torch.stack(sums).argmin(0).tolist()
-    shifted = torch.stack([_shift(image, _SHIFTS[index]) for image, index in zip(output, best, strict=True)])
+        best = torch.stack(sums).argmin(0)
+    shifted = _shift_each(output, best)
     values = output.shape[1] * inner_valid.sum((1, 2, 3)).clamp(min=1)
     total = (_absolute_difference(shifted, inner_target, inner_valid).sum((1, 2, 3)) / values).sum()
     return _divide(total, count_images(valid) if count is None else count)
@@ -145,6 +146,17 @@ def _shift(output: Tensor, shift: tuple[int, int]) -> Tensor:
     """(..., H, W) -> (..., H - 2, W - 2): for each interior pixel (y, x) the value at (y + dy, x + dx)."""
     (dy, dx), (height, width) = shift, output.shape[-2:]
     return output[..., 1 + dy : height - 1 + dy, 1 + dx : width - 1 + dx]
+
+
+def _shift_each(output: Tensor, shifts: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, H - 2, W - 2): `_shift` of each image by the shift of its index in _SHIFTS, (B,).
+
+    By `where` alone: reading the indices would make the CPU wait for the GPU.
+    """
+    place = torch.where(shifts == 0, 4, shifts - (shifts < 5).long()).view(-1, 1, 1, 1)  # in the 3 x 3 square, row by row
+    row, column = place // 3, place % 3
+    rows = torch.where(row == 1, output[..., 1:-1, :], torch.where(row == 0, output[..., :-2, :], output[..., 2:, :]))
+    return torch.where(column == 1, rows[..., 1:-1], torch.where(column == 0, rows[..., :-2], rows[..., 2:]))
 
 
 def _divide(total: Tensor, count: float | Tensor) -> Tensor:

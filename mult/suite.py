@@ -32,6 +32,7 @@ from mult.data.batches.corruptions import parse_corruptions
 from mult.data.disk.splits import SPLITS
 from mult.errors import UserError, suggest
 from mult.evaluation import compare
+from mult.evaluation.gain import merge_baselines
 from mult.evaluation.results import SavedEvaluation, read_evaluation
 from mult.evaluation.tables import (
     format_comparison,
@@ -232,12 +233,15 @@ def _write_report(suite: Suite, folder: Path, program: Sequence[str], missing: M
 def _build_row(suite: Suite, folder: Path, name: str, stem: str, member: str, missing: Missing) -> compare.Row:
     reasons = {seed: missing.get((name, member, seed)) for seed in suite.seeds}
     seeds = [seed for seed, why in reasons.items() if why is None]
-    return compare.Row(
-        member,
-        [read_evaluation(_locate(folder, member, seed, stem)) for seed in seeds],
-        "; ".join(f"seed {seed}: {why}" for seed, why in reasons.items() if why),
-        () if member in suite.baselines else _read_baselines(suite, folder, stem, seeds),
-    )
+    missing_seeds = [f"seed {seed}: {why}" for seed, why in reasons.items() if why]
+    evaluations = [read_evaluation(_locate(folder, member, seed, stem)) for seed in seeds]
+    baselines = () if member in suite.baselines else _read_baselines(suite, folder, stem, seeds)
+    try:
+        for evaluation, singles in zip(evaluations, baselines, strict=False):
+            merge_baselines(evaluation.comparability, evaluation.tasks_with_value(), singles)
+    except UserError as error:  # a single-task run that learnt nothing ends no suite
+        return compare.Row(member, evaluations, "; ".join([*missing_seeds, f"Δm: {error}"]))
+    return compare.Row(member, evaluations, "; ".join(missing_seeds), baselines)
 
 
 def _locate(folder: Path, member: str, seed: int, stem: str) -> Path:

@@ -31,6 +31,8 @@ from tqdm import tqdm
 
 from mult.data.batches.transforms import AugmentedDataset, TrainTransform
 from mult.data.disk.encodings import ENCODINGS
+from mult.data.packed import Packed
+from mult.data.packed.write import pack
 from mult.data.rooms.dataset import Rooms
 from mult.data.taskonomy.dataset import Taskonomy
 from mult.evaluation.task_score import TaskScore
@@ -233,14 +235,14 @@ def metrics(pairs: int) -> None:
 
 
 def data(pairs: int) -> None:
-    """Samples a second of six tasks, 512 -> 256, against decoding the same files with Pillow; one process."""
+    """Samples a second of six tasks in one process: 512 -> 256 against decoding the same files with Pillow, and from a pack."""
     with tempfile.TemporaryDirectory() as folder:
         views = Rooms(folder, "train", tuple(ENCODINGS), buildings=4, views=8, size=512)
         keys = [(0, index) for index in range(len(views))]
         samples = Loader(AugmentedDataset(views, TrainTransform((256, 256)), seed=0), batch_size=None, sampler=keys)
         files = [file for building in views.buildings for file in Path(folder).glob(f"*/{building}/*.png")]
 
-        def load() -> None:
+        def load(samples: Loader = samples) -> None:
             for _ in samples:
                 pass
 
@@ -251,6 +253,14 @@ def data(pairs: int) -> None:
 
         ratio = compare(decode, load, pairs, "data")
         print(f"{'data: decoding alone / samples of six tasks, 512 -> 256':<59} at least 0.70   {ratio}")
+
+        root, transform = Path(folder, "pack"), TrainTransform((SIZE, SIZE))
+        pack({"train": views}, root, (SIZE, SIZE), {"dataset": "rooms", "max_depth_m": None}, workers=1)
+        tree, packed = (
+            Loader(AugmentedDataset(each, transform, seed=0), batch_size=None, sampler=keys) for each in (views, Packed(root))
+        )
+        ratio = compare(lambda: load(tree), lambda: load(packed), pairs, "packed")
+        print(f"{'data: samples/s of a pack / of its tree, 512 -> 224':<59} at least 8.00   {ratio}")
 
 
 INDEXED_VIEWS = 1_000_000

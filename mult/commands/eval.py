@@ -27,6 +27,7 @@ from mult.files import check_output, read_json, write_arrays, write_json
 from mult.runs.checkpoint import find_checkpoint, load_checkpoint, stands_for_run
 from mult.runs.weights import find_run, identify_weights
 from mult.runtime import distributed
+from mult.runtime.determinism import resolve_deterministic, set_deterministic
 from mult.runtime.precision import DTYPES, resolve_precision
 from mult.runtime.workers import image_workers
 
@@ -67,48 +68,49 @@ def main() -> None:
         model, config = load_checkpoint(folder)
         data = load_data_config(arguments.config, defaults=config.data) if arguments.config is not None else config.data
         device = distributed.pick_device(config.run.device)
-        distributed.start(device)
-        views, absent = build_eval_dataset(data, model, arguments.split)
-        constants = read_json(folder / "trivial.json")
-        weights = identify_weights(folder)
-        selected = describe_selection(config) if stands_for_run(folder) else "by hand"
-        plain = arguments.out or _locate(Path(arguments.ckpt), folder, f"{data.dataset}-{arguments.split}", weights)
-        as_json = {one: dataclasses.asdict(one) if one.severity else None for one in corruptions}
-        singles, merged = {}, {}
-        if baselines:
-            for one in corruptions:
-                expected = comparability(data.dataset, arguments.split, len(views), as_json[one])
-                others = [as_json[other] for other in corruptions if other != one]  # the rest is merged, or refused
-                singles[one] = [single for single in baselines if single.corruption not in others]
-                merged[one] = merge_baselines(expected, views.tasks, singles[one])
-        for corruption in corruptions:
-            batches = build_eval_batches(
-                evaluate.views_of_this_process(CorruptedDataset(views, data.image_size, corruption, data.fit)),
-                data.image_size,
-                evaluate.batch_size_of_this_process(config.eval.batch_size or data.batch_size),
-                data.workers,
-                data.fit,
-            )
-            precision = DTYPES[resolve_precision(config.run.precision, device)]
-            with image_workers(data.workers):
-                evaluation = evaluate.evaluate(
-                    model.to(device), batches, views.tasks, views, constants, device, precision, absent
-                )
-            if not distributed.is_main():
-                continue
-            out = plain.with_name(f"{plain.stem}{corruption.suffix}{plain.suffix}")
-            write_arrays(out.with_suffix(".npz"), evaluation.columns)
-            file = evaluation.as_json(data.dataset, arguments.split, as_json[corruption])
-            file |= {"fit": data.fit, "weights": weights, "selected": selected}
-            write_json(out, file)
-            print(format_evaluation(evaluation))
+        set_deterministic(resolve_deterministic(config.run.deterministic, device))
+        with distributed.process_group(device):
+            with distributed.main_first():  # which renders or scans what the others then find
+                views, absent = build_eval_dataset(data, model, arguments.split)
+            constants = read_json(folder / "trivial.json")
+            weights = identify_weights(folder)
+            selected = describe_selection(config) if stands_for_run(folder) else "by hand"
+            plain = arguments.out or _locate(Path(arguments.ckpt), folder, f"{data.dataset}-{arguments.split}", weights)
+            as_json = {one: dataclasses.asdict(one) if one.severity else None for one in corruptions}
+            singles, merged = {}, {}
             if baselines:
-                ours = SavedEvaluation(out, file, evaluation.columns)
-                interval = estimate_delta_m_interval([ours], [singles[corruption]])
-                delta_m = compute_delta_m(evaluation.results, merged[corruption])
-                print(format_delta_m(delta_m, interval, evaluation.interval_over))
-            print(f"checkpoint: {folder}; {len(views)} images of {out.stem}; all metrics: {out}")
-        distributed.stop()
+                for one in corruptions:
+                    expected = comparability(data.dataset, arguments.split, len(views), as_json[one])
+                    others = [as_json[other] for other in corruptions if other != one]  # the rest is merged, or refused
+                    singles[one] = [single for single in baselines if single.corruption not in others]
+                    merged[one] = merge_baselines(expected, views.tasks, singles[one])
+            for corruption in corruptions:
+                batches = build_eval_batches(
+                    evaluate.views_of_this_process(CorruptedDataset(views, data.image_size, corruption, data.fit)),
+                    data.image_size,
+                    evaluate.batch_size_of_this_process(config.eval.batch_size or data.batch_size),
+                    data.workers,
+                    data.fit,
+                )
+                precision = DTYPES[resolve_precision(config.run.precision, device)]
+                with image_workers(data.workers):
+                    evaluation = evaluate.evaluate(
+                        model.to(device), batches, views.tasks, views, constants, device, precision, absent
+                    )
+                if not distributed.is_main():
+                    continue
+                out = plain.with_name(f"{plain.stem}{corruption.suffix}{plain.suffix}")
+                write_arrays(out.with_suffix(".npz"), evaluation.columns)
+                file = evaluation.as_json(data.dataset, arguments.split, as_json[corruption])
+                file |= {"fit": data.fit, "weights": weights, "selected": selected}
+                write_json(out, file)
+                print(format_evaluation(evaluation))
+                if baselines:
+                    ours = SavedEvaluation(out, file, evaluation.columns)
+                    interval = estimate_delta_m_interval([ours], [singles[corruption]])
+                    delta_m = compute_delta_m(evaluation.results, merged[corruption])
+                    print(format_delta_m(delta_m, interval, evaluation.interval_over))
+                print(f"checkpoint: {folder}; {len(views)} images of {out.stem}; all metrics: {out}")
 
 
 def _locate(ckpt: Path, folder: Path, stem: str, weights: Mapping[str, Any]) -> Path:

@@ -11,15 +11,18 @@ the task's query and key; with shared attention there is one such file, of the r
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
@@ -27,6 +30,7 @@ from tqdm import tqdm
 from mult.cli import exit_on_user_error
 from mult.data.disk.encodings import CLASSES, ENCODINGS, encode_prediction
 from mult.data.disk.images import read_photograph
+from mult.data.disk.photographs import ENDINGS, find_photographs
 from mult.data.sample import BadFileError
 from mult.draw import TokenAttention, draw_attention_page, draw_map
 from mult.draw.layout import join_pictures
@@ -35,28 +39,47 @@ from mult.files import write_file
 from mult.predict import Averaging, Maps, Predictor
 from mult.runtime import distributed
 
-ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 
-
-def find_images(inputs: list[str], rename: Callable[[Path], Path]) -> dict[Path, Path]:
-    """{name of the results: file} of every image given, or in a folder given."""
-    pairs = []
+def find_images(inputs: list[str], rename: Callable[[Path], Path]) -> tuple[dict[Path, Path], int]:
+    """{name of the results: file} of every image given, or in a folder given; and how many pictures were left out."""
+    pairs, left_out = [], 0
     for name in inputs:
         path = Path(name)
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS)
+            files, others = find_photographs(path)
             pairs += [(rename(file.relative_to(path).with_suffix("")), file) for file in files]
-        elif path.exists():
-            pairs.append((rename(Path(path.stem)), path))
-        else:
+            left_out += others
+        elif not path.exists():
             raise UserError(f"image: got {name}; expected an image or a folder of images; no such file")
+        elif path.name.startswith("."):
+            raise UserError(f"image: got {name}; expected a name that does not begin with a dot; rename it")
+        else:
+            pairs.append((rename(Path(path.stem)), path))
     repeated = sorted(str(name) for name, times in Counter(name for name, _ in pairs).items() if times > 1)
     if repeated:
         raise UserError(f"images: got {repeated[0]} more than once; expected names that differ; predict them in separate calls")
     if not pairs:
         endings = ", ".join(sorted(ENDINGS))
         raise UserError(f"images: got none in {', '.join(inputs)}; expected files ending in {endings}; check the folder")
-    return dict(pairs)
+    return dict(pairs), left_out
+
+
+def check_out(out: Path, images: Mapping[Path, Path], tasks: Iterable[str], is_tree: bool) -> None:
+    """UserError for a folder to write to in which a result would take the place of an image, or of a label beside it."""
+    where = f"--out: got {out}"
+    files = {Path(os.path.realpath(file)) for file in images.values()}
+    root = Path(os.path.realpath(out))
+    if is_tree:
+        inside = sorted(file for file in files if root in file.parents)
+        if inside:
+            raise UserError(
+                f"{where}, which holds {inside[0]}; expected a folder without images: labels may lie there; take another"
+            )
+    kinds = [f"{kind}{task}" for task in tasks for kind in ("", "attention_")]
+    for name in images:
+        for kind in kinds:
+            if (result := root / name.with_name(f"{name.name}_{kind}.png")) in files:
+                raise UserError(f"{where}, where {result} is an image that the results of {name} would replace; choose another")
 
 
 def read_images(predictor: Predictor, images: Mapping[Path, Path], failures: list[str]) -> Iterator[tuple[Path, Image.Image]]:
@@ -82,6 +105,18 @@ def predict(
     while batch := list(islice(images, batch_size)):
         maps = predictor.batch([image for _, image in batch])
         yield from ((name, image, values) for (name, image), values in zip(batch, maps, strict=True))
+
+
+def end_without_memory(results: Iterable[Any]) -> Iterator[Any]:
+    """The same results; UserError where memory runs out while one is made."""
+    try:
+        yield from results
+    except (MemoryError, RuntimeError) as error:  # torch's own error is for the GPU alone
+        if not isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise UserError(
+            "images: got no memory for the maps of a batch; expected some; lower --batch-size, or make the images smaller"
+        ) from error
 
 
 class Arrays:
@@ -222,20 +257,30 @@ def main() -> None:
             raise UserError(f"--batch-size: got {arguments.batch_size}; expected a whole number above 0; 1 takes least memory")
         points = parse_points(arguments.at)
         form, out = FORMATS[arguments.format], Path(arguments.out)
-        images = find_images(arguments.images, form.rename)
+        images, left_out = find_images(arguments.images, form.rename)
         predictor = Predictor.from_checkpoint(arguments.ckpt, distributed.pick_device("auto"), arguments.tta)
         if arguments.attention:
             predictor.check_attention()
         heads = parse_heads(arguments.heads, predictor) if arguments.heads else None
+        check_out(out, images, predictor.tasks, is_tree=form is TaskonomyFiles)
         files, failures = form(predictor, out), list[str]()
         predicted = predict(predictor, read_images(predictor, images, failures), arguments.batch_size)
-        for name, image, maps in tqdm(predicted, total=len(images), desc="predict", unit="image"):
-            files.write(name, image, maps)
-            for owner, page in draw_attention(predictor, image, points, heads).items() if arguments.attention else ():
-                path = (out / name).with_name(f"{name.name}_attention_{owner}.png")
-                write_file(path, partial(page.save, format="PNG"))
+        for name, image, maps in end_without_memory(tqdm(predicted, total=len(images), desc="predict", unit="image")):
+            pages = draw_attention(predictor, image, points, heads) if arguments.attention else {}
+            try:
+                files.write(name, image, maps)
+                for owner, page in pages.items():
+                    path = (out / name).with_name(f"{name.name}_attention_{owner}.png")
+                    write_file(path, partial(page.save, format="PNG"))
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                failures.append(
+                    f"{images[name]}: got a name that is too long for its results; expected a shorter one; rename it"
+                )
         done = f"{len(images) - len(failures)} of {len(images)} images predicted; {form.CONTENT}: {out}/"
-        print(done, *files.notes(), sep="\n")
+        notes = [f"{left_out} pictures left out: predictions and labels are no photographs"] if left_out else []
+        print(done, *notes, *files.notes(), sep="\n")
         if failures:
-            print("error: not readable as images:", *failures, sep="\n  ", file=sys.stderr)
+            print("error: not predicted:", *failures, sep="\n  ", file=sys.stderr)
             sys.exit(2)

@@ -146,7 +146,7 @@ def _describe(hint: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(map(_describe, arguments))
     if origin is Literal:
-        return f"one of {', '.join(arguments)}"
+        return ("one of " if len(arguments) > 1 else "") + ", ".join(arguments)
     if origin is list:
         return f"a list, each entry {_describe(arguments[0])}"
     if origin is tuple:

@@ -40,9 +40,6 @@ def build_row(
         require_comparable(first, evaluation)
     runs = [_find_run(evaluation.path) for evaluation in evaluations]
     configs = [load_config(run / "config.yaml") for run in runs]
-    costs = [measure_cost(run) for run in runs]
-    seconds = [cost["seconds_per_step"] for cost in costs]
-    memory = [cost["peak_memory_mib"] for cost in costs]
     delta_m = measure_delta_m(evaluations, baselines) if baselines else None
     return {
         "format_version": FORMAT_VERSION,
@@ -58,11 +55,7 @@ def build_row(
         "delta_m": None
         if delta_m is None
         else {"value": delta_m.mean, "deviation": delta_m.deviation, "interval": delta_m.interval and list(delta_m.interval)},
-        "cost": costs[0]
-        | {
-            "seconds_per_step": None if None in seconds else float(np.mean(seconds)),
-            "peak_memory_mib": None if None in memory else max(memory),
-        },
+        "cost": measure_cost(runs),
         "runs": [_describe_run(run, evaluation) for run, evaluation in zip(runs, evaluations, strict=True)],
         "config": dataclasses.asdict(configs[0]),
     }

@@ -158,7 +158,10 @@ def _count_relative_errors(error: Tensor, mask: Tensor) -> Tensor:
 
 
 def _align_median(predicted: Tensor, true: Tensor, mask: Tensor) -> Tensor:
-    median, true_median = (values.where(mask, torch.nan).flatten(1).nanmedian(1).values for values in (predicted, true))
+    # Image by image: the median along an axis, which returns indices too, is not deterministic on a GPU.
+    median, true_median = (
+        torch.stack([image.nanmedian() for image in values.where(mask, torch.nan)]) for values in (predicted, true)
+    )
     return predicted * (true_median / median).where(median > 0, 0.0).view(-1, 1, 1, 1)
 
 

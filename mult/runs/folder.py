@@ -24,6 +24,7 @@ from mult.errors import UserError
 from mult.files import read_json, sync, write_json, write_text
 from mult.runs.errors import explain_write_error
 from mult.runs.provenance import collect_provenance
+from mult.runtime.determinism import resolve_deterministic
 from mult.runtime.distributed import pick_device
 from mult.runtime.precision import resolve_precision
 
@@ -43,6 +44,7 @@ MAY_CHANGE = (
     "run.name",
     "run.output",
     "run.device",
+    "run.deterministic",
     "run.checkpoint_every",
     "run.keep",
     "run.tensorboard",
@@ -50,12 +52,13 @@ MAY_CHANGE = (
     "data.root",
     "data.workers",
     "data.on_bad_file",
+    "model.pretrained",
     "optim.steps",
     "optim.non_finite",
     "optim.max_skipped",
     "eval",
 )
-"""Keys of the config that may change at --resume: places, what is saved and evaluated, what is done about faults, length."""
+"""Keys of the config that may change at --resume: places, determinism, what is saved and evaluated, about faults, length."""
 
 
 class Run:
@@ -80,8 +83,11 @@ class Run:
         run._check_content(resume)  # another process may have been faster
         path = run.folder / "provenance.json"
         device = pick_device(config.run.device)
-        precision = resolve_precision(config.run.precision, device)
-        provenance = collect_provenance(config.run.seed, precision) | {"selected": config.eval.select, "device": device.type}
+        provenance = collect_provenance(
+            config.run.seed,
+            resolve_precision(config.run.precision, device),
+            resolve_deterministic(config.run.deterministic, device),
+        ) | {"selected": config.eval.select, "device": device.type}
         if run._is_early():
             if any(path.name != ".lock" for path in run.folder.iterdir()):
                 _print(f"{run.folder}: the run in it ended before its first checkpoint; starting it over")
@@ -146,7 +152,7 @@ class Run:
     def log(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         """Append one line. Raises UserError where the disk does not take it or the folder is gone."""
         with self._writing_log() as path, open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+            file.write(json.dumps({"step": step, "split": split, **values}, allow_nan=False) + "\n")
 
     def sync_log(self) -> None:
         """Bring all lines to the disk. Raises as `log` does."""

@@ -16,8 +16,8 @@ import torch
 from mult.runtime.distributed import number_of_processes
 
 
-def collect_provenance(seed: int, precision: str) -> dict[str, Any]:
-    """Commit, versions, hardware, threads, precision, processes, seed, command and time of a run that starts."""
+def collect_provenance(seed: int, precision: str, deterministic: bool) -> dict[str, Any]:
+    """Commit, versions, hardware, threads, precision, determinism, processes, seed, command and time of a run that starts."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
@@ -32,6 +32,7 @@ def collect_provenance(seed: int, precision: str) -> dict[str, Any]:
         },
         "threads": torch.get_num_threads(),
         "precision": precision,
+        "deterministic": deterministic,
         "processes": number_of_processes(),
     }
 

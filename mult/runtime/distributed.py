@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from mult.errors import UserError
 
@@ -20,10 +20,17 @@ from mult.errors import UserError
 def pick_device(name: str) -> torch.device:
     """`run.device`: "auto" is this process's GPU if there is one, else the CPU; other names are torch's.
 
-    Raises UserError for a name that is no device of this machine.
+    Where a scheduler shows each process its own GPU alone, that is the first, whatever the process's LOCAL_RANK.
+    Raises UserError for a name that is no device of this machine, and for mps.
     """
     if name == "auto":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+        number = os.environ.get("LOCAL_RANK", "0") if torch.cuda.device_count() > 1 else "0"
+        name = f"cuda:{number}" if torch.cuda.is_available() else "cpu"
+    if name.split(":")[0] == "mps":
+        raise UserError(
+            f"run.device: got {name}; expected auto, cpu or cuda: label counts and metrics are of float64, which mps lacks; "
+            "take cpu"
+        )
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -47,7 +54,15 @@ def start(device: torch.device) -> None:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         # Gradients are on the GPU and metrics on the CPU, which nccl does not support.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        try:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        except dist.DistNetworkError as error:
+            if "EADDRINUSE" not in str(error) and "in use" not in str(error):
+                raise
+            port = os.environ["MASTER_PORT"]
+            raise UserError(
+                f"MASTER_PORT: got {port}, which another process uses; expected a free port; set another one"
+            ) from error
 
 
 def number_of_processes() -> int:
@@ -128,7 +143,7 @@ def all_gather_texts(texts: list[str]) -> list[str]:
 
 def any_process(flag: bool) -> bool:
     """Whether the flag is set on any process; all processes get the same answer."""
-    return bool(all_reduce_sum(torch.tensor(int(flag))))
+    return bool(all_reduce_sum(torch.tensor(int(flag)))) if dist.is_initialized() else flag
 
 
 def broadcast(tensor: Tensor) -> Tensor:
@@ -138,9 +153,18 @@ def broadcast(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def broadcast_buffers(module: nn.Module) -> None:
+    """Give all processes the main process's buffers, among them the running statistics of batch norm.
+
+    In training each process normalises by the statistics of its own part of a batch, and its running ones are its own.
+    """
+    for buffer in module.buffers():
+        broadcast(buffer)
+
+
 def broadcast_numbers(numbers: list[float]) -> list[float]:
     """The main process's numbers, on all processes; every process gives a list of the same length."""
-    return broadcast(torch.tensor(numbers, dtype=torch.float64)).tolist()
+    return broadcast(torch.tensor(numbers, dtype=torch.float64)).tolist() if dist.is_initialized() else numbers
 
 
 @contextmanager

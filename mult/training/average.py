@@ -15,7 +15,6 @@ def update_average(average: MulT, model: MulT, max_decay: float, step: int) -> N
     forgets the initial weights. Buffers, which are statistics of the data (batch norm), are copied.
     """
     decay = min(max_decay, (1 + step) / (10 + step))
-    for averaged, parameter in zip(average.parameters(), model.parameters(), strict=True):
-        averaged.lerp_(parameter, 1 - decay)
-    for copied, buffer in zip(average.buffers(), model.buffers(), strict=True):
-        copied.copy_(buffer)
+    # All tensors in one call: on a GPU a kernel for each would take longer to launch than to run.
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+    torch._foreach_copy_(list(average.buffers()), list(model.buffers()))

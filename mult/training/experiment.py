@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
@@ -56,7 +57,7 @@ class Experiment:
     def batches(self, start: int, rank: int, world_size: int) -> Iterable[Batch]:
         """This process's micro-batches, from the number `start` to the end of training."""
         data, optim, seed = self.config.data, self.config.optim, self.config.run.seed
-        transform = TrainTransform(data.image_size, data.fit, data.augment, data.jitter)
+        transform = TrainTransform(data.image_size, data.fit, jitter=data.jitter, **asdict(data.augment))
         stop = optim.steps * optim.accumulate
         weights = [part.weight for part in (data, *data.mix)]
         return Loader(
@@ -73,8 +74,11 @@ class Experiment:
 def build_experiment(config: Config, resumes: bool = False) -> Experiment:
     """Build all that a config names. Raises UserError for a name that means nothing and for parts that do not fit.
 
-    resumes: the weights will come from a checkpoint of the run, so the checkpoint that `run.init` names is not read.
+    resumes: the weights will come from a checkpoint of the run, so neither those of `model.pretrained` nor the checkpoint that
+    `run.init` names are read.
     """
+    if resumes:
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, pretrained=False))
     tasks = task_names(config)
     objectives = {task: _build_objective(task, config.tasks[task]) for task in tasks}
     # Checked before any data is read, or rendered.

@@ -23,6 +23,7 @@ from mult.data.sample import Batch
 from mult.evaluation.results import Results
 from mult.runs.folder import Run
 from mult.runtime import distributed
+from mult.runtime.determinism import resolve_deterministic, set_deterministic
 from mult.runtime.malloc import reuse_freed_memory
 from mult.runtime.signals import Signals, StoppedError
 from mult.tasks import TASKS
@@ -43,9 +44,7 @@ def train(experiment: Experiment, run: Run, device: torch.device, signals: Signa
     """
     config, optim, objectives = experiment.config, experiment.config.optim, experiment.objectives
     rank, world_size, is_main = distributed.rank(), distributed.world_size(), distributed.is_main()
-    torch.use_deterministic_algorithms(config.run.deterministic)
-    # torch would also fill every new tensor with NaN, which takes time; nothing here reads a tensor before it is written.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    set_deterministic(resolve_deterministic(config.run.deterministic, device))
 
     # --- The state, and the network around the model ---
     state = TrainingState(experiment, run, device)
@@ -57,8 +56,12 @@ def train(experiment: Experiment, run: Run, device: torch.device, signals: Signa
         reuse_freed_memory()
     model.set_grad_checkpointing(config.run.activation_checkpointing)
     if config.run.compile:
-        tqdm.write(f"{model.compile_blocks()} blocks will be compiled, each on its first use")
-    network: Any = DistributedDataParallel(model) if world_size > 1 else model
+        # A task's own gradient is taken from a graph that the next one needs too, so no buffer of it may be given away.
+        torch._functorch.config.donated_buffer = not (balance.reduces_gradients or config.balance.log_cosine_every)
+        blocks = model.compile_blocks()
+        if is_main:
+            tqdm.write(f"{blocks} blocks will be compiled, each on its first use")
+    network: Any = DistributedDataParallel(model, gradient_as_bucket_view=True) if world_size > 1 else model
     model.train()
 
     batches = iter(experiment.batches(state.step * optim.accumulate, rank, world_size))
@@ -107,22 +110,37 @@ def train(experiment: Experiment, run: Run, device: torch.device, signals: Signa
                     task_losses = _compute_losses(outputs, batch, objectives, counts)
                     balance.backward(task_losses, scaler)
                 loss_sums += torch.stack(list(task_losses.values())).detach() / world_size
-            losses = dict(zip(objectives, distributed.all_reduce_sum(loss_sums).tolist(), strict=True))
+            distributed.all_reduce_sum(loss_sums)
+            # The CPU waits for the GPU here, once in a step, for the losses and the gradient's norm. A method that combines the
+            # tasks' gradients needs the losses first, and waits again.
+            norm = loss_sums.new_zeros(()) if balance.reduces_gradients else _measure_norm(model)
+            *values, grad_norm = torch.cat([loss_sums, norm[None]]).tolist()
+            losses = dict(zip(objectives, values, strict=True))
             state.step += 1
 
             # --- Gradients -> weights; a step that is not finite is left out, on all processes alike ---
-            rate, grad_norm, balance_log = optimizer.param_groups[0]["lr"], math.nan, {}
+            rate, scale, balance_log = optimizer.param_groups[0]["lr"], scaler.get_scale(), {}
             fault = next((f"the loss of {task} is {loss}" for task, loss in losses.items() if not math.isfinite(loss)), None)
+            is_overflow = False
             if fault is None:
                 balance_log = balance.finish_step(losses, scaler)
-                scaler.unscale_(optimizer)
-                grad_norm = float(nn.utils.clip_grad_norm_(model.parameters(), optim.clip or math.inf))
-                is_overflow = scaler.is_enabled() and scaler.get_scale() > 1  # the scaler skips the step and lowers its scale
+                if balance.reduces_gradients:
+                    norm = _measure_norm(model)
+                    grad_norm = float(norm)
+                grad_norm /= scale
+                is_overflow = scaler.is_enabled() and scale > 1 and not math.isfinite(grad_norm)
                 if math.isfinite(grad_norm) or is_overflow:
-                    scaler.step(optimizer)
+                    scaler.unscale_(optimizer)
+                    if optim.clip is not None:
+                        nn.utils.clip_grads_with_norm_(model.parameters(), optim.clip, norm / scale)
+                    scaler.step(optimizer)  # leaves out a step that overflows
+                    scaler.update()
                 else:
                     fault = f"the gradient's norm is {grad_norm}"
-                scaler.update()
+            if is_overflow:
+                state.overflows += 1
+                if is_main:
+                    tqdm.write(_describe_overflow(state), file=sys.stderr)
             if fault is not None:
                 if optim.non_finite == "stop" or state.skipped_steps == optim.max_skipped:
                     raise FloatingPointError(_describe_stop(fault, state))
@@ -135,8 +153,11 @@ def train(experiment: Experiment, run: Run, device: torch.device, signals: Signa
             line = {f"{task}/loss": loss for task, loss in losses.items()} | {"lr": rate, "grad_norm": grad_norm}
             line |= balance_log | bad_counts | {"seconds": time.perf_counter() - start, "data_seconds": data_seconds}
             line |= {"peak_memory_mib": measure_peak_memory_mib(device)}
+            line = {name: value for name, value in line.items() if math.isfinite(value)}  # the others are no JSON
+            if is_overflow:
+                line["overflows"] = state.overflows
             if fault is not None:
-                line = {name: value for name, value in line.items() if math.isfinite(value)} | {"skipped": state.skipped_steps}
+                line["skipped"] = state.skipped_steps
                 if is_main:
                     skipped = f"{state.skipped_steps} of at most {optim.max_skipped}"
                     tqdm.write(f"step {state.step} left out, {skipped}: {fault}", file=sys.stderr)
@@ -159,7 +180,8 @@ def _seed_of_step(seed: int, step: int, rank: int) -> int:
 def _count_labels(micro_batches: list[Batch], objectives: Mapping[str, Objective], device: torch.device) -> Tensor:
     """The denominators of the tasks' losses over all micro-batches of the step and all processes, (tasks,) float64."""
     counts = [sum(objective.count(batch["valid"][task]) for batch in micro_batches) for task, objective in objectives.items()]
-    return distributed.all_reduce_sum(torch.stack([torch.as_tensor(count, dtype=torch.float64) for count in counts]).to(device))
+    on_cpu = torch.stack([torch.as_tensor(count, dtype=torch.float64) for count in counts])
+    return distributed.all_reduce_sum(on_cpu.to(device, non_blocking=True))
 
 
 def _compute_losses(
@@ -172,6 +194,18 @@ def _compute_losses(
         valid = batch["valid"][task].to(count.device, non_blocking=True)
         losses[task] = objective.loss(outputs[task], target, valid, count)
     return losses
+
+
+def _measure_norm(model: nn.Module) -> Tensor:
+    """The norm of all gradients as one vector, on their device."""
+    return nn.utils.get_total_norm([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+
+
+def _describe_overflow(state: TrainingState) -> str:
+    return (
+        f"step {state.step} left out: a gradient overflows in fp16, as the {state.overflows}. of the run; "
+        f"the losses are scaled by {state.scaler.get_scale():g} from now on"
+    )
 
 
 def _describe_stop(fault: str, state: TrainingState) -> str:

@@ -43,6 +43,7 @@ class TrainingState:
 
         self.step = 0  # the number of steps done
         self.skipped_steps = 0  # of these, the ones whose loss or gradient was not finite
+        self.overflows = 0  # and the ones that the scaler of fp16 left out
         self.last_saved_step = 0
         self.last_evaluated_step = 0
         self.best_score = -math.inf
@@ -68,9 +69,13 @@ class TrainingState:
         return self.model if self.average is None else self.average
 
     def save(self) -> None:
-        """Write a checkpoint of this step."""
+        """Write a checkpoint of this step. All processes take the buffers that it holds, and so evaluate the same model."""
+        for model in (self.model, self.average):
+            if model is not None:
+                distributed.broadcast_buffers(model)
         if distributed.is_main():
-            state = {"step": self.step, "skipped": self.skipped_steps, "conditions": self._conditions()}
+            counts = {"step": self.step, "skipped": self.skipped_steps, "overflows": self.overflows}
+            state = counts | {"conditions": self._conditions()}
             state |= {name: part.state_dict() for name, part in self._parts().items()}
             self.run.sync_log()
             self.checkpoints.save(self.step, self.evaluated_model, state, self.constants)
@@ -129,6 +134,7 @@ class TrainingState:
     def _load(self) -> None:
         folder, state = self.checkpoints.load(self.step)
         self.skipped_steps = state["skipped"]
+        self.overflows = state.get("overflows", 0)  # the first version did not count them
         self.evaluated_model.load_state_dict(MulT.from_pretrained(folder).state_dict())
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
@@ -148,11 +154,14 @@ class TrainingState:
             "torch": str(torch.__version__),
             "device": self.device.type,
             "precision": self.precision_name,
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
         }
 
 
 def _warn_of_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    differences = [f"{now[name]} {name} instead of {before.get(name)}" for name in now if before.get(name) != now[name]]
+    differences = [
+        f"{now[name]} {name} instead of {before.get(name)}" for name in now if before.get(name, now[name]) != now[name]
+    ]
     if differences:
         tqdm.write(
             f"--resume: {', '.join(differences)}: the same samples and rates as before, but sums in another order and other "

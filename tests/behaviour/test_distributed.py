@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,18 @@ def test_a_mistake_in_the_config_is_said_once(config_file: Path, tmp_path: Path)
     assert other != 0
     assert "model.reference" not in other_err
     assert list(tmp_path.glob("*/tiny")) == []
+
+
+def test_batch_statistics_are_those_of_the_checkpoint_on_all_processes(
+    config_file: Path, script: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Each process has seen other images; what one process makes of the checkpoint is what two made in training."""
+    settings = [f"run.output={tmp_path}/runs", "model.backbone=test_resnet", "model.backbone_args={}", "model.num_heads=1"]
+    settings += ["tasks={normal: 1, depth_zbuffer: 1}", "eval.images=0", "optim.ema=0.5", "balance.method=gradnorm"]
+    ended = wait_for(start(config_file, *settings))
+    assert [status for status, _, _ in ended] == [0, 0], ended[0][2]
+    folder, alone = tmp_path / "runs" / "tiny", tmp_path / "alone.json"
+    assert script("eval", "--ckpt", folder / "checkpoints" / "last", "--split", "val", "--out", alone).status == 0
+    of_two, of_one = (json.loads(file.read_text())["tasks"] for file in (folder / "eval" / "taskonomy-val.json", alone))
+    for task, metric in (("normal", "mean"), ("depth_zbuffer", "rmse")):
+        assert of_two[task][metric]["value"] == pytest.approx(of_one[task][metric]["value"], rel=1e-5)

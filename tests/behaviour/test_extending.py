@@ -173,7 +173,14 @@ class Copy:
 
     def train(self, config_file: Path, *overrides: str) -> dict[str, object]:
         """Train a step; the line of the log, and the evaluation's tasks as "tasks"."""
-        settings = [f"run.output={self.root}/runs", "run.name=toy", "optim.steps=1", "eval.images=0", *overrides]
+        settings = [
+            f"run.output={self.root}/runs",
+            "run.name=toy",
+            "optim.steps=1",
+            "optim.warmup=1",
+            "eval.images=0",
+            *overrides,
+        ]
         self.run(TRAIN, config_file, *settings)
         folder = self.root / "runs" / "toy"
         line: dict[str, object] = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
@@ -247,7 +254,7 @@ def test_a_metric_is_a_file(copy: Copy, config_file: Path) -> None:
     assert copy.touched() == {"mult/metrics/bias.py": 0}
     use = "import dataclasses\nfrom mult.metrics.bias import Bias\nfrom mult.tasks import TASKS\n"
     use += "TASKS['reshading'] = dataclasses.replace(TASKS['reshading'], metric=lambda classes: Bias())\n"
-    settings = [f"run.output={copy.root}/runs", "run.name=toy", "optim.steps=1", "eval.images=0"]
+    settings = [f"run.output={copy.root}/runs", "run.name=toy", "optim.steps=1", "optim.warmup=1", "eval.images=0"]
     copy.run(use + TRAIN, config_file, *settings)
     (evaluation,) = (copy.root / "runs" / "toy" / "eval").glob("*.json")
     entry = json.loads(evaluation.read_text())["tasks"]["reshading"]["bias"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 from collections.abc import Callable
@@ -109,3 +110,23 @@ def test_a_loss_that_is_not_finite_stops_before_harm(configured: Configured) -> 
     assert find_checkpoint(run.folder / "checkpoints" / "last").name == str(done)
     assert read_state(run.folder)["step"] == done
     assert sorted(path.name for path in run.folder.rglob("*.tmp")) == []
+
+
+def test_steps_that_overflow_in_fp16_are_counted_and_said(configured: Configured, capsys: Any) -> None:
+    """Losses times 1e8, and 65,536 of the scaler, overflow in the gradients of half precision, and not in themselves."""
+    config = configured(*SKIP, "run.precision=fp16", "optim.steps=3")
+    run = Run.open(config, resume=False)
+    train(replace_loss(build_experiment(config), {1, 2, 3}, lambda loss, output: loss * 1e8), run, CPU)
+    said = capsys.readouterr().err
+    for step, scale in ((1, 32768), (2, 16384), (3, 8192)):
+        assert (
+            f"step {step} left out: a gradient overflows in fp16, as the {step}. of the run; the losses are scaled by" in said
+        )
+        assert f"scaled by {scale} from now on" in said
+    for line in (run.folder / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)  # NaN and Infinity are no JSON
+    steps = read_lines(run.folder, "train")
+    assert [line["overflows"] for line in steps] == [1, 2, 3]
+    assert not any("grad_norm" in line for line in steps)
+    assert is_same(read_weights(run.folder, "1"), read_weights(run.folder, "3"))
+    assert (read_state(run.folder)["overflows"], read_state(run.folder)["skipped"]) == (3, 0)

@@ -111,7 +111,7 @@ def test_a_longer_schedule_holds_from_the_first_new_step(configured: Configured,
 
 
 def test_what_will_differ_is_said(configured: Configured, train_run: TrainRun, capsys: Any) -> None:
-    config = configured("optim.steps=1", "eval.images=0")
+    config = configured("optim.steps=1", "optim.warmup=1", "eval.images=0")
     folder = train_run(config)
     state_file = folder / "checkpoints" / "1" / "state.pt"
     threads = torch.get_num_threads()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mult.config import Config
 from mult.errors import UserError
@@ -123,23 +123,33 @@ def test_looks_at_the_row_s_split_and_other_configs_are_found(
     assert row["differences"] == ["eval.every", "optim.lr"]
 
 
-def test_operations_are_those_of_the_layers(trained: Path) -> None:
-    """Linear layers and convolutions counted by hooks; what is above them are the products of attention."""
+class CountProducts(TorchDispatchMode):
+    """Two operations for each multiplication of a matrix product, a convolution or attention, by the shapes alone."""
+
+    operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        name = func._schema.name.removeprefix("aten::")
+        if name in ("mm", "bmm"):
+            self.operations += 2 * args[0].numel() * args[1].shape[-1]
+        elif name in ("addmm", "baddbmm"):
+            self.operations += 2 * args[1].numel() * args[2].shape[-1]
+        elif name == "convolution":
+            self.operations += 2 * output.numel() * args[1][0].numel()
+        elif name.startswith("_scaled_dot_product"):
+            query, key, value = args[:3]
+            self.operations += 2 * query.numel() * key.shape[-2] + 2 * query[..., 0].numel() * value.shape[-2] * value.shape[-1]
+        return output
+
+
+def test_operations_are_those_of_the_products(trained: Path) -> None:
     model, config = load_checkpoint(trained)
-    counted = []
-
-    def count(layer: Any, inputs: Sequence[torch.Tensor], output: torch.Tensor) -> None:
-        per_output = layer.weight[0].numel()
-        counted.append(2 * per_output * output.numel())
-
-    for layer in model.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            layer.register_forward_hook(count)
-    with torch.no_grad():
+    with torch.no_grad(), CountProducts() as counted:
         model(torch.zeros(1, 3, *config.data.image_size))
-    cost = measure_cost(trained)
+    cost = measure_cost([trained])
     assert cost["parameters"] == sum(parameter.numel() for parameter in model.parameters())
-    assert sum(counted) < cost["operations_per_image"] < 1.5 * sum(counted)
+    assert cost["operations_per_image"] == counted.operations > 1e6
     assert cost["image_size"] == [48, 40]
 
 

@@ -91,11 +91,12 @@ def test_a_new_run_says_what_made_it(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert made["hardware"]["cores"] == os.cpu_count()
     assert made["hardware"]["cpu"]
     assert "commit" in made
-    assert (made["processes"], made["precision"]) == (1, "fp32")
+    assert (made["processes"], made["precision"], made["deterministic"]) == (1, "fp32", True)
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setattr("sys.argv", ["scripts/train.py", "--config", "x.yaml"])
-    later = collect_provenance(7, "bf16")
-    assert (later["seed"], later["processes"], later["command"]) == (7, 4, ["scripts/train.py", "--config", "x.yaml"])
+    later = collect_provenance(7, "bf16", deterministic=False)
+    assert (later["seed"], later["processes"], later["deterministic"]) == (7, 4, False)
+    assert later["command"] == ["scripts/train.py", "--config", "x.yaml"]
 
 
 def test_the_commit_is_that_of_the_repository_that_tracks_the_package(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_the_commit_is_that_of_the_repository_that_tracks_the_package(tmp_path: 
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
 
     def commit_of_copy() -> str:
-        code = "from mult.runs.provenance import collect_provenance as c; print(c(0, 'fp32')['commit'])"
+        code = "from mult.runs.provenance import collect_provenance as c; print(c(0, 'fp32', True)['commit'])"
         environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
         command = [sys.executable, "-c", code]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout.strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -51,3 +52,31 @@ def test_a_device_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=rf"run\.device: got '{name}' \(.*\); expected auto, cpu or a device of this machine"):
         distributed.pick_device(name)
     assert distributed.pick_device("cpu") == torch.device("cpu")
+
+
+def test_a_scheduler_may_show_each_process_its_own_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no GPU here, so that the device that would be taken is in the message."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    for visible, taken in ((1, "cuda:0"), (8, "cuda:3")):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda visible=visible: visible)
+        with pytest.raises(UserError, match=f"run.device: got '{taken}'"):
+            distributed.pick_device("auto")
+
+
+@pytest.mark.parametrize("name", ["mps", "mps:0"])
+def test_mps_is_refused_by_name(name: str) -> None:
+    with pytest.raises(UserError, match=f"run.device: got {name}; expected auto, cpu or cuda: .* float64, which mps lacks"):
+        distributed.pick_device(name)
+
+
+def test_a_port_in_use_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(UserError, match=f"MASTER_PORT: got {port}, which another process uses; expected a free port"):
+            distributed.start(torch.device("cpu"))
+    assert not dist.is_initialized()

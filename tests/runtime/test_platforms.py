@@ -31,7 +31,15 @@ main()
 
 
 def test_training_runs_without_locks_links_some_signals_and_the_module_resource(config_file: Path, tmp_path: Path) -> None:
-    arguments = ["train", "--config", str(config_file), f"run.output={tmp_path}", "optim.steps=1", "eval.images=0"]
+    arguments = [
+        "train",
+        "--config",
+        str(config_file),
+        f"run.output={tmp_path}",
+        "optim.steps=1",
+        "optim.warmup=1",
+        "eval.images=0",
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", LIKE_WINDOWS]
     ended = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False)

@@ -55,7 +55,7 @@ def test_a_run_can_start_from_one_of_other_tasks(
     assert set(fewer) == {(name, task) for name, task in given if task in (None, "normal", "reshading")}
     assert max(float((fewer[key] - given[key]).abs().max()) for key in fewer) < 1e-9
     assert "starts anew" not in capsys.readouterr().err
-    small = configured("run.name=small", "tasks={normal: 1, reshading: 1}", "optim.steps=1")
+    small = configured("run.name=small", "tasks={normal: 1, reshading: 1}", "optim.steps=1", "optim.warmup=1")
     config = configured("run.name=more", f"run.init={train_run(small)}", *still)
     more = weights_by_task(load_checkpoint(train_run(config) / "checkpoints" / "last")[0])
     given = weights_by_task(load_checkpoint(Path(small.run.output, small.run.name))[0])
@@ -80,3 +80,9 @@ def test_weights_that_do_not_fit_are_refused(configured: Configured, train_run: 
     config = configured(f"run.init={trained}", change)
     with pytest.raises(UserError, match=r"run\.init: the weights in .* do not fit this model .*; expected a run of the same"):
         train_run(config)
+
+
+def test_a_resumed_run_asks_for_no_pretrained_weights(configured: Configured, train_run: TrainRun) -> None:
+    folder = train_run(configured("optim.steps=2"))
+    train_run(configured("optim.steps=3", "model.pretrained=moved.safetensors"), resume=True)
+    assert [line["step"] for line in read_lines(folder, "train")] == [1, 2, 3]

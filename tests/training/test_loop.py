@@ -173,7 +173,7 @@ def test_task_weights_scale_the_gradient(configured: Configured, train_run: Trai
 
 def test_the_gradient_is_clipped_at_its_norm(configured: Configured, train_run: TrainRun) -> None:
     """Adam's first moment after one step is (1 - beta1) times the gradient it was given."""
-    folder = train_run(configured("optim.steps=1", "optim.clip=0.01", "eval.every=0"))
+    folder = train_run(configured("optim.steps=1", "optim.warmup=1", "optim.clip=0.01", "eval.every=0"))
     moments = [moment["exp_avg"] for moment in read_state(folder)["optimizer"]["state"].values()]
     given = math.sqrt(sum(float(moment.square().sum()) for moment in moments)) / 0.1
     assert read_lines(folder, "train")[0]["grad_norm"] > 0.1

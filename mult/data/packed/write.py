@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import torch
 
+from mult.data.batches.fit import Size, input_size, training_scale
 from mult.data.batches.resize import resize
 from mult.data.packed import index
 from mult.data.packed.index import Rows, read_rows, row_type, shard_path
@@ -21,8 +22,6 @@ from mult.data.sample import BadFileError, Reader
 from mult.errors import UserError
 from mult.files import is_temporary, write_file
 
-Size = tuple[int, int]
-"""(height, width)."""
 SHARD_VIEWS = 256
 """At 224 pixels and six tasks about 250 MB: what a killed process has to make again, and what a damaged file costs."""
 
@@ -171,10 +170,7 @@ def _pack_view(reader: Reader, number: int, image_size: Size, skip_bad_files: bo
 
 def covering_size(size: Size, image_size: Size) -> Size:
     """The smallest (height, width) of a view's proportions that covers `image_size`; its own where that is smaller."""
-    scale = max(target / length for target, length in zip(image_size, size, strict=True))
-    if scale >= 1:
-        return size
-    return max(image_size[0], round(size[0] * scale)), max(image_size[1], round(size[1] * scale))
+    return input_size(size, image_size, "short_side") if training_scale(size, image_size, "short_side") < 1 else size
 
 
 def _set_bits(tasks: Sequence[str], present: Sequence[str] | frozenset[str]) -> int:

@@ -37,13 +37,19 @@ class Uncertainty(WeightedSum):
             task: weight * (1.0 if task in setup.categorical else 0.5) for task, weight in setup.task_weights.items()
         }
         self.log_variances = nn.Parameter(torch.zeros(len(self._scales)))
+        self._log_variances = [0.0] * len(self._scales)
+
+    def start_step(self, step: int) -> None:
+        super().start_step(step)
+        # Read once a step: on a GPU the CPU waits here.
+        self._log_variances = self.log_variances.tolist()
 
     def weights(self) -> dict[str, float]:
-        log_variances = dict(zip(self._scales, self.log_variances.tolist(), strict=True))
-        return {task: scale * math.exp(-log_variances[task]) for task, scale in self._scales.items()}
+        pairs = zip(self._scales.items(), self._log_variances, strict=True)
+        return {task: scale * math.exp(-log_variance) for (task, scale), log_variance in pairs}
 
     def learn(self, losses: Mapping[str, float], scaler: GradScaler) -> None:
         # d/ds of weight * loss + s / 2, by hand: the losses are those of the whole step, so that every process computes the
         # same gradient and log sigma is counted once a step instead of once a micro-batch.
         slopes = [0.5 - weight * losses[task] if losses[task] else 0.0 for task, weight in self.weights().items()]
-        self.log_variances.grad = torch.tensor(slopes).to(self.log_variances) * scaler.get_scale()
+        self.log_variances.grad = torch.tensor(slopes).to(self.log_variances, non_blocking=True) * scaler.get_scale()
