@@ -117,5 +117,5 @@ def test_options_that_mean_nothing(root: Path, options: dict[str, Any], message:
 
 
 def test_no_such_root(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"got '.*nowhere', which is no folder; expected .*; .*make_doom\.py"):
+    with pytest.raises(UserError, match=r"got '.*nowhere', which is no folder; expected .*; .*mult make-doom"):
         CocoDoom(tmp_path / "nowhere")
