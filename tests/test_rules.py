@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runs": {"config", "errors", "files", "models", "runtime", "tasks"},
     "evaluation": {"draw", "errors", "files", "metrics", "runtime", "tasks"},
     "build": {"config", "data", "errors", "models", "runtime", "tasks"},
-    "predict": {"data", "models", "runs", "tasks"},
+    "predict": {"data", "errors", "models", "runs", "tasks"},
     "leaderboard": {"config", "draw", "errors", "evaluation", "files", "runs", "tasks"},
     "suite": {"config", "data", "errors", "evaluation", "files", "leaderboard", "runs"},
     "report": {"build", "config", "data", "draw", "errors", "evaluation", "files", "metrics", "runs", "tasks"},

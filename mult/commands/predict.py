@@ -259,6 +259,8 @@ def main() -> None:
         form, out = FORMATS[arguments.format], Path(arguments.out)
         images, left_out = find_images(arguments.images, form.rename)
         predictor = Predictor.from_checkpoint(arguments.ckpt, distributed.pick_device("auto"), arguments.tta)
+        if arguments.attention:
+            predictor.check_attention()
         heads = parse_heads(arguments.heads, predictor) if arguments.heads else None
         check_out(out, images, predictor.tasks, is_tree=form is TaskonomyFiles)
         files, failures = form(predictor, out), list[str]()

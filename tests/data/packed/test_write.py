@@ -213,7 +213,8 @@ def test_the_script_packs_what_the_config_reads(
     again = script("pack", "--config", data_file, "--out", tmp_path / "pack", "--split", "train", "val", "test")
     assert "split train: 6 views; 6 were there" in again.out
     assert "split test: 2 views; 0 were there" in again.out
-    refused = script("train", "--config", data_file, "data.dataset=packed", f"data.root={tmp_path}/pack", "data.image_size=48")
+    overrides = ["run.name=packed", "data.dataset=packed", f"data.root={tmp_path}/pack", "data.image_size=48"]
+    refused = script("train", "--config", data_file, *overrides)
     assert refused.status == 2
     assert "data.image_size: got [48, 48]; expected at most [32, 32]" in refused.err
     path = tmp_path / "pack/train/000000000.views"
