@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from mult import Predictor
+from mult.build import build_eval_batches
 from mult.config import Config
 from mult.runs.folder import Run
 from mult.training.balance.choose import METHODS
@@ -100,6 +101,13 @@ def test_predictions_are_the_cpu_s(configured: Configured, trained: Path) -> Non
     there, here = (Predictor.from_checkpoint(trained, device)(picture) for device in ("cuda:0", "cpu"))
     for task in ("normal", "depth_zbuffer", "reshading"):
         assert there[task] == pytest.approx(here[task], rel=1e-2, abs=1e-2)
+
+
+def test_batches_to_evaluate_are_in_pinned_memory(configured: Configured) -> None:
+    config = configured()
+    for batch in build_eval_batches(build_experiment(config).eval_data, config.data.image_size, 2, workers=0):
+        assert all(images.is_pinned() for images in batch["image"].stack_runs("image"))
+        assert all(target.is_pinned() for target in batch["targets"]["depth_zbuffer"])
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -82,7 +82,7 @@ def test_a_step_waits_once_and_not_before_its_backward_pass(
 def test_methods_that_see_the_gradients_of_the_tasks_wait_after_the_backward_passes_alone(
     configured: Configured, method: str
 ) -> None:
-    """fixed: with the cosines in the log. The plain decoders have the fewest parameters, each of which these methods look at."""
+    """fixed: with the cosines in the log. Plain decoders have the fewest parameters, each of which these methods look at."""
     plain = ("model.decoder=fpn", "model.reference=null", "model.window_size=7")
     record = train_one_step(configured, *plain, f"balance.method={method}", "balance.log_cosine_every=1")
     last_backward = len(record.waits) - record.waits[::-1].index("backward")
