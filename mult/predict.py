@@ -16,6 +16,7 @@ from mult.data.batches.fit import Fit, input_size
 from mult.data.batches.transforms import EvalTransform, mirror
 from mult.data.disk.images import to_rgb
 from mult.data.sample import IMAGE, Sample, collate_eval
+from mult.errors import UserError
 from mult.models import MulT
 from mult.models.attention_maps import AttentionMap, record_attention
 from mult.runs.checkpoint import load_checkpoint
@@ -81,10 +82,22 @@ class Predictor:
 
     @torch.inference_mode()
     def attention(self, image: Image.Image) -> list[AttentionMap]:
-        """The attention maps of one image, without padding, of every decoder stage, H/32 first (see `record_attention`)."""
+        """The attention maps of one image, without padding, of every decoder stage, H/32 first (see `record_attention`).
+
+        Raises UserError for a model without attention.
+        """
+        self.check_attention()
         with record_attention(self.model.decoder) as maps:
             self.model(self.transform.scale(_to_tensor(to_rgb(image)))[None].to(self.device))
         return maps
+
+    def check_attention(self) -> None:
+        """Raise UserError for a model whose decoders have no attention."""
+        if not self.model.decoder.stages:
+            raise UserError(
+                "--attention: got a model with decoder fpn, which has no attention; expected decoder paper or released; leave "
+                "--attention out"
+            )
 
     def input_size(self, image: Image.Image) -> tuple[int, int]:
         """(height, width) of an upright image in the network, without padding; UserError for one that is too narrow."""

@@ -46,6 +46,10 @@ class Task:
     primary: str
     """The metric that stands for the task in comparisons."""
     colours: draw.Colours
+    of_colours: bool = False
+    """Whether the label is a function of the image's colours, so that it is wrong of an image whose colours were changed."""
+    scaling: Literal["same", "divided", "unknown"] = "same"
+    """The values of a view that is enlarged by s: the same, divided by s, or not to be told from those of the view."""
     error_label: str | None = None
     """What an evaluation's histogram of errors shows; None: the metric has no histogram."""
     quick: Mapping[str, float] = field(default_factory=dict)
@@ -117,6 +121,7 @@ TASKS: dict[str, Task] = {
             unit="m",
             resize="nearest",
             flip="mirror",
+            scaling="divided",  # what is s times as large looks s times as near
             **_affine(1500 / 512, 1000 / 512),
             loss=losses.rotate_l1,
             metric=lambda classes: metrics.Depth(),
@@ -145,6 +150,8 @@ TASKS: dict[str, Task] = {
             unit="of full scale",
             resize="area",
             flip="mirror",
+            of_colours=True,
+            scaling="unknown",  # it is a function of the image at one scale
             **_affine(50 / 65535, 100 / 65535),
             loss=losses.l1,
             metric=lambda classes: metrics.Regression(),
@@ -157,6 +164,8 @@ TASKS: dict[str, Task] = {
             unit="of full scale",
             resize="area",
             flip="mirror",
+            of_colours=True,
+            scaling="unknown",
             **_affine(718 / 65535, 1070 / 65535),
             loss=losses.l1,
             metric=lambda classes: metrics.Regression(),
@@ -169,6 +178,7 @@ TASKS: dict[str, Task] = {
             unit="of full scale",
             resize="area",
             flip="mirror",
+            scaling="unknown",  # its fall-off depends on the distance
             **_affine(0.4962, 0.2846),
             loss=losses.l1,
             metric=lambda classes: metrics.Regression(),

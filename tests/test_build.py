@@ -253,7 +253,7 @@ def without_classes(tree: Path) -> Path:
 
 def test_a_mixture_gives_each_dataset_its_share_of_every_batch(configured: Configured, own_tree: Path) -> None:
     mix = f"data.mix=[{{root: {without_classes(own_tree)}, weight: 3}}]"
-    overrides = [mix, "data.batch_size=4", "data.image_size=[32, 40]"]
+    overrides = [mix, "data.batch_size=4", "data.image_size=[32, 40]", "data.augment={scale: [1, 1], colours: none}"]
     experiment = build_experiment(configured(*overrides))
     assert experiment.train_data.lengths == [6, 6]
     assert experiment.model.tasks == list(ENCODINGS)

@@ -1,5 +1,5 @@
-"""Check data before training: python scripts/check_data.py --config YAML [section.key=value ...]
-or python scripts/check_data.py --dataset NAME --root ROOT [key=value ...] [--split train ...].
+"""Check data before training: mult check-data --config YAML [section.key=value ...]
+or mult check-data --dataset NAME --root ROOT [key=value ...] [--split train ...].
 
 Reads every file once. Finds files that are missing, damaged, of a wrong size, mode or range, and constant ones. Tests the
 labels of 48 views: the frame of the normals, the scale and the kind of depth, the focal length, whether image and depth are of

@@ -1,6 +1,6 @@
-"""Runs side by side: python scripts/compare.py RUN_OR_JSON ... [--eval rooms-test] [--baseline JSON ...] [--out FOLDER].
+"""Runs side by side: mult compare RUN_OR_JSON ... [--eval rooms-test] [--baseline JSON ...] [--out FOLDER].
 
-The others are compared with the first. All must be evaluations (scripts/eval.py) of the same images.
+The others are compared with the first. All must be evaluations (`mult eval`) of the same images.
 
     mult compare RUN_OF_SEED_0 RUN_OF_SEED_1 RUN_OF_SEED_2 --eval test --row shared.json [--name shared] [--baseline JSON ...]
     mult compare --rows ROW_OR_FOLDER ... [--published configs/published/nyud4.yaml] [--out FOLDER]

@@ -1,4 +1,4 @@
-"""Render Doom: `python scripts/make_doom.py --out ROOT [--maps N] [--views N] [--seed S]`.
+"""Render Doom: `mult make-doom --out ROOT [--maps N] [--views N] [--seed S]`.
 
 Frames of the Doom engine with Freedoom's free maps, in CocoDoom's layout, split train/val/test by map. Needs the extra `doom`.
 An interrupted call is continued when it is repeated.

@@ -1,4 +1,4 @@
-"""Render the Rooms dataset: `python scripts/make_rooms.py --out ROOT [--buildings N] [--views N] [--size PX] [--seed S]`."""
+"""Render the Rooms dataset: `mult make-rooms --out ROOT [--buildings N] [--views N] [--size PX] [--seed S]`."""
 
 from __future__ import annotations
 

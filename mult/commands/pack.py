@@ -1,8 +1,9 @@
 """Store a dataset at the network's size, for fast reading:
-python scripts/pack.py --config YAML --out ROOT [section.key=value ...].
+mult pack --config YAML --out ROOT [section.key=value ...].
 
 Views are shrunk until they just cover `data.image_size`; each is stored with the labels of all tasks of the config. Then train
-with data.dataset=packed data.root=ROOT. Interrupted at any moment, the same call goes on.
+with data.dataset=packed data.root=ROOT. A larger size here leaves the detail that training sees when it enlarges views
+(`data.augment.scale`). Interrupted at any moment, the same call goes on.
 """
 
 from __future__ import annotations

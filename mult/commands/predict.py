@@ -1,4 +1,4 @@
-"""Predict: python scripts/predict.py --ckpt RUN_OR_CHECKPOINT IMAGE_OR_FOLDER ... --out FOLDER.
+"""Predict: mult predict --ckpt RUN_OR_CHECKPOINT IMAGE_OR_FOLDER ... --out FOLDER.
 
 Writes, for every image, at the image's own size:
   --format npz        <relative path>.npz with all maps in physical units, and <relative path>_<task>.png, a picture of each;
@@ -259,6 +259,8 @@ def main() -> None:
         form, out = FORMATS[arguments.format], Path(arguments.out)
         images, left_out = find_images(arguments.images, form.rename)
         predictor = Predictor.from_checkpoint(arguments.ckpt, distributed.pick_device("auto"), arguments.tta)
+        if arguments.attention:
+            predictor.check_attention()
         heads = parse_heads(arguments.heads, predictor) if arguments.heads else None
         check_out(out, images, predictor.tasks, is_tree=form is TaskonomyFiles)
         files, failures = form(predictor, out), list[str]()

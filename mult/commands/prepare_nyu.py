@@ -1,4 +1,4 @@
-"""Unpack NYU Depth v2: `python scripts/prepare_nyu.py --mat nyu_depth_v2_labeled.mat --out ROOT`.
+"""Unpack NYU Depth v2: `mult prepare-nyu --mat nyu_depth_v2_labeled.mat --out ROOT`.
 
 Needs h5py (pip install "mult-dense[nyu]") and about 1 GB of disk beside the .mat's 2.8 GB; the .mat is not needed afterwards.
 An interrupted call is continued when it is repeated.

@@ -1,4 +1,4 @@
-"""Report: python scripts/report.py RUN ... [--out FILE]. A run, or several side by side, as one HTML page.
+"""Report: mult report RUN ... [--out FILE]. A run, or several side by side, as one HTML page.
 
 A run's page is written to report.html in its folder. The best, median and worst images are those of the first run, predicted
 anew from the checkpoints; their data are those of its config unless --config names another YAML, as for eval.py.

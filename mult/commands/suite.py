@@ -1,4 +1,4 @@
-"""Train, evaluate and compare variants: python scripts/suite.py configs/suites/X.yaml [section.key=value ...] [--out runs].
+"""Train, evaluate and compare variants: mult suite configs/suites/X.yaml [section.key=value ...] [--out runs].
 
 Call it again to go on after an interruption: what is done is not done again. Overrides are for every member. Exit status 1
 says that an evaluation is missing, and the tables say why.

@@ -1,4 +1,4 @@
-"""Train a model: python scripts/train.py --config configs/rooms6.yaml [section.key=value ...] [--resume]."""
+"""Train a model: mult train --config rooms6 [section.key=value ...] [--resume]."""
 
 from __future__ import annotations
 

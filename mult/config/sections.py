@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
@@ -30,6 +30,9 @@ CountOrZero = Annotated[int, Rule("an integer of at least 0", lambda n: n >= 0)]
 Positive = Annotated[float, Rule("a number above 0", lambda x: x > 0)]
 NonNegative = Annotated[float, Rule("a number of at least 0", lambda x: x >= 0)]
 Fraction = Annotated[float, Rule("a number in [0, 1)", lambda x: 0 <= x < 1)]
+ScaleRange = Annotated[
+    tuple[Positive, Positive], Rule("[smallest, largest], two numbers above 0", lambda ends: ends[0] <= ends[1])
+]
 Size = Annotated[
     tuple[int, int],
     Rule(
@@ -86,6 +89,31 @@ ClassMaps = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """What is random in a training image. A label that a change would make wrong (of edges, say, by other colours) is left out
+    where the change is made, and half of such images are not changed: mult/data/batches/transforms.py."""
+
+    crop: bool = True
+    """Crop at a random place, not in the middle."""
+    flip: bool = True
+    """Mirror every second image, left to right."""
+    scale: ScaleRange = (1.0, 1.25)
+    """The range of a factor by which images are enlarged on top of `fit`; depth is divided by it."""
+    colours: Literal["jitter", "photometric", "none"] = "jitter"
+    """jitter: by `data.jitter`. photometric: brightness, contrast, saturation, hue as in SSD (mult/data/batches/colours.py)."""
+
+
+_NO_AUGMENTATION = AugmentConfig(crop=False, flip=False, scale=(1.0, 1.0), colours="none")
+Augment = Annotated[
+    AugmentConfig,
+    Rule(
+        "true, false or a section",
+        expand=lambda value: asdict(AugmentConfig() if value else _NO_AUGMENTATION) if isinstance(value, bool) else value,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """The images, and how they become the network's input."""
 
@@ -103,10 +131,10 @@ class DataConfig:
     batch_size: Count
     """Images a micro-batch, over all processes."""
     workers: CountOrZero = 2
-    augment: bool = True
-    """Crop and mirror training images at random, and vary their colours."""
+    augment: Augment = AugmentConfig()
+    """What is random in a training image; YAML may give true for the defaults and false for none of it."""
     jitter: Fraction = 0.2
-    """Brightness, contrast and saturation are multiplied by factors from 1 - jitter to 1 + jitter."""
+    """With `augment.colours: jitter`, the range of factors of brightness, contrast and saturation: 1 - jitter to 1 + jitter."""
     max_depth_m: Positive | None = None
     """Depth beyond it is invalid; None: no cut-off."""
     options: dict[str, Any] = field(default_factory=dict)

@@ -138,12 +138,10 @@ def find_evaluation(path: Path, stem: str | None = None) -> Path:
     if stem is None and len(stems) != 1:
         raise UserError(
             f"{path}: got {len(stems)} evaluations ({', '.join(stems) or 'none'}); expected one; "
-            + ("name it with --eval" if stems else "run scripts/eval.py first")
+            + ("name it with --eval" if stems else "run `mult eval` first")
         )
     if stem is not None and stem not in stems:
-        raise UserError(
-            f"{path}: got evaluations {', '.join(stems) or 'none'}; expected {stem}; run scripts/eval.py for it first"
-        )
+        raise UserError(f"{path}: got evaluations {', '.join(stems) or 'none'}; expected {stem}; run `mult eval` for it first")
     return path / "eval" / f"{stem or stems[0]}.json"
 
 

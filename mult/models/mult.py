@@ -6,9 +6,9 @@ variants and the two wirings of the decoders.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
@@ -16,11 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from mult.errors import UserError, suggest
+from mult.errors import UserError
 from mult.files import read_json, write_file, write_json
-from mult.models.decoder import Attention, Decoder, Skip, Wiring
+from mult.models.arguments import DecoderName, check_fpn_arguments, resolve_num_heads, resolve_reference
+from mult.models.decoder import Attention, Decoder, Skip
 from mult.models.encoder import Encoder
 from mult.models.first_version import stack_weights
+from mult.models.fpn import FPNDecoder
 from mult.models.stacked import stacked_tasks
 
 FORMAT_VERSION = 2
@@ -41,9 +43,9 @@ class MulT(
     with more than one task. backbone, backbone_args: see `Encoder`. pretrained: False, True (timm's weights), "package"
     (packaged.py) or a local file. attention: "shared" (the method), "independent" (every task its own query and key from the
     encoder map) or "self" (query, key and value from the task's own stream). decoder: "paper" or "released", how its blocks
-    are wired. skip: "none" (the paper) or "add", whether the encoder's finer maps are added to the streams. window_size,
-    num_heads, drop_path, dropout: of the decoders; num_heads is one number, one a stage from fine to coarse, or None for the
-    backbone's own.
+    are wired, or "fpn", a plain convolutional decoder, which takes no argument of the attention. skip: "none" (the paper) or
+    "add", whether the encoder's finer maps are added to the streams. window_size, num_heads, drop_path, dropout: of the
+    decoders; num_heads is one number, one a stage from fine to coarse, or None for the backbone's own.
 
     `classes` (categorical task -> class names) is empty until build.py sets it from the dataset, and is saved with the model.
 
@@ -57,7 +59,7 @@ class MulT(
         backbone: str = "swin_tiny_patch4_window7_224",
         pretrained: bool | str = False,
         attention: Attention = "shared",
-        decoder: Wiring = "paper",
+        decoder: DecoderName = "paper",
         window_size: int = 7,
         num_heads: int | Sequence[int] | None = None,
         drop_path: float = 0.0,
@@ -83,18 +85,22 @@ class MulT(
         }
         self.classes: dict[str, list[str]] = {}
         self.encoder = Encoder(backbone, pretrained, backbone_args)
-        self.decoder = Decoder(
-            tasks,
-            reference or next(iter(tasks)),
-            attention,
-            decoder,
-            self.encoder.channels,
-            _resolve_num_heads(num_heads, self.encoder),
-            window_size,
-            drop_path,
-            dropout,
-            skip,
-        )
+        if decoder == "fpn":
+            check_fpn_arguments(window_size=window_size, num_heads=num_heads, drop_path=drop_path)
+            self.decoder: Any = FPNDecoder(tasks, self.encoder.channels, dropout)
+        else:
+            self.decoder = Decoder(
+                tasks,
+                reference or next(iter(tasks)),
+                attention,
+                decoder,
+                self.encoder.channels,
+                resolve_num_heads(num_heads, self.encoder),
+                window_size,
+                drop_path,
+                dropout,
+                skip,
+            )
 
     @property
     def tasks(self) -> list[str]:
@@ -265,57 +271,3 @@ def _read_config(path: Path) -> dict[str, Any]:
             "another folder if mult did not"
         )
     return config
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        remedy = suggest(str(value), choices, "choose one of them")
-        raise UserError(f"model.{name}: got {value!r}; expected {' or '.join(choices)}; {remedy}")
-
-
-def resolve_reference(tasks: Collection[str], reference: str | None, attention: str, decoder: str, skip: str) -> str | None:
-    """The reference: a single task is its own, and None where none is needed.
-
-    Raises UserError for an attention variant, a decoder or a skip that there is not, and for what does not fit together.
-    """
-    _check_choice("attention", attention, get_args(Attention))
-    _check_choice("decoder", decoder, get_args(Wiring))
-    _check_choice("skip", skip, get_args(Skip))
-    if not tasks:
-        raise UserError("tasks: got none; expected task: output channels; name at least one")
-    if decoder == "released" and attention == "self":
-        raise UserError(
-            "model.attention: got self with decoder released; expected shared or independent there; take one of them, or "
-            "decoder paper"
-        )
-    if reference is not None and reference not in tasks:
-        remedy = suggest(reference, tasks, "name one of the model's tasks")
-        raise UserError(f"model.reference: got {reference!r}; expected one of {', '.join(tasks)}; {remedy}")
-    if reference is None and attention == "shared" and len(tasks) > 1:
-        raise UserError(
-            f"model.reference: got none; expected one of {', '.join(tasks)}: with attention 'shared' every task uses the "
-            "reference's query and key; name one, or take attention 'independent' or 'self'"
-        )
-    return next(iter(tasks)) if reference is None and len(tasks) == 1 else reference
-
-
-def _resolve_num_heads(num_heads: int | Sequence[int] | None, encoder: Encoder) -> list[int]:
-    """The decoders' heads a stage, fine to coarse: the argument, else the backbone's own, else at most one for 32 channels."""
-    stages = len(encoder.channels)
-    if isinstance(num_heads, int):
-        heads = [num_heads] * stages
-    elif num_heads is None:
-        heads = [own or _largest_divisor(c, c // 32) for own, c in zip(encoder.heads, encoder.channels, strict=True)]
-    else:
-        heads = list(num_heads)
-    if len(heads) != stages or any(h < 1 or c % h for h, c in zip(heads, encoder.channels, strict=True)):
-        raise UserError(
-            f"model.num_heads: got {heads} for channels {encoder.channels} of {encoder.name}; expected {stages} divisors of "
-            "them, fine to coarse; set model.num_heads"
-        )
-    return heads
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-    """The largest divisor that is at most `limit`, at least 1."""
-    return next((divisor for divisor in range(limit, 1, -1) if number % divisor == 0), 1)

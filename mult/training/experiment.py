@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
@@ -57,7 +57,7 @@ class Experiment:
     def batches(self, start: int, rank: int, world_size: int) -> Iterable[Batch]:
         """This process's micro-batches, from the number `start` to the end of training."""
         data, optim, seed = self.config.data, self.config.optim, self.config.run.seed
-        transform = TrainTransform(data.image_size, data.fit, data.augment, data.jitter)
+        transform = TrainTransform(data.image_size, data.fit, jitter=data.jitter, **asdict(data.augment))
         stop = optim.steps * optim.accumulate
         weights = [part.weight for part in (data, *data.mix)]
         return Loader(

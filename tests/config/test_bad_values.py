@@ -111,6 +111,18 @@ TreeWith = Callable[[str, Any], dict[str, Any]]
         ("optim.ema", 1.0, r"optim\.ema: got 1\.0 \(float\); expected a number in \[0, 1\) or null"),
         ("eval.every", -1, r"eval\.every: got -1"),
         ("eval.select", "best", r"eval\.select: got 'best' \(str\); expected one of last, val"),
+        ("data.augment", 1, r"data: got unknown key|data\.augment: got 1; expected a mapping of crop, flip, scale, colours"),
+        (
+            "data.augment.scale",
+            [2, 1],
+            r"data\.augment\.scale: got \[2, 1\] \(list\); expected \[smallest, largest\], two numbers",
+        ),
+        ("data.augment.scale", [0, 1], r"data\.augment\.scale: got \[0, 1\]"),
+        (
+            "data.augment.colours",
+            "hue",
+            r"data\.augment\.colours: got 'hue' \(str\); expected one of jitter, photometric, none",
+        ),
         ("data.fit", "crop", r"data\.fit: got 'crop' \(str\); expected one of short_side, stretch, pad"),
         ("data.hold_out", 1, r"data\.hold_out: got 1 \(int\); expected a number in \[0, 1\)"),
         ("eval.batch_size", 0, r"eval\.batch_size: got 0 \(int\); expected an integer of at least 1 or null"),

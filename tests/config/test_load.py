@@ -44,7 +44,7 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
             "fit": "short_side",
             "batch_size": 4,
             "workers": 2,
-            "augment": True,
+            "augment": {"crop": True, "flip": True, "scale": (1.0, 1.25), "colours": "jitter"},
             "jitter": 0.2,
             "max_depth_m": None,
             "options": {},
@@ -92,6 +92,21 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
         "balance": {"method": "fixed", "options": {}, "log_cosine_every": 0},
         "eval": {"every": 0, "split": "val", "select": "val", "batch_size": None, "quick": False, "images": 4},
     }
+
+
+def test_augment_is_all_or_nothing_or_values(minimal: Path, write: Write) -> None:
+    def augment(*overrides: str) -> dict[str, Any]:
+        return dataclasses.asdict(load_config(minimal, overrides).data.augment)
+
+    default, nothing = augment(), {"crop": False, "flip": False, "scale": (1.0, 1.0), "colours": "none"}
+    assert augment("data.augment=true") == default
+    assert augment("data.augment=false") == nothing
+    assert augment("data.augment.scale=[0.5, 2]") == {**default, "scale": (0.5, 2.0)}
+    assert augment("data.augment=false", "data.augment.flip=true") == {**nothing, "flip": True}
+    assert augment("data.augment=false", "data.augment=true") == default
+    write("base.yaml", minimal.read_text() + "eval: {every: 1}\n")
+    text = "base: base.yaml\ndata: {augment: false}"
+    assert dataclasses.asdict(load_config(write("child.yaml", text)).data.augment) == nothing
 
 
 def test_config_is_frozen(minimal: Path) -> None:

@@ -269,7 +269,7 @@ def test_which_evaluation_of_a_run(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", {"reshading": l1_of_images(1)})
     path = folder / "eval" / "rooms-test.json"
     assert find_evaluation(folder) == find_evaluation(folder, "rooms-test") == find_evaluation(path) == path
-    with pytest.raises(UserError, match=r"got evaluations rooms-test; expected rooms-val; run scripts/eval\.py for it first"):
+    with pytest.raises(UserError, match=r"got evaluations rooms-test; expected rooms-val; run `mult eval` for it first"):
         find_evaluation(folder, "rooms-val")
     (folder / "eval" / "other.json").write_text("{}")
     with pytest.raises(UserError, match=r"got 2 evaluations \(other, rooms-test\); expected one; name it with --eval"):
@@ -278,7 +278,7 @@ def test_which_evaluation_of_a_run(tmp_path: Path) -> None:
         read_evaluation(find_evaluation(folder, "other"))
     (folder / "eval" / "other.json").unlink()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"got 0 evaluations \(none\); expected one; run scripts/eval.py first"):
+    with pytest.raises(UserError, match=r"got 0 evaluations \(none\); expected one; run `mult eval` first"):
         find_evaluation(tmp_path / "empty")
     (folder / "eval" / "rooms-test.npz").write_bytes(b"PK broken")
     with pytest.raises(UserError, match=r"rooms-test.npz: cannot be read as arrays \(.*\); expected .*; evaluate again"):
@@ -306,4 +306,4 @@ def test_the_script_on_real_evaluations(script: Script, trained: Path, tmp_path:
     assert "| tiny |" in (tmp_path / "table" / "comparison.md").read_text()
     ended = script("compare", trained, "--eval", "taskonomy-test")
     assert ended.status == 2
-    assert "expected taskonomy-test; run scripts/eval.py for it first" in ended.err
+    assert "expected taskonomy-test; run `mult eval` for it first" in ended.err

@@ -100,7 +100,7 @@ def test_single_task_is_its_own_reference() -> None:
         ({"reference": "normals"}, "model.reference: got 'normals'; expected one of segment.*; did you mean 'normal'"),
         ({"attention": "both"}, "model.attention: got 'both'; expected shared or independent or self; choose one"),
         ({"attention": "Shared"}, "model.attention: got 'Shared'; expected .*; did you mean 'shared'"),
-        ({"decoder": "new"}, "model.decoder: got 'new'; expected paper or released; choose one"),
+        ({"decoder": "new"}, "model.decoder: got 'new'; expected paper or released or fpn; choose one"),
         ({"decoder": "release"}, "model.decoder: got 'release'; expected .*; did you mean 'released'"),
         ({"skip": "ad"}, "model.skip: got 'ad'; expected none or add; did you mean 'add'"),
         ({"decoder": "released", "attention": "self"}, "model.attention: got self with decoder released; expected"),

@@ -1,7 +1,8 @@
 """Joint transforms of a view's image, targets and masks, by the rules that each Task names.
 
 Scaling to the network's size and cropping leave depth values and camera intrinsics as they are: a network trained on views
-scaled by k learns the metric depth of cameras whose focal length in pixels is k times the file's.
+scaled by k learns the metric depth of cameras whose focal length in pixels is k times the file's. The random scale of training
+is on top of that, and divides depth.
 
 All random numbers come from the generator that is passed in, which `AugmentedDataset` seeds by (seed, epoch, index): a sample
 does not depend on the worker that makes it.
@@ -9,21 +10,23 @@ does not depend on the worker that makes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Collection
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mult.data.batches.colours import distort, jitter
 from mult.data.batches.fit import Fit, Size, input_size, pad, pad_sample, place, training_scale
 from mult.data.batches.resize import find_rule, interpolate, resize
-from mult.data.sample import Sample, crop
+from mult.data.sample import Sample, crop, empty_target
 from mult.tasks import TASKS
 
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in a gray value (ITU-R BT.601)."""
+Colours = Literal["jitter", "photometric", "none"]
+UNVARIED = 0.5
+"""The share of views whose scale and colours stay, among those with a label that a change of these would make wrong."""
 
 
 def flip(sample: Sample) -> Sample:
@@ -44,23 +47,55 @@ def mirror(task: str, values: Tensor) -> Tensor:
 class TrainTransform:
     """A view for training: scaled as `fit` says, then cropped to `size` where it is larger, and padded where it is smaller.
 
-    With `augment` the crop's position, a mirroring of probability 1/2, and factors from 1 - jitter to 1 + jitter of the image's
-    brightness, contrast and saturation are random. Without it the crop is central and nothing else changes.
+    crop: at a random place, else in the middle. flip: mirrored with probability 1/2. scale: the range of a further factor on
+    both sides, uniform; targets follow by `Task.scaling`. colours: "photometric" (`colours.distort`), or "jitter", factors from
+    1 - jitter to 1 + jitter of brightness, contrast and saturation.
+
+    A label that counts is true: where changes of scale and colours would make a label wrong (`Task.scaling` "unknown",
+    `Task.of_colours`), a view has them with probability 1 - UNVARIED, and then no valid pixel of such labels.
     """
 
-    def __init__(self, size: Size, fit: Fit = "short_side", augment: bool = True, jitter: float = 0.2) -> None:
-        self.size, self.fit, self.augment, self.jitter = size, fit, augment, jitter
+    def __init__(
+        self,
+        size: Size,
+        fit: Fit = "short_side",
+        *,
+        crop: bool = True,
+        flip: bool = True,
+        scale: tuple[float, float] = (1.0, 1.25),
+        colours: Colours = "jitter",
+        jitter: float = 0.2,
+    ) -> None:
+        self.size, self.fit, self.crop, self.flip, self.jitter = size, fit, crop, flip, jitter
+        self.scale, self.colours = scale, colours
 
     def __call__(self, sample: Sample, generator: torch.Generator) -> Sample:
-        draws = torch.rand(6, generator=generator).tolist() if self.augment else [0.5] * 6
-        scale = training_scale((sample["image"].shape[1], sample["image"].shape[2]), self.size, self.fit)
-        sample = _scale_and_crop(sample, self.size, scale, position=(draws[0], draws[1]))
-        if self.augment:
-            if draws[2] < 0.5:
-                sample = flip(sample)
-            brightness, contrast, saturation = (1 + self.jitter * (2 * draw - 1) for draw in draws[3:])
-            sample["image"] = _jitter(sample["image"], brightness, contrast, saturation)
+        down, right, mirrored, *factors, unvaried, at = torch.rand(8, generator=generator).tolist()
+        falsified = self._list_falsified(sample)
+        varies = not falsified or unvaried >= UNVARIED
+        scale = self.scale[0] + (self.scale[1] - self.scale[0]) * at if varies else 1.0
+        if varies:
+            sample = _scale_targets(_drop_labels(sample, falsified), scale)
+        fitted = training_scale((sample["image"].shape[1], sample["image"].shape[2]), self.size, self.fit)
+        sample = _scale_and_crop(sample, self.size, fitted * scale, position=(down, right) if self.crop else (0.5, 0.5))
+        if self.flip and mirrored < 0.5:
+            sample = flip(sample)
+        if varies and self.colours == "photometric":
+            sample["image"] = distort(sample["image"], generator)
+        elif varies and self.colours == "jitter":
+            sample["image"] = jitter(sample["image"], *(1 + self.jitter * (2 * factor - 1) for factor in factors))
         return pad_sample(sample, self.size)
+
+    def _list_falsified(self, sample: Sample) -> list[str]:
+        """The tasks with a valid pixel whose label this transform's changes of scale and colours would make wrong."""
+        rescales = self.scale != (1, 1)
+        recolours = self.colours == "photometric" or (self.colours == "jitter" and self.jitter > 0)
+        records = {task: TASKS[task] for task, valid in sample["valid"].items() if valid.numpy().any()}
+        return [
+            task
+            for task, record in records.items()
+            if (rescales and record.scaling == "unknown") or (recolours and record.of_colours)
+        ]
 
 
 class EvalTransform:
@@ -111,6 +146,25 @@ def seeded_generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state[0]))
 
 
+def _drop_labels(sample: Sample, tasks: Collection[str]) -> Sample:
+    """The view without valid pixels of some tasks."""
+    height, width = sample["image"].shape[-2:]
+    empty = {task: empty_target(TASKS[task], height, width) for task in tasks}
+    return {
+        **sample,
+        "targets": {**sample["targets"], **{task: target for task, (target, _) in empty.items()}},
+        "valid": {**sample["valid"], **{task: valid for task, (_, valid) in empty.items()}},
+    }
+
+
+def _scale_targets(sample: Sample, scale: float) -> Sample:
+    """The values of the targets in a view enlarged by `scale`."""
+    targets = {
+        task: target / scale if TASKS[task].scaling == "divided" else target for task, target in sample["targets"].items()
+    }
+    return sample if scale == 1 else {**sample, "targets": targets}
+
+
 def _scale_and_crop(sample: Sample, size: Size, scale: float, position: tuple[float, float]) -> Sample:
     """The part of the view scaled by `scale` that `size` has room for; smaller than `size` where the scaled view is.
 
@@ -124,15 +178,6 @@ def _scale_and_crop(sample: Sample, size: Size, scale: float, position: tuple[fl
         cuts.append(slice(start, start + part))
         lengths.append(length if part < source else min(length, max(1, round(source * scale))))
     return resize(crop(sample, *cuts), (lengths[0], lengths[1]))
-
-
-def _jitter(image: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:
-    """Scale the values, their distance from the mean gray and their distance from each pixel's gray; clip to [0, 1]."""
-    red, green, blue = (weight * channel for weight, channel in zip(LUMA, image, strict=True))
-    gray = red.add_(green).add_(blue)
-    # All three are linear: the result is a sum of multiples of the image, of its gray and of the mean gray.
-    shift = gray * (brightness * contrast * (1 - saturation)) + gray.mean() * (brightness * (1 - contrast))
-    return torch.add(shift, image, alpha=brightness * contrast * saturation).clamp_(0, 1)
 
 
 def _mirror(target: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""CocoDoom, and other frames in its layout, such as those of scripts/make_doom.py (formats: mult/data/README.md).
+"""CocoDoom, and other frames in its layout, such as those of `mult make-doom` (formats: mult/data/README.md).
 
 `run1/map01/{rgb,depth,objects}/000123.png` with COCO's JSON at the root, `{run,map}[-full]-{train,val,test}.json`. An
 image's id says where its files are: 10^9 run + 10^7 map + tic. Depth is 16-bit, 64 units a unit of the map, which has no
@@ -83,7 +83,7 @@ class CocoDoom(Dataset[Sample]):
         if not self.root.is_dir():
             raise UserError(
                 f"data.root: got {str(root)!r}, which is no folder; expected CocoDoom's root, which holds run1 and the JSON; "
-                "correct the path, download the data, or make some with scripts/make_doom.py"
+                "correct the path, download the data, or make some with `mult make-doom`"
             )
         self.metric_depth = map_units_per_metre is not None
         self._depth, self._max_depth_m = depth, max_depth_m

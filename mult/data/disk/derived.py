@@ -2,7 +2,7 @@
 
 They are in `<root>/derived/<task>/<sample id>.png`, in Taskonomy's encodings. A file holds its own mask: a normal coded
 (128, 128, 128) is invalid, as in Taskonomy; so is a reshading of 0, for which the darkest valid shade is stored as 1.
-`scripts/annotate.py --dataset` computes them (prepare/derive.py), and every reader takes from here what its dataset lacks.
+`mult annotate --dataset` computes them (prepare/derive.py), and every reader takes from here what its dataset lacks.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class DerivedLabels:
         available = [task for task in TASKS if task in labelled or self.covers(task, folders)]
         for task in tasks:
             if task not in available:
-                remedy = ", or let scripts/annotate.py --dataset derive it" if task in DERIVABLE else ""
+                remedy = ", or let `mult annotate --dataset` derive it" if task in DERIVABLE else ""
                 raise UserError(
                     f"{self.folder.parent}: got task {task}, of which {where} has no file; expected some of "
                     f"{', '.join(available) or '(none)'}; leave the task out or add its files{remedy}"
@@ -102,7 +102,7 @@ def explain_absence(reader: Reader, task: str) -> str:
     if task in FROM_DEPTH and "depth_zbuffer" not in reader.labelled:
         return "it is derived from depth, which the dataset does not have"
     if task in DERIVABLE:
-        return "it is not derived yet; scripts/annotate.py --dataset makes it"
+        return "it is not derived yet; `mult annotate --dataset` makes it"
     return "the dataset has no labels of it"
 
 

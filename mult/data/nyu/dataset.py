@@ -48,7 +48,7 @@ class NYU(Dataset[Sample]):
     894 classes, ids from 255 on are one higher than the class's index, as 255 means ignore everywhere; the class of id 255 is
     named "" and no pixel has it. `crop` removes the border without depth. `intrinsics` (fx, fy, cx, cy) in pixel indices of the
     files' images, before `crop`; by default those of the original images, of NYUD_MT, or of the originals at another size.
-    `normals`: "depth" for those that scripts/annotate.py derives, "file" for NYUD_MT's own, whose frame is not documented.
+    `normals`: "depth" for those that `mult annotate` derives, "file" for NYUD_MT's own, whose frame is not documented.
 
     Raises UserError for a folder of no known form, unknown names, a label space that the folder's labels do not give, a task
     without labels and, on access, for a damaged file.

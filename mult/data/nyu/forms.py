@@ -60,7 +60,7 @@ def find_form(root: Path, split: str, numbers: dict[str, list[int]]) -> Form:
     incomplete = (root / FOLDERS[0]).is_dir() and (root / FOLDERS[2]).is_dir()
     raise UserError(
         f"{root}: got {'a preparation that did not finish' if incomplete else 'a folder of no known form'}; expected what "
-        "scripts/prepare_nyu.py makes of nyu_depth_v2_labeled.mat, or NYUD_MT (gt_sets/), or LibMTL's npy (train/image/); "
+        "`mult prepare-nyu` makes of nyu_depth_v2_labeled.mat, or NYUD_MT (gt_sets/), or LibMTL's npy (train/image/); "
         f"{'run prepare_nyu.py again' if incomplete else 'give one of them'}"
     )
 

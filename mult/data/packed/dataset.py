@@ -51,14 +51,14 @@ class Packed(Dataset[Sample]):
     ) -> None:
         self.root, self.split = Path(root), split
         if not (self.root / "pack.json").is_file():
-            raise UserError(f"{self.root}: got no pack.json; expected a folder that scripts/pack.py wrote; correct the path")
+            raise UserError(f"{self.root}: got no pack.json; expected a folder that `mult pack` wrote; correct the path")
         facts = read_facts(self.root / "pack.json", "pack the dataset again, into another folder")
         path = self.root / split / "split.json"
         if not path.is_file():
             packed = ", ".join(sorted(each.parent.name for each in self.root.glob("*/split.json"))) or "none"
             raise UserError(
                 f"{self.root}: got split {split!r}; expected one that is packed ({packed}); "
-                "pack it with scripts/pack.py, or choose another"
+                "pack it with `mult pack`, or choose another"
             )
         own = read_facts(path)
         self._index: Rows = open_index(self.root, split)
@@ -129,7 +129,7 @@ class Packed(Dataset[Sample]):
                 data = file.read(int(row["size"]))
         except OSError as error:
             raise BadFileError(
-                f"{path}: got no view ({error.strerror}); expected the file that scripts/pack.py wrote; {REMEDY}",
+                f"{path}: got no view ({error.strerror}); expected the file that `mult pack` wrote; {REMEDY}",
                 "missing" if isinstance(error, FileNotFoundError) else "damaged",
             ) from error
         if len(data) != row["size"] or zlib.crc32(data) != row["crc"]:

@@ -28,7 +28,7 @@ from mult.files import map_array, read_file, read_json, write_array, write_json
 FORMAT_VERSION = 1
 MAGIC = b"MULTPACK"
 _FOOTER = struct.Struct("<QI8s")
-REMEDY = "remove it and run scripts/pack.py again, which makes anew what is missing"
+REMEDY = "remove it and run `mult pack` again, which makes anew what is missing"
 
 Rows = NDArray[np.void]
 

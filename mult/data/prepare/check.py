@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, before training starts (`scripts/check_data.py`): every file is read once.
+"""What is wrong with a dataset, before training starts (`mult check-data`): every file is read once.
 
 The labels of some views are also tested for what they mean: see inspection.py.
 """

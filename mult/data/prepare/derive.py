@@ -1,4 +1,4 @@
-"""Labels computed from depth and colour, and the job that computes those that a dataset lacks (`scripts/annotate.py`).
+"""Labels computed from depth and colour, and the job that computes those that a dataset lacks (`mult annotate`).
 
 Where the files are and what they hold says disk/derived.py.
 """

@@ -24,6 +24,7 @@ from mult.evaluation.evaluate import evaluate, predict_samples
 from mult.runs.checkpoint import load_checkpoint
 
 CPU = torch.device("cpu")
+PLAIN: dict[str, Any] = {"crop": False, "flip": False, "scale": (1, 1), "colours": "none"}
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,7 @@ def test_corruptions_leave_the_padding_black() -> None:
 
 def test_training_pads_what_is_smaller_and_counts_nothing_there() -> None:
     view = make_view(20, 30)
-    padded = TrainTransform((33, 36), "pad", augment=False)(view, torch.Generator())
+    padded = TrainTransform((33, 36), "pad", **PLAIN)(view, torch.Generator())
     outside = torch.ones(33, 36, dtype=torch.bool)
     outside[6:26, 3:33] = False
     assert torch.equal(padded["image"][:, 6:26, 3:33], view["image"])
@@ -188,7 +189,7 @@ def test_training_pads_what_is_smaller_and_counts_nothing_there() -> None:
 
 def test_training_scales_what_is_larger_down_until_it_fits() -> None:
     view = make_view(40, 80)
-    padded = TrainTransform((32, 32), "pad", augment=False)(view, torch.Generator())
+    padded = TrainTransform((32, 32), "pad", **PLAIN)(view, torch.Generator())
     assert padded["image"].shape == (3, 32, 32)
     rows = (padded["image"].amax((0, 2)) > 0).nonzero()
     assert (int(rows.min()), int(rows.max())) == (8, 23)

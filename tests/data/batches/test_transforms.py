@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as oracle
 
 from mult import TASKS
+from mult.data.batches.colours import jitter
 from mult.data.batches.resize import interpolate, resize
 from mult.data.batches.transforms import (
     AugmentedDataset,
     EvalTransform,
     TrainTransform,
-    _jitter,
     flip,
     mirror,
 )
@@ -67,6 +67,13 @@ def interpolated(values: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
     return bilinear(bilinear(values.double().numpy(), size[1]).swapaxes(-1, -2), size[0]).swapaxes(-1, -2)
 
 
+def averaged(values: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Means over areas, of the source cut into size[0] x size[1] equal parts a pixel."""
+    fine = values.double().numpy().repeat(size[0], -2).repeat(size[1], -1)
+    height, width = values.shape[-2:]
+    return np.asarray(fine.reshape(*values.shape[:-2], size[0], height, size[1], width).mean((-3, -1)))
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("task", TASKS)
 def test_resize_against_its_definition(task: str, size: tuple[int, int]) -> None:
@@ -82,8 +89,8 @@ def test_resize_against_its_definition(task: str, size: tuple[int, int]) -> None
                 assert torch.equal(got[..., i, j], target[..., y, x])
                 assert mask[0, i, j] == valid[0, y, x]
         return
-    weight = interpolated(valid.float(), size)
-    total = interpolated(target * valid, size)
+    weigh = averaged if TASKS[task].resize == "area" else interpolated
+    weight, total = weigh(valid.float(), size), weigh(target * valid, size)
     clear = np.abs(weight - 0.5) > 1e-5  # a weight of exactly one half may fall to either side
     assert np.array_equal(mask.numpy()[clear], (weight > 0.5)[clear])
     assert mask.any()
@@ -106,6 +113,14 @@ def test_half_the_columns_are_what_interpolation_makes_of_them(width: int) -> No
     values = torch.rand(2, 3, 2 * width, generator=torch.Generator().manual_seed(width))
     expected = F.interpolate(values[None], size=(3, width), mode="bilinear", antialias=True, align_corners=False)[0]
     torch.testing.assert_close(interpolate(values, (3, width)), expected, rtol=0, atol=3e-7)
+
+
+@pytest.mark.parametrize("source", [1, 2, 7, 31, 512])
+@pytest.mark.parametrize("length", [1, 5, 31, 224])
+def test_heights_are_changed_as_torch_does(source: int, length: int) -> None:
+    values = torch.rand(2, source, 3, generator=torch.Generator().manual_seed(source))
+    expected = F.interpolate(values[None], size=(length, 3), mode="bilinear", antialias=True, align_corners=False)[0]
+    torch.testing.assert_close(interpolate(values, (length, 3)), expected, rtol=0, atol=3e-7)
 
 
 def test_labels_under_one_mask_are_resized_as_each_alone() -> None:
@@ -209,8 +224,8 @@ def ramp(height: int, width: int) -> Sample:
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     targets = {"depth_zbuffer": x[None], "keypoints2d": x[None], "edge_texture": y[None], "reshading": y[None]}
     valid = {task: torch.ones(1, height, width, dtype=torch.bool) for task in targets}
-    gray = 0.3 + 0.2 * (x / width + y / height)
-    return {"image": gray.expand(3, -1, -1).clone(), "targets": targets, "valid": valid, "id": "ramp", "derived": ()}
+    image = torch.stack([x / width, y / height, 0.3 + 0.2 * (x / width + y / height)])
+    return {"image": image, "targets": targets, "valid": valid, "id": "ramp", "derived": ()}
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 80), (80, 48), (40, 40), (10, 30)])
@@ -220,8 +235,8 @@ def test_crops_cover_the_size_and_move_together(height: int, width: int, size: t
     scale = max(size[0] / height, size[1] / width)
     starts, flips = [], 0
     for seed in range(40):
-        crop = TrainTransform(size)(sample, torch.Generator().manual_seed(seed))
-        columns, rows = crop["targets"]["keypoints2d"][0], crop["targets"]["edge_texture"][0]
+        crop = TrainTransform(size, scale=(1, 1), colours="none")(sample, torch.Generator().manual_seed(seed))
+        columns, rows = crop["image"][0] * width, crop["image"][1] * height
         assert crop["image"].shape == (3, *size)
         assert columns.shape == size
         if columns[0, 0] > columns[0, -1]:
@@ -234,10 +249,13 @@ def test_crops_cover_the_size_and_move_together(height: int, width: int, size: t
         np.testing.assert_allclose(step_y.mean(), 1 / scale, rtol=1.0 / min(size), atol=0)
         starts.append((float(rows[0].min()), float(columns[:, 0].min())))
         nearest = crop["targets"]["depth_zbuffer"][0]
-        assert (nearest - crop["targets"]["keypoints2d"][0]).abs().max() <= 0.5 / scale + 0.5
+        area = crop["targets"]["keypoints2d"][0]
+        assert (nearest - area).abs().max() <= 0.5 / scale + 0.5
+        assert (crop["image"][0] * width - area).abs().max() <= 0.51
         assert torch.equal(crop["targets"]["edge_texture"], crop["targets"]["reshading"])
-        place = crop["targets"]["keypoints2d"][0] / width + crop["targets"]["edge_texture"][0] / height
-        assert np.corrcoef(crop["image"][0].flatten(), place.flatten())[0, 1] > 0.9999
+        assert (crop["image"][1] * height - crop["targets"]["edge_texture"][0]).abs().max() <= 0.51
+        place = crop["image"][0] + crop["image"][1]
+        assert np.corrcoef(crop["image"][2].flatten(), place.flatten())[0, 1] > 0.9999
     assert 8 <= flips <= 32
     low, high = np.min(starts, axis=0), np.max(starts, axis=0)
     room = np.array([height - size[0] / scale, width - size[1] / scale])
@@ -247,7 +265,7 @@ def test_crops_cover_the_size_and_move_together(height: int, width: int, size: t
 
 def test_without_augmentation_the_crop_is_central() -> None:
     sample = view(12, 20)
-    crop = TrainTransform((12, 14), augment=False)(sample, torch.Generator())
+    crop = TrainTransform((12, 14), crop=False, flip=False, scale=(1, 1), colours="none")(sample, torch.Generator())
     assert torch.equal(crop["image"], sample["image"][..., 3:17])
     for task in TASKS:
         assert torch.equal(crop["targets"][task], sample["targets"][task][..., 3:17])
@@ -268,16 +286,18 @@ def test_jitter_against_torchvision(factors: tuple[float, float, float]) -> None
     image = 0.3 + 0.3 * view()["image"]
     brightness, contrast, saturation = factors
     expected = oracle.adjust_saturation(oracle.adjust_brightness(image, brightness), saturation)
-    np.testing.assert_allclose(_jitter(image, *factors).numpy(), oracle.adjust_contrast(expected, contrast).numpy(), atol=2e-4)
+    np.testing.assert_allclose(jitter(image, *factors).numpy(), oracle.adjust_contrast(expected, contrast).numpy(), atol=2e-4)
 
 
 def test_jitter_stays_in_range_and_leaves_targets_alone() -> None:
     sample = view()
-    changed = TrainTransform((12, 20), jitter=0.1)(sample, torch.Generator().manual_seed(1))
+    of_shape = {task: sample["targets"][task] for task in TASKS if not TASKS[task].of_colours}
+    sample = {**sample, "targets": of_shape, "valid": {task: sample["valid"][task] for task in of_shape}}
+    changed = TrainTransform((12, 20), scale=(1, 1), jitter=0.1)(sample, torch.Generator().manual_seed(1))
     assert 0 <= changed["image"].min() < changed["image"].max() <= 1
     mirrored = flip(sample)
     same = sample if torch.equal(changed["valid"]["normal"], sample["valid"]["normal"]) else mirrored
-    for task in TASKS:
+    for task in of_shape:
         assert torch.equal(changed["targets"][task], same["targets"][task])
     difference = (changed["image"] - same["image"]).abs().max()
     assert 0.01 < difference < 3 * 0.1

@@ -154,7 +154,7 @@ def test_splits_are_by_run_or_by_map_of_either_archive(tmp_path: Path) -> None:
 def test_what_is_lacking_is_derived_where_the_depth_allows(root: Path) -> None:
     plain = CocoDoom(root)
     assert plain.tasks == plain.available == ("segment_semantic", "depth_zbuffer")
-    for task, reason in (("normal", "it is not derived yet; scripts/annotate"), ("reshading", "its fall-off needs metres")):
+    for task, reason in (("normal", "it is not derived yet; `mult annotate"), ("reshading", "its fall-off needs metres")):
         with pytest.raises(UserError, match=f"got task {task}: {reason}.*; expected some of segment_semantic, depth_zbuffer;"):
             CocoDoom(root, tasks=[task])
     filled = fill(lambda tasks: CocoDoom(root, tasks=tasks), workers=1)

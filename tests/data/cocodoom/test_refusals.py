@@ -105,7 +105,10 @@ def test_images_that_are_not_there(root: Path) -> None:
         ({"intrinsics": [1, 2, 3]}, r"data\.options\.intrinsics: got \[1, 2, 3\]; expected \[fx, fy, cx, cy\] .*; give them"),
         ({"intrinsics": [0, 2, 3, 4]}, r"data\.options\.intrinsics: got .*; expected .* with fx, fy above 0"),
         ({"tasks": ["normals"]}, r"got task normals: no task has this name; expected some of segment_semantic, depth"),
-        ({"tasks": ["keypoints2d"]}, r"got task keypoints2d: it is not derived yet; scripts/annotate\.py .*; expected some"),
+        (
+            {"tasks": ["keypoints2d"]},
+            r"got task keypoints2d: it is not derived yet; `mult annotate .*; expected some",
+        ),
     ],
 )
 def test_options_that_mean_nothing(root: Path, options: dict[str, Any], message: str) -> None:
@@ -114,5 +117,5 @@ def test_options_that_mean_nothing(root: Path, options: dict[str, Any], message:
 
 
 def test_no_such_root(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"got '.*nowhere', which is no folder; expected .*; .*make_doom\.py"):
+    with pytest.raises(UserError, match=r"got '.*nowhere', which is no folder; expected .*; .*mult make-doom"):
         CocoDoom(tmp_path / "nowhere")

@@ -67,7 +67,7 @@ def test_normals_are_derived(tmp_path: Path) -> None:
     write_multitask(tmp_path)
     inverse = 0.6 - 0.013 * X - 0.021 * Y  # of a plane's depth
     np.save(tmp_path / "depth/0001.npy", 1 / inverse)
-    with pytest.raises(UserError, match=r"got task normal, of which split 'test' has no file; .* let scripts/annotate.py"):
+    with pytest.raises(UserError, match=r"got task normal, of which split 'test' has no file; .* let `mult annotate"):
         NYU(tmp_path, "test", tasks=["normal"])
     fill(lambda tasks: NYU(tmp_path, "test", tasks=tasks), ["normal"], workers=1)
     dataset = NYU(tmp_path, "test")
@@ -196,9 +196,7 @@ def test_a_list_that_is_none(tmp_path: Path, content: bytes, message: str) -> No
 
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"got a folder of no known form; expected what scripts/prepare_nyu.py makes of .*; give"
-    ):
+    with pytest.raises(ValueError, match=r"got a folder of no known form; expected what `mult prepare-nyu` makes of .*; give"):
         NYU(tmp_path)
     with pytest.raises(UserError, match=r"data.root: got '.*nowhere', which is no folder; expected NYU's"):
         NYU(tmp_path / "nowhere")

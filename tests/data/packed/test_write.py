@@ -109,7 +109,7 @@ def test_damage_outside_the_views_is_seen_when_the_pack_is_opened(packed: Path, 
 def test_a_shard_cut_short_is_named(packed: Path, tree_root: Path, keep: int) -> None:
     path = packed / "train/000000003.views"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(UserError, match=r"000000003\.views: cannot be read as packed views .* remove it and run scripts/pack"):
+    with pytest.raises(UserError, match=r"000000003\.views: cannot be read as packed views .* remove it and run `mult pack"):
         make_pack(packed, {"train": Taskonomy(tree_root)}, (32, 32), shard_views=3)
     if keep != -1:  # all views are there, but not the footer
         with pytest.raises(BadFileError, match=r"000000003\.views: got other bytes than were packed for birch/point_1_view_0"):
@@ -133,7 +133,7 @@ def test_another_pack_than_the_folders_is_refused(packed: Path, own_tree: Path, 
     (tmp_path / "photos/a.jpg").touch()
     with pytest.raises(UserError, match=r"photos: got files but no pack\.json; expected a new folder or a pack"):
         make_pack(tmp_path / "photos", {"train": Taskonomy(own_tree)})
-    with pytest.raises(UserError, match=r"photos: got no pack\.json; expected a folder that scripts/pack\.py wrote"):
+    with pytest.raises(UserError, match=r"photos: got no pack\.json; expected a folder that `mult pack` wrote"):
         Packed(tmp_path / "photos")
 
 
@@ -213,12 +213,13 @@ def test_the_script_packs_what_the_config_reads(
     again = script("pack", "--config", data_file, "--out", tmp_path / "pack", "--split", "train", "val", "test")
     assert "split train: 6 views; 6 were there" in again.out
     assert "split test: 2 views; 0 were there" in again.out
-    refused = script("train", "--config", data_file, "data.dataset=packed", f"data.root={tmp_path}/pack", "data.image_size=48")
+    overrides = ["run.name=packed", "data.dataset=packed", f"data.root={tmp_path}/pack", "data.image_size=48"]
+    refused = script("train", "--config", data_file, *overrides)
     assert refused.status == 2
     assert "data.image_size: got [48, 48]; expected at most [32, 32]" in refused.err
     path = tmp_path / "pack/train/000000000.views"
     path.write_bytes(bytes(path.stat().st_size))
-    ended = script("train", "--config", data_file, "data.dataset=packed", f"data.root={tmp_path}/pack", "data.workers=1")
+    ended = script("train", "--config", data_file, *overrides, "data.image_size=32", "data.workers=1")
     assert ended.status == 2
     assert ended.err.count("error: ") == 1
     assert "000000000.views: got other bytes than were packed for " in ended.err

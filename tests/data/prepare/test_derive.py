@@ -259,7 +259,7 @@ def test_a_task_that_nobody_made_is_refused(one_view: Any) -> None:
     with pytest.raises(
         ValueError,
         match=r"got task normal, of which split 'train' has no file; expected some of depth_zbuffer; "
-        r"leave the task out or add its files, or let scripts/annotate.py --dataset derive it",
+        r"leave the task out or add its files, or let `mult annotate --dataset` derive it",
     ):
         Taskonomy(one_view.root, "train", tasks=["normal"])
 

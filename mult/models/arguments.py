@@ -1,0 +1,90 @@
+"""What the arguments of `MulT` must be and how they fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, get_args
+
+from mult.errors import UserError, suggest
+from mult.models.decoder import Attention, Skip
+from mult.models.encoder import Encoder
+
+DecoderName = Literal["paper", "released", "fpn"]
+"""A wiring of the shared-attention decoders, or the plain convolutional decoder (fpn.py)."""
+_WITHOUT_ATTENTION = {
+    "reference": None,
+    "attention": "shared",
+    "skip": "none",
+    "window_size": 7,
+    "num_heads": None,
+    "drop_path": 0.0,
+}
+"""The arguments that `decoder: fpn` has no use for, at their defaults."""
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        remedy = suggest(str(value), choices, "choose one of them")
+        raise UserError(f"model.{name}: got {value!r}; expected {' or '.join(choices)}; {remedy}")
+
+
+def resolve_reference(tasks: Collection[str], reference: str | None, attention: str, decoder: str, skip: str) -> str | None:
+    """The reference: a single task is its own, and None where none is needed.
+
+    Raises UserError for an attention variant, a decoder or a skip that there is not, and for what does not fit together.
+    """
+    _check_choice("attention", attention, get_args(Attention))
+    _check_choice("decoder", decoder, get_args(DecoderName))
+    _check_choice("skip", skip, get_args(Skip))
+    if not tasks:
+        raise UserError("tasks: got none; expected task: output channels; name at least one")
+    if decoder == "fpn":
+        check_fpn_arguments(reference=reference, attention=attention, skip=skip)
+        return None
+    if decoder == "released" and attention == "self":
+        raise UserError(
+            "model.attention: got self with decoder released; expected shared or independent there; take one of them, or "
+            "decoder paper"
+        )
+    if reference is not None and reference not in tasks:
+        remedy = suggest(reference, tasks, "name one of the model's tasks")
+        raise UserError(f"model.reference: got {reference!r}; expected one of {', '.join(tasks)}; {remedy}")
+    if reference is None and attention == "shared" and len(tasks) > 1:
+        raise UserError(
+            f"model.reference: got none; expected one of {', '.join(tasks)}: with attention 'shared' every task uses the "
+            "reference's query and key; name one, or take attention 'independent' or 'self'"
+        )
+    return next(iter(tasks)) if reference is None and len(tasks) == 1 else reference
+
+
+def check_fpn_arguments(**arguments: Any) -> None:
+    """Raise UserError for an argument of the attention that is given to the decoder that has none."""
+    for name, value in arguments.items():
+        default = _WITHOUT_ATTENTION[name]
+        if value != default:
+            raise UserError(
+                f"model.{name}: got {value!r} with decoder fpn, which has no attention; expected the default, "
+                f"{'null' if default is None else default}; leave it out, or set it to that"
+            )
+
+
+def resolve_num_heads(num_heads: int | Sequence[int] | None, encoder: Encoder) -> list[int]:
+    """The decoders' heads a stage, fine to coarse: the argument, else the backbone's own, else at most one for 32 channels."""
+    stages = len(encoder.channels)
+    if isinstance(num_heads, int):
+        heads = [num_heads] * stages
+    elif num_heads is None:
+        heads = [own or _largest_divisor(c, c // 32) for own, c in zip(encoder.heads, encoder.channels, strict=True)]
+    else:
+        heads = list(num_heads)
+    if len(heads) != stages or any(h < 1 or c % h for h, c in zip(heads, encoder.channels, strict=True)):
+        raise UserError(
+            f"model.num_heads: got {heads} for channels {encoder.channels} of {encoder.name}; expected {stages} divisors of "
+            "them, fine to coarse; set model.num_heads"
+        )
+    return heads
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor that is at most `limit`, at least 1."""
+    return next((divisor for divisor in range(limit, 1, -1) if number % divisor == 0), 1)
