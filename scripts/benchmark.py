@@ -32,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from mult.cli import exit_on_user_error
+from mult.config import load_config
 from mult.data.batches.transforms import AugmentedDataset, TrainTransform
 from mult.data.disk.encodings import ENCODINGS
 from mult.data.packed import Packed
@@ -46,7 +47,8 @@ from mult.runtime.loader import Loader
 from mult.runtime.speed import Speed, measure_product_rate, measure_speed
 from mult.tasks import TASKS
 
-CLASSES, REFERENCE, SIZE, BATCH = 17, "normal", 224, 2
+CLASSES, SIZE, BATCH = 17, 224, 2
+REFERENCE = str(load_config("taskonomy6").model.reference)
 Step = Callable[[], None]
 
 
@@ -294,12 +296,12 @@ INDEXED_VIEWS = 1_000_000
 
 
 def index(pairs: int) -> None:
-    """The index of a tree of a million views, image and depth, in 500 buildings, whose files are empty."""
+    """The index of a tree of a million views, image and one task, in 500 buildings, whose files are empty."""
     with tempfile.TemporaryDirectory() as folder:
         root, cache = Path(folder, "tree"), Path(folder, "cache")
         os.environ["XDG_CACHE_HOME"] = str(cache)
         for building in tqdm(range(500), desc="a tree", leave=False):
-            for domain in ("rgb", "depth_zbuffer"):
+            for domain in ("rgb", REFERENCE):
                 (root / domain / f"b{building:03d}").mkdir(parents=True)
                 for view in range(INDEXED_VIEWS // 500):
                     os.mknod(root / domain / f"b{building:03d}" / f"point_{view}_view_0_domain_{domain}.png")
@@ -313,7 +315,7 @@ def index(pairs: int) -> None:
 
         def scan() -> None:
             shutil.rmtree(cache, ignore_errors=True)
-            Taskonomy(root, tasks=("depth_zbuffer",))
+            Taskonomy(root, tasks=(REFERENCE,))
 
         ratio = compare(walk, scan, pairs, "index")
         print(f"{'index: bare walk / first scan of a million views':<59} at least 0.50   {ratio}")
@@ -328,7 +330,7 @@ def _open_cached(root: Path) -> tuple[float, int, int]:
     """Seconds, bytes of memory and bytes of pickle of a reader whose index is cached, in this process, which should be new."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    views = Taskonomy(root, tasks=("depth_zbuffer",))
+    views = Taskonomy(root, tasks=(REFERENCE,))
     seconds = time.perf_counter() - start
     for i in range(0, len(views), 100):
         views.name(i)
