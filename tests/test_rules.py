@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "draw",
         "errors",
         "evaluation",
+        "export",
         "files",
         "leaderboard",
         "predict",
@@ -59,6 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"draw", "errors", "files", "metrics", "runtime", "tasks"},
     "build": {"config", "data", "errors", "models", "runtime", "tasks"},
     "predict": {"data", "errors", "models", "runs", "tasks"},
+    "export": {"data", "errors", "models", "tasks"},
     "leaderboard": {"config", "draw", "errors", "evaluation", "files", "runs", "tasks"},
     "suite": {"config", "data", "errors", "evaluation", "files", "leaderboard", "runs"},
     "report": {"build", "config", "data", "draw", "errors", "evaluation", "files", "metrics", "runs", "tasks"},
@@ -209,6 +211,7 @@ def test_public_names_are_there() -> None:
 
 def test_every_module_imports_without_the_extras() -> None:
     extras = ["OpenEXR", "h5py", "skimage", "scipy", "torchmetrics", "pytest", "matplotlib", "tensorboard", "torchjd"]
+    extras += ["onnx", "onnxruntime", "onnxscript"]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in MODULES]
     blocked = f"import sys\nfor name in {extras}: sys.modules[name] = None\n"
     run_python(blocked + "".join(f"import {name}\n" for name in names))
