@@ -56,6 +56,9 @@ class Encoder(nn.Module):
         is_fixed = config.get("fixed_input_size", False) and not is_swin
         self.fixed_size = _to_pair(args.get("img_size", config["input_size"][1:])) if is_fixed else None
         self.heads = _find_heads(self.body, self.channels)
+        for block in self.list_blocks():
+            if getattr(block, "dynamic_mask", False):
+                _keep_mask(block)
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(config[name]).view(1, 3, 1, 1))
 
@@ -135,6 +138,23 @@ def _find_heads(body: nn.Module, channels: Sequence[int]) -> list[int | None]:
         if isinstance(heads, int) and isinstance(projection, nn.Linear):
             heads_at[projection.in_features] = heads
     return [heads_at.get(width) for width in channels]
+
+
+def _keep_mask(block: Any) -> None:
+    """Have a block of timm's Swin make the mask of its shifted windows once for a size of maps, and not in every pass."""
+    make, masks = block.get_attn_mask, dict[Any, Tensor | None]()
+
+    def get_attn_mask(tokens: Tensor) -> Tensor | None:
+        if torch.compiler.is_compiling():  # a compiled block has the mask in its one graph
+            return make(tokens)
+        key = (tokens.shape[1:3], tokens.device, tokens.dtype)
+        if key not in masks:
+            masks.clear()
+            with torch.inference_mode(False):  # training may be next to use it, and autograd saves no tensor of inference mode
+                masks[key] = make(tokens)
+        return masks[key]
+
+    block.get_attn_mask = get_attn_mask
 
 
 def _to_pair(size: int | Sequence[int]) -> tuple[int, int]:

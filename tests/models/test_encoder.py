@@ -18,6 +18,7 @@ from torch import Tensor
 from mult.errors import UserError
 from mult.models.encoder import Encoder
 from mult.models.mult import MulT
+from tests.models.test_costs import Operators
 
 TINY: dict[str, Any] = {"embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
 SWIN = "swin_tiny_patch4_window7_224"
@@ -78,6 +79,23 @@ def test_odd_sizes_are_padded_by_zeros_and_cropped(backbone: str, args: dict[str
             height, width = -(-size[0] // stride), -(-size[1] // stride)
             assert feature.shape[2:] == (height, width)
             torch.testing.assert_close(feature, padded[:, :, :height, :width])
+
+
+@pytest.mark.parametrize("backbone", [SWIN, "swinv2_tiny_window8_256"])
+def test_masks_of_windows_are_made_once_for_a_size_and_are_those_of_that_size(backbone: str) -> None:
+    """Made in inference mode, for training to use next."""
+    shifted = TINY | {"depths": (2, 1, 1, 1)}
+    encoder, small, wide = encoder_of(backbone, shifted).eval(), torch.rand(1, 3, 96, 96), torch.rand(1, 3, 64, 128)
+    for images in (small, wide, small):
+        with torch.inference_mode(), Operators() as first:
+            encoder(images)
+        with Operators() as second:
+            maps = encoder(images)
+        fresh = encoder_of(backbone, shifted).eval()
+        fresh.load_state_dict(encoder.state_dict())
+        assert all(map(torch.equal, maps, fresh(images)))
+        assert second.counts["masked_fill"] < first.counts["masked_fill"]
+        torch.stack([each.sum() for each in maps]).sum().backward()
 
 
 def test_a_backbone_of_fixed_size_takes_that_size_and_is_refused_by_name_at_another() -> None:
