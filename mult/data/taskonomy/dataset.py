@@ -183,7 +183,7 @@ class Taskonomy(Dataset[Sample]):
                 raise ValueError(f"a field of view of {fov} rads")
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise UserError(
-                f"{path}: got no camera ({error!r}); "
+                f"{path}: got no camera ({error!r:.300}); "
                 "expected JSON with field_of_view_rads, or intrinsics and size; fetch or make it again"
             ) from error
         rgb = self.index.path(row, "rgb")
