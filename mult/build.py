@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, cast
 
+import torch
+
 import mult.data
 from mult.config import Config, DataConfig, schema
 from mult.config.sections import EVERY_TASK
@@ -161,7 +163,8 @@ def build_eval_batches(
 ) -> Iterable[EvalBatch]:
     """Batches of a dataset, or of a part of one, in its order: images as `fit` says, targets at their own size."""
     collate = partial(_collate_fitted, EvalTransform(image_size, fit))
-    return Loader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate)
+    pin_memory = torch.cuda.is_available()
+    return Loader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate, pin_memory=pin_memory)
 
 
 def _collate_fitted(transform: EvalTransform, samples: Sequence[Sample]) -> EvalBatch:

@@ -3,7 +3,8 @@
 A step is forward, losses and backward of a Swin-T MulT at 224 pixels, batch 2, in float32, without the optimiser. The two sides
 of a ratio are measured in turns, so that a change of the machine's speed affects both; the result is the median over the pairs.
 Counted in operations, six tasks cost 0.476 of six single-task steps, and shared attention 0.943 of independent attention.
-Without --SECTION the model is measured; --help describes the other sections.
+Without --SECTION the model is measured; --help describes the other sections. With --device cuda a table of steps on a GPU,
+in bfloat16 unless it says otherwise, is measured instead, in some minutes.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -29,41 +31,68 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from mult.cli import exit_on_user_error
+from mult.config import load_config
 from mult.data.batches.transforms import AugmentedDataset, TrainTransform
 from mult.data.disk.encodings import ENCODINGS
 from mult.data.packed import Packed
 from mult.data.packed.write import pack
 from mult.data.rooms.dataset import Rooms
 from mult.data.taskonomy.dataset import Taskonomy
+from mult.errors import UserError
 from mult.evaluation.task_score import TaskScore
 from mult.files import write_text
 from mult.models import MulT
 from mult.runtime.loader import Loader
+from mult.runtime.speed import Speed, measure_product_rate, measure_speed
 from mult.tasks import TASKS
 
-CLASSES, REFERENCE, SIZE, BATCH = 17, "normal", 224, 2
+CLASSES, SIZE, BATCH = 17, 224, 2
+REFERENCE = str(load_config("taskonomy6").model.reference)
 Step = Callable[[], None]
 
 
-def build_training_step(tasks: list[str], prepare: Callable[[MulT], Any] = lambda model: None, **arguments: Any) -> Step:
-    """A function that runs one step of a model of these tasks on random data; `prepare` is called with the model first."""
+@dataclass(frozen=True)
+class Place:
+    """On which device, in which type (by autocast) and on how large a batch a step runs."""
+
+    batch: int = BATCH
+    size: int = SIZE
+    device: torch.device = torch.device("cpu")  # noqa: RUF009
+    dtype: torch.dtype = torch.float32
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def build_network(tasks: Sequence[str], place: Place, **arguments: Any) -> MulT:
     torch.manual_seed(0)
-    model = MulT(
-        {task: TASKS[task].channels or CLASSES for task in tasks}, REFERENCE if REFERENCE in tasks else None, **arguments
-    )
+    reference = REFERENCE if REFERENCE in tasks and arguments.get("decoder") != "fpn" else None
+    return MulT({task: TASKS[task].channels or CLASSES for task in tasks}, reference, **arguments).to(place.device)
+
+
+def build_training_step(
+    tasks: Sequence[str], prepare: Callable[[MulT], Any] = lambda model: None, place: Place = Place(), **arguments: Any
+) -> Step:
+    """A function that runs one step of a model of these tasks on random data; `prepare` is called with the model first."""
+    model = build_network(tasks, place, **arguments)
     prepare(model)
-    images, valid = torch.rand(BATCH, 3, SIZE, SIZE), torch.ones(BATCH, 1, SIZE, SIZE, dtype=torch.bool)
+    shape = (place.batch, place.size, place.size)
+    images = torch.rand(place.batch, 3, *shape[1:]).to(place.device)
+    valid = torch.ones(place.batch, 1, *shape[1:], dtype=torch.bool, device=place.device)
     targets: dict[str, Tensor] = {}
     for task in tasks:
         channels = TASKS[task].channels
-        targets[task] = (
-            torch.randint(CLASSES, (BATCH, SIZE, SIZE))
+        target = (
+            torch.randint(CLASSES, shape)
             if channels is None
-            else TASKS[task].encode(torch.rand(BATCH, channels, SIZE, SIZE))
+            else TASKS[task].encode(torch.rand(place.batch, channels, *shape[1:]))
         )
+        targets[task] = target.to(place.device)
 
     def step() -> None:
-        outputs = model(images)
+        with place.autocast():
+            outputs = model(images)
         model.zero_grad(set_to_none=True)
         torch.stack([TASKS[task].loss(outputs[task], targets[task], valid) for task in tasks]).sum().backward()
 
@@ -176,15 +205,15 @@ def model(pairs: int) -> None:
         print_row(f"{decoder}: six tasks / six single-task steps", bound, compare(joint, each, pairs, decoder))
 
 
-def build_forward_pass(size: int, batch: int) -> Step:
-    """A function that predicts six tasks for a batch of images, as evaluation does."""
-    torch.manual_seed(0)
-    network = MulT({task: TASKS[task].channels or CLASSES for task in ENCODINGS}, REFERENCE).eval()
-    images = torch.rand(batch, 3, size, size)
+def build_forward_pass(tasks: Sequence[str], place: Place, **arguments: Any) -> Step:
+    """A function that predicts these tasks for a batch of images, as evaluation does."""
+    network = build_network(tasks, place, **arguments).eval()
+    images = torch.rand(place.batch, 3, place.size, place.size).to(place.device)
 
     @torch.inference_mode()
     def step() -> None:
-        network(images)
+        with place.autocast():
+            network(images)
 
     return step
 
@@ -193,7 +222,7 @@ def inference(pairs: int) -> None:
     """Images a second of six tasks, and the part of the time that is not matrix products."""
     for size in (224, 512):
         for batch in (1, 8):
-            step = build_forward_pass(size, batch)
+            step = build_forward_pass(list(ENCODINGS), Place(batch, size))
             matrix = build_product(count_operations(step), 1024)
             step()
             matrix()
@@ -209,7 +238,7 @@ def inference(pairs: int) -> None:
 def metrics(pairs: int) -> None:
     """All metrics of six tasks and of their best constants, labels of 224 and 512 pixels, against the forward pass."""
     batch = 8
-    step = build_forward_pass(SIZE, batch)
+    step = build_forward_pass(list(ENCODINGS), Place(batch))
     for size in (SIZE, 512):
         generator = torch.Generator().manual_seed(0)
         batches = []
@@ -267,12 +296,12 @@ INDEXED_VIEWS = 1_000_000
 
 
 def index(pairs: int) -> None:
-    """The index of a tree of a million views, image and depth, in 500 buildings, whose files are empty."""
+    """The index of a tree of a million views, image and one task, in 500 buildings, whose files are empty."""
     with tempfile.TemporaryDirectory() as folder:
         root, cache = Path(folder, "tree"), Path(folder, "cache")
         os.environ["XDG_CACHE_HOME"] = str(cache)
         for building in tqdm(range(500), desc="a tree", leave=False):
-            for domain in ("rgb", "depth_zbuffer"):
+            for domain in ("rgb", REFERENCE):
                 (root / domain / f"b{building:03d}").mkdir(parents=True)
                 for view in range(INDEXED_VIEWS // 500):
                     os.mknod(root / domain / f"b{building:03d}" / f"point_{view}_view_0_domain_{domain}.png")
@@ -286,7 +315,7 @@ def index(pairs: int) -> None:
 
         def scan() -> None:
             shutil.rmtree(cache, ignore_errors=True)
-            Taskonomy(root, tasks=("depth_zbuffer",))
+            Taskonomy(root, tasks=(REFERENCE,))
 
         ratio = compare(walk, scan, pairs, "index")
         print(f"{'index: bare walk / first scan of a million views':<59} at least 0.50   {ratio}")
@@ -301,7 +330,7 @@ def _open_cached(root: Path) -> tuple[float, int, int]:
     """Seconds, bytes of memory and bytes of pickle of a reader whose index is cached, in this process, which should be new."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    views = Taskonomy(root, tasks=("depth_zbuffer",))
+    views = Taskonomy(root, tasks=(REFERENCE,))
     seconds = time.perf_counter() - start
     for i in range(0, len(views), 100):
         views.name(i)
@@ -310,6 +339,97 @@ def _open_cached(root: Path) -> tuple[float, int, int]:
         (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024,
         len(ForkingPickler.dumps(views)),
     )
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table of a GPU: what it is called, what runs, and what was measured on one H100 with the first version.
+
+    `are_single`: a model a task, one after the other, in place of one model.
+    """
+
+    name: str
+    batch: int
+    first_version: str = ""
+    trains: bool = True
+    tasks: tuple[str, ...] = tuple(ENCODINGS)
+    are_single: bool = False
+    dtype: torch.dtype = torch.bfloat16
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def build(self, size: int, device: torch.device) -> Step:
+        """A function that runs one step, or one prediction."""
+        place = Place(self.batch, size, device, self.dtype)
+
+        def build_one(tasks: Sequence[str]) -> Step:
+            if self.trains:
+                return build_training_step(tasks, place=place, **self.arguments)
+            return build_forward_pass(tasks, place, **self.arguments)
+
+        parts = [build_one([task]) for task in self.tasks] if self.are_single else [build_one(self.tasks)]
+
+        def step() -> None:
+            for part in parts:
+                part()
+
+        return step
+
+
+SWIN_L = {"backbone": "swin_large_patch4_window7_224"}
+CASES = (
+    Case("Swin-T, step", 32, "171.7 ms, 6731 kernels, busy 98.6 ms, 13.4 GiB"),
+    Case("Swin-T, step, batch 8", 8, "238.8 ms, 6322 kernels, busy 36.7 ms, 4.1 GiB"),
+    Case("Swin-T, step, float32", 32, "231.7 ms, 19.8 GiB", dtype=torch.float32),
+    Case("Swin-T, step, decoder released", 32, "218.8 ms, 12.1 GiB", arguments={"decoder": "released"}),
+    Case("Swin-T, step, attention independent", 32, "305.8 ms, 14.9 GiB", arguments={"attention": "independent"}),
+    Case("Swin-T, step, one task", 32, "130.2 ms, 4.7 GiB", tasks=(REFERENCE,)),
+    Case("Swin-T, step, six single models", 32, are_single=True),
+    Case("Swin-T, step, decoder fpn", 32, arguments={"decoder": "fpn"}),
+    Case("Swin-L, step", 32, "341.5 ms, 8374 kernels, busy 195.4 ms, 30.8 GiB", arguments=SWIN_L),
+    Case("Swin-L, step, six single models", 32, are_single=True, arguments=SWIN_L),
+    Case("Swin-L, step, decoder fpn", 32, arguments=SWIN_L | {"decoder": "fpn"}),
+    Case("Swin-T, inference, batch 1", 1, "53.2 ms, 2435 kernels, busy 5.9 ms, 0.7 GiB", trains=False),
+    Case("Swin-T, inference", 32, "60.6 ms, 1.9 GiB", trains=False),
+    Case("Swin-T, inference, six single models", 32, trains=False, are_single=True),
+    Case("Swin-T, inference, decoder fpn", 32, trains=False, arguments={"decoder": "fpn"}),
+    Case("Swin-L, inference, batch 1", 1, trains=False, arguments=SWIN_L),
+    Case("Swin-L, inference", 32, trains=False, arguments=SWIN_L),
+    Case("Swin-L, inference, six single models", 32, trains=False, are_single=True, arguments=SWIN_L),
+    Case("Swin-L, inference, decoder fpn", 32, trains=False, arguments=SWIN_L | {"decoder": "fpn"}),
+)
+
+
+def measure_cases(cases: Sequence[Case], device: torch.device, steps: int, size: int = SIZE, product_size: int = 8192) -> None:
+    """Print a row a case as soon as it is measured; a step is forward, losses and backward, six tasks, batch 32."""
+    products = {}
+    for dtype in dict.fromkeys(case.dtype for case in cases):
+        products[dtype] = measure_product_rate(device, dtype, product_size)
+        print(f"a product of {product_size} x {product_size} in {dtype}: {products[dtype] / 1e12:.1f} TFLOP/s")
+    columns = f"{'ms':>8}{'images/s':>10}{'TFLOP/s':>9}{'of product':>12}{'kernels':>9}{'waits':>7}{'busy':>6}{'GiB':>6}"
+    print(f"{'six tasks, batch 32, bfloat16':<38}{columns}   first version, on one H100")
+    for case in cases:
+        step = case.build(size, device)
+        speed = measure_speed(step, device, steps)
+        print(f"{case.name:<38}{format_speed(speed, case.batch, products[case.dtype])}   {case.first_version}", flush=True)
+        del step  # before the next one's memory is measured
+
+
+def format_speed(speed: Speed, batch: int, product_rate: float) -> str:
+    busy = "-" if speed.busy_seconds is None else f"{speed.busy_seconds / speed.seconds:.0%}"
+    peak = "-" if speed.peak_bytes is None else f"{speed.peak_bytes / 2**30:.1f}"
+    return (
+        f"{1e3 * speed.seconds:8.1f}{batch / speed.seconds:10.1f}{speed.rate / 1e12:9.2f}{speed.rate / product_rate:12.1%}"
+        f"{speed.kernels:9}{speed.waits:7}{busy:>6}{peak:>6}"
+    )
+
+
+def find_gpu(name: str) -> torch.device:
+    """Raises UserError where torch has no such GPU."""
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if name not in (["cuda", *gpus] if gpus else []):
+        expected = f"cuda or one of {', '.join(gpus)}" if gpus else "a GPU that torch can use, of which this machine has none"
+        raise UserError(f"--device: got {name}; expected {expected}; leave it out to measure on the CPU")
+    return torch.device(gpus[0] if name == "cuda" else name)
 
 
 SECTIONS: dict[str, Callable[[int], None]] = {
@@ -328,7 +448,15 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10)
     for name, section in SECTIONS.items():
         parser.add_argument(f"--{name}", action="store_true", help=section.__doc__)
+    parser.add_argument("--device", help="cuda or cuda:N: measure the table of a GPU")
     arguments = parser.parse_args()
+    if arguments.device is not None:
+        with exit_on_user_error():
+            device = find_gpu(arguments.device)
+            torch.cuda.set_device(device)
+            print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, median of {arguments.pairs} steps")
+            measure_cases(CASES, device, arguments.pairs)
+        return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, {arguments.pairs} pairs")
     print(f"{'what':<64} at most  measured: median (range)")
     for section in [SECTIONS[name] for name in SECTIONS if getattr(arguments, name)] or [model]:

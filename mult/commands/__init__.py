@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a model, or go on with a run",
     "eval": "evaluate a checkpoint",
     "predict": "predict the maps of photographs",
+    "export": "write a model as ONNX and .pt2",
     "report": "make a page of one run or several",
     "compare": "compare evaluations, with intervals",
     "suite": "train, evaluate and compare variants",

@@ -50,8 +50,8 @@ def main() -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="the JSON to write (a suffix such as -blur2 is put in); by default eval/<dataset>-<split>.json in the run, "
-        "and eval/<dataset>-<split>-step<N>.json for one of its checkpoints",
+        help="the JSON to write (a suffix such as -blur2 is put in); by default eval/<dataset>-<split>.json in the run, which "
+        "replaces that of an earlier best, and eval/<dataset>-<split>-step<N>.json for one of its checkpoints",
     )
     arguments = parser.parse_args()
     with exit_on_user_error():
@@ -100,6 +100,8 @@ def main() -> None:
                 if not distributed.is_main():
                     continue
                 out = plain.with_name(f"{plain.stem}{corruption.suffix}{plain.suffix}")
+                if not arguments.out and out.exists() and read_evaluation(out).weights != weights:
+                    print(f"{out}: replaces the evaluation of other weights of this run")
                 write_arrays(out.with_suffix(".npz"), evaluation.columns)
                 file = evaluation.as_json(data.dataset, arguments.split, as_json[corruption])
                 file |= {"fit": data.fit, "weights": weights, "selected": selected}
@@ -116,8 +118,8 @@ def main() -> None:
 def _locate(ckpt: Path, folder: Path, stem: str, weights: Mapping[str, Any]) -> Path:
     """The JSON to write by default: no two checkpoints of a run have the same.
 
-    `stem`.json is that of the run, of its best checkpoint. With the step in its name it is of one checkpoint: where `ckpt` is
-    one, and where `stem`.json is what training wrote of another step.
+    `stem`.json is that of the run, of its best checkpoint, and is replaced where the best is another by now. With the step in
+    its name it is of one checkpoint: where `ckpt` is one, and where `stem`.json is what training wrote of another step.
     """
     path = find_run(folder) / "eval" / f"{stem}.json"
     of_training = read_json(path).get("step") if path.exists() else None

@@ -105,6 +105,11 @@ class MapsOfAnySize:
     def __getitem__(self, task: str) -> list[Tensor]:
         return [self._flat[dtype][start : start + math.prod(shape)].view(shape) for dtype, start, shape in self._places[task]]
 
+    def pin_memory(self) -> MapsOfAnySize:
+        """Called by torch's DataLoader with `pin_memory`: memory from which a GPU copies while the CPU goes on."""
+        self._flat = {dtype: flat.pin_memory() for dtype, flat in self._flat.items()}
+        return self
+
     def stack_runs(self, task: str) -> Iterator[Tensor]:
         """All maps in order, those that follow each other in one size as one tensor (n, ...)."""
         for (dtype, shape), places in groupby(self._places[task], key=lambda place: (place[0], place[2])):

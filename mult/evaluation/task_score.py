@@ -61,8 +61,10 @@ class TaskScore:
     def update(self, outputs: Sequence[Tensor], targets: Sequence[Tensor], valid: Sequence[Tensor]) -> None:
         """The raw output (C, h, w) of each view of a batch without padding, and its target and mask at their own size."""
         for places in _group_by_size(valid):
-            output, target, mask = (torch.stack([maps[i] for i in places]) for maps in (outputs, targets, valid))
-            target, mask = target.to(output.device), mask.to(output.device)
+            output, target, mask = (
+                torch.stack([maps[i].to(outputs[0].device, non_blocking=True) for i in places])
+                for maps in (outputs, targets, valid)
+            )
             prediction = self.task.predict(output, (mask.shape[-2], mask.shape[-1]))
             self.parts.append((self.views + np.array(places), self.model.update(prediction, target, mask)))
             self.labelled_images += len(places)

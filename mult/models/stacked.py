@@ -97,9 +97,11 @@ class Linear(Stack):
     def after_norm(self, norm: LayerNorm, tokens: Tensor) -> Tensor:
         """W (n * g + b) + c, with n the tokens normed and g, b the norm's own scale and bias.
 
-        As (W g) n + (W b + c) it passes over the tokens less often, and over the weights more often: for many tokens.
+        As (W g) n + (W b + c) it passes over the tokens less often, and over the weights more often: for many tokens, and in an
+        exported graph, which must not depend on the batch's size: there the number of tokens is a symbol.
         """
-        if tokens.numel() < self.weight.numel():
+        count = tokens.numel()
+        if isinstance(count, int) and count < self.weight.numel():
             return self(norm(tokens))
         with torch.autocast(tokens.device.type, enabled=False):  # rounded once, as a sum
             offset, own = norm.bias[:, :, None], self.bias

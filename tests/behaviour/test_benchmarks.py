@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 from mult.config import Config
 from mult.files import read_json
 from mult.runs.checkpoint import find_checkpoint
+from mult.training.experiment import build_experiment
 from tests.data.pascal.tree import write_pascal
 
 MODEL = {
@@ -214,3 +216,31 @@ def test_a_positive_weight_of_no_use_is_refused(weight: int) -> None:
     }
     with pytest.raises(ValueError, match=r"tasks.boundary.positive_weight: got .*; expected a number in \(0, 1\)"):
         Config.from_dict(tree)
+
+
+@pytest.mark.parametrize("dataset", ["nyu", "pascal"])
+def test_no_test_image_is_read_before_the_last_step(tmp_path: Path, dataset: str) -> None:
+    if dataset == "nyu":
+        write_nyud(tmp_path / "data")
+    else:
+        write_pascal(tmp_path / "data", (40, 56), {"train": ["0001", "0002"], "val": ["0003", "0004"]})
+    tasks = {"segment_semantic": 1, "normal": 1, "boundary": 1} | ({"depth_zbuffer": 1} if dataset == "nyu" else {})
+    tree = tiny_config(tmp_path, dataset, {"normals": "file"} if dataset == "nyu" else {}, tasks)
+    opened: set[str] = set()
+    records = True
+
+    def record(event: str, arguments: tuple[Any, ...]) -> None:
+        if records and event == "open":
+            opened.add(Path(str(arguments[0])).stem)
+
+    sys.addaudithook(record)  # Python has no way to remove it
+    try:
+        experiment = build_experiment(Config.from_dict(tree))
+        for _ in experiment.batches(0, 0, 1):
+            pass
+        assert opened >= {"0001", "0002"}
+        assert opened.isdisjoint({"0003", "0004"})
+        _ = experiment.eval_data[0]
+        assert "0003" in opened
+    finally:
+        records = False

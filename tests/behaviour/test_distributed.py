@@ -18,31 +18,29 @@ import torch
 
 from mult.files import read_arrays
 from mult.training.experiment import build_experiment
-from tests.run_files import Configured, TrainRun, read_lines, read_state, read_weights
+from tests.run_files import Configured, TrainRun, find_differences, read_lines, read_state, read_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 HANG_S = 600
 """Seconds after which a process is taken to hang."""
 
 
+def find_free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
 def start(config_file: Path, *settings: str) -> list[subprocess.Popen[str]]:
     """Two processes of scripts/train.py, as a scheduler would start them."""
     command = [sys.executable, "scripts/train.py", "--config", str(config_file), *settings]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    pipe = subprocess.PIPE
-    return [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, **group, "RANK": str(rank), "PYTHONPATH": str(ROOT)},
-            stdout=pipe,
-            stderr=pipe,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": find_free_port()}
+    return [start_one(command, {**group, "RANK": str(rank)}) for rank in range(2)]
+
+
+def start_one(command: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:
+    environment = {**os.environ, **variables, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
@@ -101,6 +99,25 @@ def test_two_processes_are_one(
     assert (pair / "bad_files.txt").read_text().count("\n") == 1
     assert json.loads((pair / "provenance.json").read_text())["processes"] == 2
     assert json.loads((alone / "provenance.json").read_text())["processes"] == 1
+
+
+@pytest.mark.slow
+def test_two_nodes_are_one(config_file: Path, tmp_path: Path) -> None:
+    """Two agents of torchrun that meet by its rendezvous, with a process each, against two processes of one node."""
+    settings = [f"run.output={tmp_path}/runs", "optim.steps=2", "run.deterministic=true"]
+    of_one_node = start(config_file, "run.name=node", *settings)
+    agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1", "--rdzv_backend=c10d"]
+    agent += [f"--rdzv_endpoint=127.0.0.1:{find_free_port()}", "--rdzv_id=mult", "--local_addr=127.0.0.1"]
+    command = [*agent, "scripts/train.py", "--config", str(config_file), "run.name=nodes", *settings]
+    for status, _, err in wait_for(of_one_node):
+        assert status == 0, err
+    ended = wait_for([start_one(command, {}) for _ in range(2)])
+    assert [status for status, _, _ in ended] == [0, 0], ended
+    assert sum(out.count("look at") for _, out, _ in ended) == 1
+    node, nodes = tmp_path / "runs" / "node", tmp_path / "runs" / "nodes"
+    assert find_differences(read_weights(node), read_weights(nodes)) == []
+    assert read_lines(node) == read_lines(nodes)
+    assert json.loads((nodes / "provenance.json").read_text())["processes"] == 2
 
 
 def read_average_and_weights(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

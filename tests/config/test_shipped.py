@@ -39,7 +39,7 @@ def test_a_path_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ),
         ("zzzzzz.yaml", "config", "config: got zzzzzz.yaml; expected .*; no such file, check the path"),
         (".", "config", r"config: got \.; expected a YAML file; it is a folder: give a file in it"),
-        ("rooms6", "suite", "suite: got rooms6; expected a YAML file, or a name among ablation_encoder, .*smoke; no such"),
+        ("rooms6", "suite", "suite: got rooms6; expected a YAML file, or a name among ablation_decoder, .*smoke; no such"),
     ],
 )
 def test_neither_a_path_nor_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str, message: str) -> None:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from mult import TASKS
 from mult.data.sample import Sample, collate_eval, collate_train, empty_target
@@ -112,3 +113,17 @@ def test_an_evaluation_needs_few_open_files() -> None:
     """64 views of six tasks a batch and 8 workers, in a process that may have 256 files open."""
     ended = subprocess.run([sys.executable, "-c", WORKERS_OF_FEW_FILES], capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr[-2000:]
+
+
+def test_evaluation_batches_are_pinned_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torch's function for a batch of any kind; without a GPU no memory can be pinned, so a copy stands for it."""
+    batch = collate_eval(views((8, 5), (4, 6)))
+    before = {task: batch["targets"][task] for task in ("depth_zbuffer", "segment_semantic")}
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
+    pinned = pin_memory(batch)
+    assert pinned["content"] == [(0, 0, 4, 6)] * 2
+    assert pinned["id"] == ["view 0", "view 1"]
+    for task, maps in before.items():
+        for mine, theirs in zip(pinned["targets"][task], maps, strict=True):
+            assert torch.equal(mine, theirs)
+            assert mine.untyped_storage().data_ptr() != theirs.untyped_storage().data_ptr()

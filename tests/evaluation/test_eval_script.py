@@ -71,6 +71,13 @@ def test_an_evaluation_says_of_which_weights_and_overwrites_none_of_others(
     assert script("eval", "--ckpt", run, "--split", "test").status == 0  # training has none of that split
     assert read_json(run / "eval" / "taskonomy-test.json")["weights"]["step"] == 2
 
+    # The file of the run is of the run as it stands: it is replaced where the best has moved on, and that is said.
+    replaces = "taskonomy-test.json: replaces the evaluation of other weights of this run"
+    assert replaces not in script("eval", "--ckpt", run, "--split", "test").out
+    (run / "checkpoints" / "checkpoints.json").write_text('{"last": 4, "best": 4}')
+    assert replaces in script("eval", "--ckpt", run, "--split", "test").out
+    assert read_json(run / "eval" / "taskonomy-test.json")["weights"]["step"] == 4
+
 
 def test_the_script_sweeps_severities(script: Script, trained: Path, tree_root: Path, tmp_path: Path) -> None:
     out = tmp_path / "val.json"

@@ -1,16 +1,18 @@
-"""The suites of the two benchmarks, on toy trees: every member runs, and what two seeds are worth is said."""
+"""The suites of the two benchmarks, on toy trees: every member runs, and rows of too few seeds are refused."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mult.data.prepare.toys import write_toys
 from mult.suite import run_suite
 
-SUITES = Path(__file__).resolve().parents[2] / "configs" / "suites"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TINY = [
     "data.image_size=[64, 64]",
     "data.batch_size=2",
@@ -25,14 +27,15 @@ TINY = [
 
 
 @pytest.mark.usefixtures("calls")
-@pytest.mark.parametrize(("name", "dataset"), [("nyud4", "nyu"), pytest.param("pascal5", "pascal", marks=pytest.mark.slow)])
-def test_a_suite_on_a_toy_tree(tmp_path: Path, name: str, dataset: str) -> None:
+@pytest.mark.parametrize(("name", "dataset", "seeds"), [("nyud4", "nyu", [0, 1]), ("pascal5", "pascal", [0])])
+def test_a_suite_on_a_toy_tree(tmp_path: Path, name: str, dataset: str, seeds: list[int]) -> None:
     write_toys(tmp_path / "toys", dataset, train=3, val=2, size=(48, 64))
     overrides = [f"data.root={tmp_path / 'toys'}", *TINY]
-    text, missing = run_suite(SUITES / f"{name}.yaml", tmp_path / "runs", overrides, seeds=[0])
+    text, missing = run_suite(CONFIGS / "suites" / f"{name}.yaml", tmp_path / "runs", overrides, seeds=seeds)
     assert missing == 0
     rows = sorted((tmp_path / "runs" / name / "rows" / "test").glob("*.json"))
-    refusal = "got 1 seeds (0); expected at least 3"
+    refusal = f"got {len(seeds)} seeds ({', '.join(map(str, seeds))}); expected at least 3"
+    assert {"mult", "skip", "independent", "fpn"} < {row.stem for row in rows}
     assert f"{len(rows)} of {len(rows)} rows refused:" in text
     assert text.count(f": {refusal}\n") == len(rows)
     ours = json.loads((tmp_path / "runs" / name / "rows" / "test" / "mult.json").read_text())
@@ -42,3 +45,16 @@ def test_a_suite_on_a_toy_tree(tmp_path: Path, name: str, dataset: str) -> None:
     markdown = (tmp_path / "runs" / name / "results.md").read_text()
     assert "### test: leaderboard" in markdown
     assert "as published, seen on github.com/yangyangxu0/DeMT: DeMT, Swin-T;" in markdown
+
+
+@pytest.mark.parametrize(("name", "dataset"), [("nyud4", "nyu"), ("pascal5", "pascal")])
+def test_a_smoke_config_runs_on_the_tree_that_its_head_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Callable[..., Any], name: str, dataset: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = CONFIGS / f"{name}_smoke.yaml"
+    root = config.read_text().split("--out ")[1].split()[0]
+    assert script("make_toys", "--benchmark", dataset, "--out", root, "--train", 4, "--val", 2).status == 0
+    ended = script("train", "--config", config, "optim.steps=2", "eval.images=0")
+    assert ended.status == 0, ended.err
+    assert "step 2, test split, 2 images" in ended.out

@@ -120,7 +120,8 @@ def test_a_frozen_encoder_drops_nothing_and_learns_no_statistics(configured: Con
 
 
 def test_layers_that_are_not_known_are_refused(configured: Configured) -> None:
-    overrides = ["model.backbone=hiera_tiny_224", "model.backbone_args={}", "data.image_size=224", "model.num_heads=1"]
+    overrides = ["model.backbone=hiera_tiny_224", "model.backbone_args={}", "model.num_heads=1"]
+    overrides += ["data.image_size=224", "data.fit=pad"]  # hiera takes images of one size
     with pytest.raises(
         UserError, match=r"optim\.layer_decay: got 0\.9 with hiera_tiny_224, whose layers are not known; .* 1\.0"
     ):

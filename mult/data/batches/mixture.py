@@ -18,7 +18,6 @@ from mult.data.sample import BadFileError, Reader, Sample, empty_target
 from mult.errors import UserError
 from mult.tasks import TASKS
 
-DEPTH = "depth_zbuffer"
 SKIPPED_SIZE = (32, 32)
 """Height and width of a skipped sample, which transforms resize to the network's size as they do all others."""
 
@@ -80,10 +79,11 @@ def merge_label_spaces(readers: Sequence[Reader], names: Sequence[str]) -> dict[
 
     Raises UserError where two readers give different classes to one task, and for depth in metres beside relative depth.
     """
-    units = {reader.metric_depth: name for reader, name in zip(readers, names, strict=True) if DEPTH in reader.tasks}
+    of_depth = {task.name for task in TASKS.values() if task.unitless_metric is not None}
+    units = {reader.metric_depth: name for reader, name in zip(readers, names, strict=True) if of_depth & set(reader.tasks)}
     if len(units) == 2:
         raise UserError(
-            f"data: got two units of {DEPTH}: {units[True]} has metres, {units[False]} has depth of no known scale; expected "
+            f"data: got two units of depth: {units[True]} has metres, {units[False]} has depth of no known scale; expected "
             "one; give the latter its scale in data.options, or train without it"
         )
     spaces: dict[str, tuple[str, list[str]]] = {}

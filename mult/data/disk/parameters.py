@@ -39,7 +39,12 @@ def resolve_parameters(
         write_json(path, resolved)
         return resolved
     stored = _read(path, {*parameters, "renderer"})
-    resolved = {**stored, **given, "renderer": renderer}
+    if stored["renderer"] != renderer:
+        raise UserError(
+            f"{root}: got data of renderer {stored['renderer']} ({name}); expected renderer {renderer}, this version's, whose "
+            "images and labels are others; use another root, which is rendered anew"
+        )
+    resolved = {**stored, **given}
     different = [key for key in resolved if stored[key] != resolved[key]]
     if different:
         raise UserError(

@@ -22,7 +22,7 @@ from mult.data.disk.camera import check_intrinsics, scale_intrinsics
 from mult.data.disk.derived import DERIVABLE, FROM_COLOUR, DerivedLabels, warn_if_implausible
 from mult.data.disk.images import Array
 from mult.data.disk.splits import check_split_name, read_nyu_lists
-from mult.data.nyu.forms import find_form
+from mult.data.nyu.forms import Form, find_form
 from mult.data.sample import BadFileError, Camera, Sample, crop, wrap_index
 from mult.errors import UserError
 from mult.labels import Intrinsics
@@ -94,8 +94,10 @@ class NYU(Dataset[Sample]):
         self.classes = {task: names for task in self.tasks if task == "segment_semantic"}
         reason = "labels are derived from uncropped images; leave data.options.crop out"
         self.underivable: Mapping[str, str] = dict.fromkeys(DERIVABLE, reason) if crop else {}
-        with suppress(BadFileError):  # raised again when the first view is read, where data.on_bad_file applies
-            self._check_first_view()
+        # A training reads no image of the test split before its last step: a training image is looked at instead.
+        form = self._form if split == "train" else _find_training_form(self.root, lists) or self._form
+        with suppress(BadFileError):  # raised again when the view is read, where data.on_bad_file applies
+            self._check_first_view(form)
 
     def __len__(self) -> int:
         return len(self._form.ids)
@@ -117,8 +119,8 @@ class NYU(Dataset[Sample]):
                     valid &= values[0] <= self.max_depth_m
                 native[task] = torch.from_numpy(values * valid), torch.from_numpy(valid)[None]
         sample = self._derived.build_sample(self.name(i), torch.from_numpy(image), native, self.tasks)
-        if self.border:
-            inside = slice(self.border, -self.border)
+        if size == SIZE:
+            inside = slice(BORDER, -BORDER)
             for task in set(sample["derived"]).intersection(FROM_COLOUR):
                 mask = torch.zeros_like(sample["valid"][task])
                 mask[..., inside, inside] = True
@@ -162,16 +164,24 @@ class NYU(Dataset[Sample]):
             return Camera((fx, fy, cx - columns.start, cy - rows.start), cropped_size)
         return Camera((fx, fy, cx, cy), size)
 
-    def _check_first_view(self) -> None:
+    def _check_first_view(self, form: Form) -> None:
         """Look for the white border, refuse images that cannot be cropped, and warn of depth that is not in metres."""
-        size = self._form.image(0).shape[1:]
+        _, height, width = form.image(0).shape
+        size = (height, width)
         self.border = BORDER if size == SIZE else 0
         if self.crop and size != SIZE:
             raise UserError(f"{self.root}: got data.options.crop for images of {size}; expected {SIZE}; leave it out")
-        if "depth_zbuffer" in self.tasks:
-            depth_m, valid = self._form.labels["depth_zbuffer"](0, size)
+        if "depth_zbuffer" in self.tasks and "depth_zbuffer" in form.labels:
+            depth_m, valid = form.labels["depth_zbuffer"](0, size)
             median = float(np.median(depth_m[0][valid])) if valid.any() else None
             warn_if_implausible(median, f"is the depth of {self.root} in metres?")
+
+
+def _find_training_form(root: Path, lists: dict[str, list[int]]) -> Form | None:
+    """The training split's files, None where the folder does not have them."""
+    with suppress(UserError):
+        return find_form(root, "train", lists)
+    return None
 
 
 def _build_table(

@@ -100,7 +100,7 @@ def test_label_spaces_must_agree() -> None:
 def test_metres_do_not_mix_with_relative_depth() -> None:
     readers = [Depths(0, 1), Depths(0, 1, metric_depth=False)]
     message = (
-        r"data: got two units of depth_zbuffer: rooms \(a\) has metres, cocodoom \(b\) has depth of no known scale; "
+        r"data: got two units of depth: rooms \(a\) has metres, cocodoom \(b\) has depth of no known scale; "
         r"expected one; give the latter its scale in data\.options, or train without it"
     )
     with pytest.raises(UserError, match=message):

@@ -219,7 +219,7 @@ def test_the_script_packs_what_the_config_reads(
     assert "data.image_size: got [48, 48]; expected at most [32, 32]" in refused.err
     path = tmp_path / "pack/train/000000000.views"
     path.write_bytes(bytes(path.stat().st_size))
-    ended = script("train", "--config", data_file, "data.dataset=packed", f"data.root={tmp_path}/pack", "data.workers=1")
+    ended = script("train", "--config", data_file, *overrides, "data.image_size=32", "data.workers=1")
     assert ended.status == 2
     assert ended.err.count("error: ") == 1
     assert "000000000.views: got other bytes than were packed for " in ended.err
