@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard, cast, get_args
 
 import numpy as np
 import torch
@@ -57,6 +57,23 @@ class Predictor:
         """From a run's folder (its best checkpoint) or a checkpoint's; UserError where it cannot be read."""
         model, config = load_checkpoint(path)
         return cls(model, config.data.image_size, device, tta, config.data.fit)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, device: str | torch.device = "cpu", tta: Averaging = "none") -> Predictor:
+        """From a folder that `mult push` wrote, or from such a model's name on the Hugging Face hub.
+
+        Raises UserError where there is none, and for a model that does not say the size of its images or has an unknown task.
+        """
+        model = MulT.from_pretrained(name)
+        size, fit = model.origin.get("image_size"), model.origin.get("fit")
+        if not _is_size(size) or fit not in get_args(Fit):
+            raise UserError(
+                f"model: got {name}, whose config.json has image_size {size!r} and fit {fit!r}; expected what `mult push` "
+                "writes; write it anew, or take Predictor(MulT.from_pretrained(...), image_size)"
+            )
+        if unknown := [task for task in model.tasks if task not in TASKS]:
+            raise UserError(f"model: got {name} of task {unknown[0]!r}; expected tasks among {', '.join(TASKS)}; take another")
+        return cls(model, (size[0], size[1]), device, tta, cast(Fit, fit))
 
     def __call__(self, image: Image.Image) -> Maps:
         """The maps of one image, of any mode, turned as its EXIF orientation says."""
@@ -120,3 +137,7 @@ class Predictor:
 def _to_tensor(image: Image.Image) -> Tensor:
     """An image in RGB, (3, H, W) in [0, 1]."""
     return torch.from_numpy(np.array(image, np.float32) / 255).permute(2, 0, 1)
+
+
+def _is_size(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and len(value) == 2 and all(type(side) is int and side >= 32 for side in value)

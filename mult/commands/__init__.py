@@ -16,6 +16,7 @@ COMMANDS = {
     "eval": "evaluate a checkpoint",
     "predict": "predict the maps of photographs",
     "export": "write a model as ONNX and .pt2",
+    "push": "write a model to hand over, and upload it",
     "report": "make a page of one run or several",
     "compare": "compare evaluations, with intervals",
     "suite": "train, evaluate and compare variants",

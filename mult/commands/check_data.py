@@ -63,7 +63,7 @@ def main() -> None:
             if (number := getattr(arguments, name)) is not None and number < 1:
                 raise UserError(f"--{name}: got {number}; expected a whole number above 0; leave it out for the default")
         out, reports, can_train = Path(arguments.out), [], True
-        for number, (data, split) in enumerate(list_splits(arguments)):
+        for number, (data, split) in enumerate(list(list_splits(arguments))):  # all are opened first, then read
             name = f"{number}-{data.dataset}-{split}"
             state = hashlib.sha256(repr(data).encode()).hexdigest()[:16]
             report = check(
@@ -96,7 +96,10 @@ def list_splits(arguments: argparse.Namespace) -> Iterator[tuple[DataConfig, str
         config = load_config(arguments.config, arguments.overrides)
         for data in (config.data, *config.data.mix):
             evaluated = [config.eval.split] if data is config.data else []
-            yield from ((data, split) for split in arguments.split or dict.fromkeys([data.split, *evaluated]))
+            splits = arguments.split or list(dict.fromkeys([data.split, *evaluated]))
+            for split in splits:
+                build_dataset(data, (), split)
+            yield from ((data, split) for split in splits)
         return
     data = build_data_config(arguments.dataset, arguments.root, arguments.overrides)
     present: list[str] = []

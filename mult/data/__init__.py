@@ -28,6 +28,17 @@ DATASETS = {
 }
 """`data.dataset` of a config, which is the folder's name too -> the class that the folder exports."""
 
+LICENCES = {
+    "taskonomy": "non-commercial, by the terms of Taskonomy's authors",
+    "rooms": "MIT",
+    "replica": "research use, by the terms of Replica's authors",
+    "nyu": "by the terms of NYU Depth v2's authors, at cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html",
+    "pascal": "by the terms of PASCAL VOC, PASCAL-Context and PASCAL-Part",
+    "cocodoom": "CocoDoom's by the terms of its authors; frames of Freedoom by its BSD licence",
+    "packed": "that of the dataset that was packed",
+}
+"""`data.dataset` of a config -> the licence of the data, for the card of a model that was trained on them."""
+
 
 def __getattr__(name: str) -> Any:
     for folder, class_name in DATASETS.items():

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from mult.errors import UserError
 from mult.files import read_json, write_file, write_json
 from mult.models.arguments import DecoderName, check_fpn_arguments, resolve_num_heads, resolve_reference
+from mult.models.card import write_card
 from mult.models.decoder import Attention, Decoder, Skip
 from mult.models.encoder import Encoder
 from mult.models.first_version import stack_weights
@@ -33,9 +35,6 @@ class MulT(
     nn.Module,
     PyTorchModelHubMixin,
     library_name="mult",
-    paper_url="https://arxiv.org/abs/2205.08303",
-    license="mit",
-    pipeline_tag="image-segmentation",
 ):
     """Images (B, 3, H, W) float32 in [0, 1], any H and W -> {task: (B, channels, H, W)} raw outputs, in the order of `tasks`.
 
@@ -48,6 +47,7 @@ class MulT(
     decoders; num_heads is one number, one a stage from fine to coarse, or None for the backbone's own.
 
     `classes` (categorical task -> class names) is empty until build.py sets it from the dataset, and is saved with the model.
+    So is `origin`: the size of its images, its data and its scores, which mult/share.py collects from a run.
 
     Raises UserError for arguments that are unknown or do not fit together.
     """
@@ -84,6 +84,7 @@ class MulT(
             "skip": skip,
         }
         self.classes: dict[str, list[str]] = {}
+        self.origin: dict[str, Any] = {}
         self.encoder = Encoder(backbone, pretrained, backbone_args)
         if decoder == "fpn":
             check_fpn_arguments(window_size=window_size, num_heads=num_heads, drop_path=drop_path)
@@ -190,7 +191,13 @@ class MulT(
             "std": self.encoder.std.flatten().tolist(),
             "classes": self.classes,
         }
+        if self.origin:
+            config["origin"] = self.origin
         write_json(save_directory / "config.json", config)
+
+    def generate_model_card(self, *args: Any, **options: Any) -> ModelCard:
+        """The card that the mixin's `save_pretrained` writes as README.md."""
+        return ModelCard(write_card(self.arguments, self.classes, self.origin))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> MulT:
@@ -206,7 +213,14 @@ class MulT(
             )
         if folder.is_dir():
             _read_config(folder / "config.json")  # the mixin's own error on a damaged file does not name the file
-        return super().from_pretrained(pretrained_model_name_or_path, **options)
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **options)
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"model: got {pretrained_model_name_or_path}, no folder, and not on the hub as far as it can be reached "
+                f"({reason:.200}); expected a folder that save_pretrained wrote or USER/NAME; correct it"
+            ) from error
 
     @classmethod
     def _from_pretrained(
@@ -244,6 +258,9 @@ class MulT(
         try:
             model = cls(**{**arguments, "pretrained": False})  # whatever the file says, nothing is fetched from elsewhere
             model.classes = config["classes"]
+            model.origin = config.get("origin", {})
+            if not isinstance(model.origin, dict):
+                raise TypeError("its origin is no mapping")
         except (TypeError, KeyError) as error:
             raise UserError(
                 f"{config_path}: got an incomplete description of a model ({error}); expected the config.json that "

@@ -153,7 +153,8 @@ def train(experiment: Experiment, run: Run, device: torch.device, signals: Signa
             line = {f"{task}/loss": loss for task, loss in losses.items()} | {"lr": rate, "grad_norm": grad_norm}
             line |= balance_log | bad_counts | {"seconds": time.perf_counter() - start, "data_seconds": data_seconds}
             line |= {"peak_memory_mib": measure_peak_memory_mib(device)}
-            line = {name: value for name, value in line.items() if math.isfinite(value)}  # the others are no JSON
+            # JSON has no number for the others; a system may not tell its memory.
+            line = {name: value for name, value in line.items() if value is not None and math.isfinite(value)}
             if is_overflow:
                 line["overflows"] = state.overflows
             if fault is not None:

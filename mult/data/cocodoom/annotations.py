@@ -179,8 +179,8 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str], dict[str, Array]]:
             raise TypeError(f"info is {info!r:.40}")
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(
-            f"{path}: got a file that is not read as COCO's JSON ({error!r}); expected images, annotations and categories; "
-            "fetch or make it again"
+            f"{path}: got a file that is not read as COCO's JSON ({error!r:.300}); expected images, annotations and "
+            "categories; fetch or make it again"
         ) from error
     if not len(ids):
         raise UserError(f"{path}: got no image; expected at least one; choose another split")

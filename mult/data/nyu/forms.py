@@ -84,7 +84,7 @@ class PreparedForm:
                 raise UserError(f"{len(self.names)} names and {len(meta['scenes'])} scenes")
         except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             raise UserError(
-                f"{path}: got no description of NYU ({error!r}); expected {LABELS} names and {VIEWS} scenes; run "
+                f"{path}: got no description of NYU ({error!r:.300}); expected {LABELS} names and {VIEWS} scenes; run "
                 "prepare_nyu.py again"
             ) from error
         for folder in FOLDERS:

@@ -110,7 +110,7 @@ def _read_strings(mat: Path, content: Any, key: str, count: int) -> list[str]:
     try:
         texts = ["".join(map(chr, content[reference][()].ravel())) for reference in content[key][()].ravel()]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{mat}: {key}: got {error!r}; expected {count} texts; give the labelled dataset") from error
+        raise UserError(f"{mat}: {key}: got {error!r:.300}; expected {count} texts; give the labelled dataset") from error
     except OSError as error:
         raise _truncated_error(mat, error) from error
     if len(texts) != count:

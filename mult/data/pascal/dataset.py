@@ -175,7 +175,7 @@ class Pascal(Dataset[Sample]):
             ids = [int(context[name]) for name in {*nyu, "tvmonitor"} - {"unknown"} if name in context]
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise UserError(
-                f"{self.root / _DB_INFO}: got no lists of classes ({error!r}); expected nyu_classes.json, a list of names, and "
-                "context_classes.json, {name: id}; fetch them again"
+                f"{self.root / _DB_INFO}: got no lists of classes ({error!r:.300}); expected nyu_classes.json, a list of "
+                "names, and context_classes.json, {name: id}; fetch them again"
             ) from error
         return np.array(sorted(ids))

@@ -71,7 +71,7 @@ def read_parts(path: Path, size: tuple[int, int]) -> Array:
         raise
     except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadFileError(
-            f"{path}: got no annotation of parts ({error!r}); expected PASCAL-Part's anno, with the parts "
+            f"{path}: got no annotation of parts ({error!r:.300}); expected PASCAL-Part's anno, with the parts "
             f"{', '.join(_CLASS_OF_PART)} of people; fetch it again"
         ) from error
     return target if has_parts else np.full(size, IGNORE, np.int64)

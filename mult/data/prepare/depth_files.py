@@ -56,9 +56,14 @@ def read_mask(path: Path, minimum: float) -> Mask:
 
 def _read_array(path: Path, key: str | None) -> Array:
     reader = _READERS.get(path.suffix.lower())
-    if reader is not None:
+    if reader is None:
+        return read_npy(path) if path.suffix.lower() == ".npy" else read_pixels(path, _PICTURES)
+    try:
         return reader(path, key)
-    return read_npy(path) if path.suffix.lower() == ".npy" else read_pixels(path, _PICTURES)
+    except UserError:
+        raise
+    except Exception as error:  # damage ends in any, as in `read_npy`
+        raise bad_file(path, error, _REMEDY) from error
 
 
 def _read_netpbm(path: Path, key: str | None) -> Array:
@@ -78,13 +83,8 @@ def _read_netpbm(path: Path, key: str | None) -> Array:
 
 
 def _read_npz(path: Path, key: str | None) -> Array:
-    try:
-        with np.load(io.BytesIO(read_stored(path, _REMEDY))) as arrays:
-            return np.asarray(arrays[_choose(path, key, {name: name for name in arrays.files})])
-    except UserError:
-        raise
-    except Exception as error:  # damage ends in any, as in `read_npy`
-        raise bad_file(path, error, _REMEDY) from error
+    with np.load(io.BytesIO(read_stored(path, _REMEDY))) as arrays:
+        return np.asarray(arrays[_choose(path, key, {name: name for name in arrays.files})])
 
 
 def _read_hdf5(path: Path, key: str | None) -> Array:
@@ -92,13 +92,10 @@ def _read_hdf5(path: Path, key: str | None) -> Array:
         import h5py
     except ImportError as error:
         raise UserError(f'{path}: needs h5py; install it with: pip install -e ".[nyu]"') from error
-    try:
-        with h5py.File(io.BytesIO(read_stored(path, _REMEDY)), "r") as file:
-            names: dict[str, Any] = {}
-            file.visititems(lambda name, item: names.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-            return np.asarray(_choose(path, key, names))
-    except OSError as error:
-        raise bad_file(path, error, _REMEDY) from error
+    with h5py.File(io.BytesIO(read_stored(path, _REMEDY)), "r") as file:
+        names: dict[str, Any] = {}
+        file.visititems(lambda name, item: names.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+        return np.asarray(_choose(path, key, names))
 
 
 def _read_exr(path: Path, key: str | None) -> Array:
@@ -106,11 +103,9 @@ def _read_exr(path: Path, key: str | None) -> Array:
         import OpenEXR
     except ImportError as error:
         raise UserError(f'{path}: needs OpenEXR; install it with: pip install -e ".[exr]"') from error
-    try:
-        with OpenEXR.File(str(path), separate_channels=True) as file:
-            channels = {name: np.array(channel.pixels) for name, channel in file.channels().items()}
-    except (RuntimeError, OSError, ValueError) as error:
-        raise bad_file(path, error, _REMEDY) from error
+    read_stored(path, _REMEDY)  # OpenEXR opens files by name alone; a missing one or a pipe is named as for other formats
+    with OpenEXR.File(str(path), separate_channels=True) as file:
+        channels = {name: np.array(channel.pixels) for name, channel in file.channels().items()}
     first, *others = channels.values()
     if key is None and others and all(np.array_equal(each, first, equal_nan=True) for each in others):
         return np.asarray(first)  # gray, stored as three channels

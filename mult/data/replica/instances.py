@@ -38,7 +38,7 @@ class Instances:
             objects = {int(entry["id"]): int(entry["class_id"]) for entry in content["objects"]}
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
-                f"{path}: got no class map ({error!r}); expected JSON with classes [{{id, name}}] and objects "
+                f"{path}: got no class map ({error!r:.300}); expected JSON with classes [{{id, name}}] and objects "
                 "[{id, class_id}], as Replica's info_semantic.json; correct data.options.class_map"
             ) from error
         classes = {identity: number for number, identity in enumerate(sorted(names))}

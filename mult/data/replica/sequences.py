@@ -113,8 +113,8 @@ class Sequences(Dataset[Sample]):
             return np.array([float(value) for value in line.split()]).reshape(4, 4)
         except (OSError, ValueError, StopIteration) as error:
             raise UserError(
-                f"{path}: got no pose of frame {number} ({error!r}); expected a line of 16 numbers a frame, camera to world; "
-                "fetch the file again"
+                f"{path}: got no pose of frame {number} ({error!r:.300}); expected a line of 16 numbers a frame, camera to "
+                "world; fetch the file again"
             ) from error
 
     def _number(self, i: int) -> int:

@@ -90,7 +90,9 @@ class Taskonomy(Dataset[Sample]):
         present = [building for building in expected if len(self.index.rows(building))]
         if not present:
             remedy = (
-                "correct that file" if own.is_file() else "choose another data.subset, or write splits.csv (id,train,val,test)"
+                f"correct that file, or annotate another building with --split {self.split}"
+                if own.is_file()
+                else "choose another data.subset, or write splits.csv (id,train,val,test)"
             )
             raise UserError(
                 f"{self.root}: got no view of split {self.split!r}; expected at least one of the buildings "
@@ -181,7 +183,7 @@ class Taskonomy(Dataset[Sample]):
                 raise ValueError(f"a field of view of {fov} rads")
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise UserError(
-                f"{path}: got no camera ({error!r}); "
+                f"{path}: got no camera ({error!r:.300}); "
                 "expected JSON with field_of_view_rads, or intrinsics and size; fetch or make it again"
             ) from error
         rgb = self.index.path(row, "rgb")

@@ -214,6 +214,17 @@ def test_what_cannot_be_opened_is_a_mistake(run: Callable[..., Any], tmp_path: P
     assert "got no view of split 'val'" in ended.err
 
 
+def test_a_split_that_is_not_there_is_said_before_others_are_read(
+    script: Callable[..., Any], config_file: Path, own_tree: Path, tmp_path: Path
+) -> None:
+    (own_tree / "splits.csv").write_text("id,train,val,test\nalder,1,0,0\n")
+    ended = script("check_data", "--config", config_file, f"data.root={own_tree}", "--out", tmp_path / "check", "--workers", 1)
+    assert ended.status == 2
+    assert "got no view of split 'val'" in ended.err
+    assert "correct that file, or annotate another building with --split val" in ended.err
+    assert not (tmp_path / "check").exists()
+
+
 def test_indices_are_spaced_evenly() -> None:
     assert space_evenly(5, None) == [0, 1, 2, 3, 4]
     assert space_evenly(101, 3) == [0, 50, 100]

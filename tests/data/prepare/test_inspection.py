@@ -67,10 +67,16 @@ def scale(factor: float) -> Change:
 
 
 def along_ray(root: Path) -> None:
-    info = json.loads(next((root / "point_info").rglob("*.json")).read_text())
-    (fx, fy, cx, cy), (height, width) = info["intrinsics"], info["size"]
-    y, x = np.mgrid[:height, :width]
-    change_files(root, "depth_zbuffer", lambda z: scale(1)(np.rint(z * np.hypot(1, np.hypot((x - cx) / fx, (y - cy) / fy)))))
+    """Each view by its own camera: those of rendered rooms differ."""
+    for path in (root / "depth_zbuffer").rglob("*.png"):
+        info = root / "point_info" / path.parent.name / path.name.replace("depth_zbuffer.png", "point_info.json")
+        camera = json.loads(info.read_text())
+        (fx, fy, cx, cy), (height, width) = camera["intrinsics"], camera["size"]
+        y, x = np.mgrid[:height, :width]
+        with Image.open(path) as picture:
+            z = np.asarray(picture)
+        distance = np.rint(z * np.hypot(1, np.hypot((x - cx) / fx, (y - cy) / fy)))
+        Image.fromarray(np.where(z == 65535, 65535, np.minimum(distance, 65534)).astype(np.uint16)).save(path)
 
 
 def negate(axis: int) -> Change:
