@@ -58,7 +58,7 @@ class Encoder(nn.Module):
         self.heads = _find_heads(self.body, self.channels)
         for block in self.list_blocks():
             if getattr(block, "dynamic_mask", False):
-                _keep_mask(block)
+                block.get_attn_mask = _KeptMask(block)
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(config[name]).view(1, 3, 1, 1))
 
@@ -140,21 +140,26 @@ def _find_heads(body: nn.Module, channels: Sequence[int]) -> list[int | None]:
     return [heads_at.get(width) for width in channels]
 
 
-def _keep_mask(block: Any) -> None:
-    """Have a block of timm's Swin make the mask of its shifted windows once for a size of maps, and not in every pass."""
-    make, masks = block.get_attn_mask, dict[Any, Tensor | None]()
+class _KeptMask:
+    """timm's `get_attn_mask` of a Swin block, with the mask made once for a size of maps and not in every pass."""
 
-    def get_attn_mask(tokens: Tensor) -> Tensor | None:
+    def __init__(self, block: Any) -> None:
+        self.block = block
+        self.masks: dict[Any, Tensor | None] = {}
+
+    def __call__(self, tokens: Tensor) -> Tensor | None:
         if torch.compiler.is_compiling():  # a compiled block has the mask in its one graph
-            return make(tokens)
+            return self._make(tokens)
         key = (tokens.shape[1:3], tokens.device, tokens.dtype)
-        if key not in masks:
-            masks.clear()
+        if key not in self.masks:
             with torch.inference_mode(False):  # training may be next to use it, and autograd saves no tensor of inference mode
-                masks[key] = make(tokens)
-        return masks[key]
+                self.masks = {key: self._make(tokens)}
+        return self.masks[key]
 
-    block.get_attn_mask = get_attn_mask
+    def _make(self, tokens: Tensor) -> Tensor | None:
+        # The class's own: the block's attribute of this name is this object.
+        mask: Tensor | None = type(self.block).get_attn_mask(self.block, tokens)
+        return mask
 
 
 def _to_pair(size: int | Sequence[int]) -> tuple[int, int]:

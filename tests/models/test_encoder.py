@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +98,18 @@ def test_masks_of_windows_are_made_once_for_a_size_and_are_those_of_that_size(ba
         assert all(map(torch.equal, maps, fresh(images)))
         assert second.counts["masked_fill"] < first.counts["masked_fill"]
         torch.stack([each.sum() for each in maps]).sum().backward()
+
+
+def test_copies_and_pickles_of_a_swin_make_masks_of_their_own() -> None:
+    encoder = encoder_of(SWIN, TINY | {"depths": (2, 1, 1, 1)}).eval()
+    small, wide = torch.rand(1, 3, 96, 96), torch.rand(1, 3, 64, 128)
+    maps = encoder(small)
+    for other in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
+        other(wide)
+        assert all(map(torch.equal, maps, other(small)))
+        assert not {id(block) for block in encoder.list_blocks()} & {
+            id(block.get_attn_mask.block) for block in other.list_blocks()
+        }
 
 
 def test_a_backbone_of_fixed_size_takes_that_size_and_is_refused_by_name_at_another() -> None:
