@@ -58,7 +58,7 @@ class Encoder(nn.Module):
         self.heads = _find_heads(self.body, self.channels)
         for block in self.list_blocks():
             if getattr(block, "dynamic_mask", False):
-                block.get_attn_mask = _KeptMask(block)
+                vars(block)["get_attn_mask"] = _KeptMask(block)  # no parameter, buffer or module: those are kept elsewhere
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(config[name]).view(1, 3, 1, 1))
 
