@@ -91,7 +91,7 @@ def _read_hdf5(path: Path, key: str | None) -> Array:
     try:
         import h5py
     except ImportError as error:
-        raise UserError(f'{path}: needs h5py; install it with: pip install -e ".[nyu]"') from error
+        raise UserError(f'{path}: needs h5py; install it with: pip install "mult-dense[nyu]"') from error
     with h5py.File(io.BytesIO(read_stored(path, _REMEDY)), "r") as file:
         names: dict[str, Any] = {}
         file.visititems(lambda name, item: names.update({name: item}) if isinstance(item, h5py.Dataset) else None)
@@ -102,7 +102,7 @@ def _read_exr(path: Path, key: str | None) -> Array:
     try:
         import OpenEXR
     except ImportError as error:
-        raise UserError(f'{path}: needs OpenEXR; install it with: pip install -e ".[exr]"') from error
+        raise UserError(f'{path}: needs OpenEXR; install it with: pip install "mult-dense[exr]"') from error
     read_stored(path, _REMEDY)  # OpenEXR opens files by name alone; a missing one or a pipe is named as for other formats
     with OpenEXR.File(str(path), separate_channels=True) as file:
         channels = {name: np.array(channel.pixels) for name, channel in file.channels().items()}

@@ -232,5 +232,5 @@ def _write_mat(path: Path, variables: Mapping[str, Any]) -> None:
     try:
         from scipy.io import savemat
     except ImportError as error:
-        raise UserError(f'{path}: got no SciPy to write it; expected it; run: pip install -e ".[labels]"') from error
+        raise UserError(f'{path}: got no SciPy to write it; expected it; run: pip install "mult-dense[labels]"') from error
     write_file(path, lambda file: savemat(file, dict(variables)), durable=False)
