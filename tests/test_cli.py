@@ -337,6 +337,20 @@ def test_where_an_evaluation_cannot_be_written(script: Script, trained: Path, tm
     assert (tmp_path / "file").read_text() == "x"
 
 
+def test_where_nothing_can_be_written_is_said_before_the_work(script: Script, trained: Path, tmp_path: Path) -> None:
+    """A folder that is a file, and a file that is a folder."""
+    (tmp_path / "file").write_text("x")
+    Image.new("RGB", (48, 48)).save(tmp_path / "photo.png")
+    below = r": got .*; expected a file in a folder; .*file is a file: choose another path"
+    out, photo = tmp_path / "file", tmp_path / "photo.png"
+    refused(script("predict", "--ckpt", trained, photo, "--out", out), "--out" + below)
+    refused(script("report", trained, "--out", out / "page.html"), "--out" + below)
+    refused(script("report", trained, "--out", tmp_path), r"--out: got .*, a folder; expected a file; give one in it")
+    refused(script("compare", trained, "--eval", "taskonomy-val", "--out", out), "--out" + below)
+    refused(script("compare", trained, "--eval", "taskonomy-val", "--row", out / "row.json"), "--row" + below)
+    assert out.read_text() == "x"
+
+
 def test_overrides_after_an_option_of_several_names() -> None:
     assert separate_overrides(["train", "subset=medium", "val"]) == (["train", "val"], ["subset=medium"])
     assert separate_overrides(["subset=medium"]) == (None, ["subset=medium"])

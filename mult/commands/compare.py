@@ -21,7 +21,7 @@ from mult.errors import UserError
 from mult.evaluation import compare
 from mult.evaluation.results import SavedEvaluation, find_evaluation, read_evaluation
 from mult.evaluation.tables import format_comparison, format_comparison_as_csv, format_comparison_as_markdown
-from mult.files import write_json, write_text
+from mult.files import check_output, write_json, write_text
 from mult.leaderboard.check import find_refusals, read_row
 from mult.leaderboard.rows import build_row
 from mult.leaderboard.table import format_costs, format_leaderboard, read_published
@@ -53,12 +53,15 @@ def main() -> None:
                 f"compare: got {len(arguments.runs)} runs and {len(arguments.rows)} rows; expected one or the other; give "
                 "runs, or --rows"
             )
+        if arguments.out:
+            check_output(arguments.out / "comparison.md", "--out")
         if arguments.rows:
             _print_leaderboard(arguments.rows, arguments.published, arguments.out)
             return
         evaluations = [read_evaluation(find_evaluation(path, arguments.eval)) for path in arguments.runs]
         baselines = [[read_evaluation(path) for path in arguments.baseline]] if arguments.baseline else []
         if arguments.row:
+            check_output(arguments.row, "--row")
             row = build_row(arguments.name or arguments.row.stem, evaluations, baselines * len(evaluations))
             write_json(arguments.row, row)
             refusals = find_refusals(row)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mult.build import build_dataset, task_names
-from mult.cli import exit_on_user_error
+from mult.cli import exit_on_user_error, separate_overrides
 from mult.config import load_config
 from mult.data.batches.hold_out import HELD_OUT
 from mult.data.packed.write import pack
@@ -29,8 +29,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="processes (default: one a processor)")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     arguments = parser.parse_intermixed_args()
+    arguments.split, overrides = separate_overrides(arguments.split)
     with exit_on_user_error():
-        config = load_config(arguments.config, arguments.overrides)
+        config = load_config(arguments.config, arguments.overrides + overrides)
         data = config.data
         if data.mix:
             raise UserError(

@@ -35,7 +35,7 @@ from mult.data.sample import BadFileError
 from mult.draw import TokenAttention, draw_attention_page, draw_map
 from mult.draw.layout import join_pictures
 from mult.errors import UserError
-from mult.files import write_file
+from mult.files import check_output, write_file
 from mult.predict import Averaging, Maps, Predictor
 from mult.runtime import distributed
 
@@ -65,8 +65,10 @@ def find_images(inputs: list[str], rename: Callable[[Path], Path]) -> tuple[dict
 
 
 def check_out(out: Path, images: Mapping[Path, Path], tasks: Iterable[str], is_tree: bool) -> None:
-    """UserError for a folder to write to in which a result would take the place of an image, or of a label beside it."""
+    """UserError for a folder that cannot be written to, or in which a result would replace an image, or a label beside it."""
     where = f"--out: got {out}"
+    for name in list(images)[:1]:
+        check_output(out / f"{name}.npz", "--out")
     files = {Path(os.path.realpath(file)) for file in images.values()}
     root = Path(os.path.realpath(out))
     if is_tree:

@@ -13,6 +13,7 @@ from mult.cli import exit_on_user_error
 from mult.config import load_config, load_data_config
 from mult.errors import UserError
 from mult.evaluation.results import read_evaluation
+from mult.files import check_output
 from mult.report.write import write_report
 from mult.runtime import distributed
 
@@ -46,6 +47,8 @@ def main() -> None:
         for path in arguments.baseline:
             read_evaluation(path)  # refused before pictures are drawn
         out = arguments.out or arguments.runs[0] / "report.html"
+        if arguments.out:
+            check_output(out, "--out")
         data = None
         if arguments.config is not None:
             data = load_data_config(arguments.config, defaults=load_config(arguments.runs[0] / "config.yaml").data)
