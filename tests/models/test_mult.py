@@ -71,6 +71,7 @@ def test_every_parameter_of_encoder_and_decoder_gets_a_gradient() -> None:
 
 
 def test_bfloat16_autocast_is_close() -> None:
+    """Against the size of all outputs: a single channel of random weights may be small by chance."""
     for decoder in ("paper", "released"):
         model = mult(decoder=decoder)
         images = torch.rand(1, 3, 100, 132)
@@ -78,9 +79,10 @@ def test_bfloat16_autocast_is_close() -> None:
             exact = model(images)
             with torch.autocast("cpu", torch.bfloat16):
                 rounded = model(images)
+        size = torch.cat([value.flatten() for value in exact.values()]).square().mean().sqrt()
         for task, value in exact.items():
             error = (rounded[task].float() - value).square().mean().sqrt()
-            assert 0 < error < 0.05 * value.square().mean().sqrt(), task
+            assert 0 < error < 0.05 * size, task
 
 
 def test_single_task_is_its_own_reference() -> None:
