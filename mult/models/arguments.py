@@ -9,7 +9,7 @@ from mult.errors import UserError, suggest
 from mult.models.decoder import Attention, Skip
 from mult.models.encoder import Encoder
 
-DecoderName = Literal["paper", "released", "fpn"]
+DecoderName = Literal["paper", "released", "fpn", "pyramid"]
 """A wiring of the shared-attention decoders, or the plain convolutional decoder (fpn.py)."""
 _WITHOUT_ATTENTION = {
     "reference": None,

@@ -19,7 +19,7 @@ from mult.models.attention import Source, WindowBlock
 from mult.models.stacked import LayerNorm, Linear
 from mult.models.windows import Layout, Windows
 
-Attention = Literal["shared", "independent", "self"]
+Attention = Literal["shared", "independent", "self", "none"]
 Wiring = Literal["paper", "released"]
 Skip = Literal["none", "add"]
 

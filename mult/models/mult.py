@@ -23,6 +23,7 @@ from mult.models.decoder import Attention, Decoder, Skip
 from mult.models.encoder import Encoder
 from mult.models.first_version import stack_weights
 from mult.models.fpn import FPNDecoder
+from mult.models.pyramid import PyramidDecoder
 from mult.models.stacked import stacked_tasks
 
 FORMAT_VERSION = 2
@@ -88,6 +89,16 @@ class MulT(
         if decoder == "fpn":
             check_fpn_arguments(window_size=window_size, num_heads=num_heads, drop_path=drop_path)
             self.decoder: Any = FPNDecoder(tasks, self.encoder.channels, dropout)
+        elif decoder == "pyramid":
+            self.decoder = PyramidDecoder(
+                tasks,
+                reference or next(iter(tasks)),
+                attention,
+                self.encoder.channels,
+                resolve_num_heads(num_heads, self.encoder),
+                window_size,
+                dropout,
+            )
         else:
             self.decoder = Decoder(
                 tasks,
