@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import io
 import os
@@ -9,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -112,6 +114,13 @@ def _reopen(stream: Any) -> Any:
         errors="replace",  # of what a terminal lacks, and of bytes in a path that are no text
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
+    )
+
+
+def add_baselines(parser: argparse.ArgumentParser, effect: str) -> None:
+    """The option --baseline of the commands that compare with single-task runs; `effect` is what giving it does."""
+    parser.add_argument(
+        "--baseline", nargs="+", default=[], type=Path, metavar="JSON", help=f"evaluations of single-task runs{effect}"
     )
 
 

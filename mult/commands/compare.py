@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mult.cli import exit_on_user_error
+from mult.cli import add_baselines, exit_on_user_error
 from mult.errors import UserError
 from mult.evaluation import compare
 from mult.evaluation.results import SavedEvaluation, find_evaluation, read_evaluation
@@ -31,14 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", metavar="RUN_OR_JSON", type=Path)
     parser.add_argument("--eval", help="which of a run's evaluations, such as rooms-test or rooms-test-blur2")
-    parser.add_argument(
-        "--baseline",
-        nargs="+",
-        default=[],
-        type=Path,
-        metavar="JSON",
-        help="evaluations of single-task runs: adds a column delta_m",
-    )
+    add_baselines(parser, ": adds a column delta_m")
     parser.add_argument(
         "--out", type=Path, help="a folder for comparison.md and .csv, which has every metric; or leaderboard.md"
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mult.build import build_eval_batches, build_eval_dataset, describe_selection
-from mult.cli import exit_on_user_error
+from mult.cli import add_baselines, exit_on_user_error
 from mult.config import load_data_config
 from mult.data.batches.corruptions import CorruptedDataset, parse_corruptions
 from mult.errors import UserError
@@ -39,14 +39,7 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--blur", metavar="SIGMAS", help="blur the images by each of these sigmas, in pixels at the network")
     parser.add_argument("--corrupt", metavar="KINDS", help="corrupt them by noise, brightness, contrast, five severities each")
-    parser.add_argument(
-        "--baseline",
-        nargs="+",
-        default=[],
-        type=Path,
-        metavar="JSON",
-        help="evaluations of single-task runs, of each severity its own: prints delta_m",
-    )
+    add_baselines(parser, ", of each severity its own: prints delta_m")
     parser.add_argument(
         "--out",
         type=Path,

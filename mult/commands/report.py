@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mult.cli import exit_on_user_error
+from mult.cli import add_baselines, exit_on_user_error
 from mult.config import load_config, load_data_config
 from mult.errors import UserError
 from mult.evaluation.results import read_evaluation
@@ -27,14 +27,7 @@ def main() -> None:
     )
     parser.add_argument("--config", help="a YAML whose data section has the images of that evaluation")
     parser.add_argument("--images", type=int, default=2, help="how many best, median and worst images a task; 0 loads no model")
-    parser.add_argument(
-        "--baseline",
-        nargs="+",
-        default=[],
-        type=Path,
-        metavar="JSON",
-        help="evaluations of single-task runs: adds delta_m to the table of the evaluation of that name",
-    )
+    add_baselines(parser, ": adds delta_m to the table of the evaluation of that name")
     parser.add_argument("--note", default="", help="a text above the results, such as what is missing")
     arguments = parser.parse_args()
     with exit_on_user_error():
