@@ -202,7 +202,7 @@ def parse_points(text: str) -> list[tuple[float, float]]:
 
 def parse_heads(text: str, predictor: Predictor) -> list[int]:
     """I[,I...] -> heads, each of which some stage has."""
-    number = max(stage.blocks[1].heads for stage in predictor.model.decoder.stages)
+    number = max(made.heads for made in predictor.model.decoder.query_keys().values())
     heads = text.split(",")
     if not all(head.isdecimal() and int(head) < number for head in heads):
         raise UserError(
