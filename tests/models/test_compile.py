@@ -77,7 +77,7 @@ def test_results_and_gradients_are_those_of_eager_execution() -> None:
 
 
 def test_the_levels_of_a_pyramid_are_a_graph_each() -> None:
-    arguments = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
+    arguments = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), "drop_path_rate": 0.0}
     torch.manual_seed(0)
     model, backend = MulT(TASKS, "normal", decoder="pyramid", backbone_args=arguments, window_size=4), Counting()
     images = torch.rand(1, 3, 64, 64)
