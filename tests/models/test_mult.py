@@ -100,7 +100,7 @@ def test_single_task_is_its_own_reference() -> None:
         ({"reference": None}, "model.reference: got none; expected one of segment_semantic, .*shared.*independent"),
         ({"tasks": {}, "reference": None}, "tasks: got none; expected task: output channels; name at least one"),
         ({"reference": "normals"}, "model.reference: got 'normals'; expected one of segment.*; did you mean 'normal'"),
-        ({"attention": "both"}, "model.attention: got 'both'; expected shared or independent or self; choose one"),
+        ({"attention": "both"}, "model.attention: got 'both'; expected shared or independent or self or none; choose one"),
         ({"attention": "Shared"}, "model.attention: got 'Shared'; expected .*; did you mean 'shared'"),
         ({"decoder": "new"}, "model.decoder: got 'new'; expected paper or released or pyramid or fpn; choose one"),
         ({"decoder": "release"}, "model.decoder: got 'release'; expected .*; did you mean 'released'"),
