@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "export",
         "files",
         "leaderboard",
+        "models",
         "predict",
         "report",
         "runs",
