@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeGuard, cast, get_args
 
@@ -16,6 +16,7 @@ from mult.data.batches.fit import Fit, input_size
 from mult.data.batches.transforms import EvalTransform, mirror
 from mult.data.disk.images import to_rgb
 from mult.data.sample import IMAGE, Sample, collate_eval
+from mult.draw import TokenAttention
 from mult.errors import UserError
 from mult.models import MulT
 from mult.models.attention_maps import AttentionMap, record_attention
@@ -108,9 +109,14 @@ class Predictor:
             self.model(self.transform.scale(_to_tensor(to_rgb(image)))[None].to(self.device))
         return maps
 
+    @property
+    def has_attention(self) -> bool:
+        """Whether the decoders of the model have attention."""
+        return len(self.model.decoder.stages) > 0
+
     def check_attention(self) -> None:
         """Raise UserError for a model whose decoders have no attention."""
-        if not self.model.decoder.stages:
+        if not self.has_attention:
             raise UserError(
                 "--attention: got a model with decoder fpn, which has no attention; expected decoder paper or released; leave "
                 "--attention out"
@@ -132,6 +138,27 @@ class Predictor:
             mirrored = self.model(images.flip(-1))
             outputs = {task: (output + mirror(task, mirrored[task])) / 2 for task, output in outputs.items()}
         return outputs
+
+
+def attend(maps: Iterable[AttentionMap], size: tuple[int, int], point: tuple[float, float]) -> dict[str, list[TokenAttention]]:
+    """What a point of an image attends to: {task whose query and key made the maps: a stage each, H/32 first}.
+
+    maps: of `Predictor.attention`. size: (height, width) of the image in the network, of `Predictor.input_size`. point: (x, y),
+    fractions of the width and height.
+    """
+    height, width = size
+    stages_of: dict[str, list[TokenAttention]] = {}
+    for attention in maps:
+        stride = attention.stride
+        covered = (height / stride, width / stride)
+        row, column = (
+            min(int(at * tokens), side - 1)
+            for at, tokens, side in zip(point[::-1], covered, attention.windows.size, strict=True)
+        )
+        weights, visible = attention.select(row, column)
+        stage = TokenAttention(stride, weights.cpu().numpy(), visible.cpu().numpy(), (row, column), covered)
+        stages_of.setdefault(attention.owner, []).append(stage)
+    return stages_of
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

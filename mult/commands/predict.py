@@ -32,11 +32,11 @@ from mult.data.disk.encodings import CLASSES, ENCODINGS, encode_prediction
 from mult.data.disk.images import read_photograph
 from mult.data.disk.photographs import ENDINGS, find_photographs
 from mult.data.sample import BadFileError
-from mult.draw import TokenAttention, draw_attention_page, draw_map
+from mult.draw import draw_attention_page, draw_map
 from mult.draw.layout import join_pictures
 from mult.errors import UserError
 from mult.files import check_output, write_file
-from mult.predict import Averaging, Maps, Predictor
+from mult.predict import Averaging, Maps, Predictor, attend
 from mult.runtime import distributed
 
 
@@ -220,24 +220,14 @@ def draw_attention(
     predictor: Predictor, image: Image.Image, points: list[tuple[float, float]], heads: list[int] | None
 ) -> dict[str, Image.Image]:
     """{task whose query and key made the maps: page with every point}."""
-    height, width = predictor.input_size(image)
-    stages_of: dict[str, list[list[TokenAttention]]] = {}
-    for attention in predictor.attention(image):
-        stride = attention.stride
-        covered = (height / stride, width / stride)
-        of_points = stages_of.setdefault(attention.owner, [[] for _ in points])
-        for (x, y), stages in zip(points, of_points, strict=True):
-            row, column = (
-                min(int(at * tokens), size - 1)
-                for at, tokens, size in zip((y, x), covered, attention.windows.size, strict=True)
-            )
-            weights, visible = attention.select(row, column)
-            stages.append(TokenAttention(stride, weights.cpu().numpy(), visible.cpu().numpy(), (row, column), covered))
+    maps, size = predictor.attention(image), predictor.input_size(image)
+    of_points = [attend(maps, size, point) for point in points]
     photo, pages = to_array(image), {}
-    for owner, of_points in stages_of.items():
-        source = f"{owner.replace('_', ' ')}'s query and key" + (", for all tasks" if len(stages_of) == 1 else "")
+    owners = list(of_points[0])
+    for owner in owners:
+        source = f"{owner.replace('_', ' ')}'s query and key" + (", for all tasks" if len(owners) == 1 else "")
         titles = [f"What the point at {x:g}, {y:g} attends to: {source}" for x, y in points]
-        drawn = [draw_attention_page(photo, title, stages, heads) for title, stages in zip(titles, of_points, strict=True)]
+        drawn = [draw_attention_page(photo, title, of[owner], heads) for title, of in zip(titles, of_points, strict=True)]
         pages[owner] = join_pictures(drawn, 1)
     return pages
 
