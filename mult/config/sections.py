@@ -160,6 +160,7 @@ class ModelConfig:
     """The arguments of `mult.models.MulT`, except `tasks`; mult/models/README.md explains them."""
 
     reference: str | None = None
+    """The task whose query and key all tasks share, or `learned`: a mix of the maps of all, by shares that are learnt."""
     backbone: str = "swin_tiny_patch4_window7_224"
     pretrained: bool | FilePath = False
     attention: str = "shared"
