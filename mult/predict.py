@@ -19,6 +19,7 @@ from mult.data.sample import IMAGE, Sample, collate_eval
 from mult.draw import TokenAttention
 from mult.errors import UserError
 from mult.models import MulT
+from mult.models.attention import LEARNED
 from mult.models.attention_maps import AttentionMap, record_attention
 from mult.runs.checkpoint import load_checkpoint
 from mult.tasks import TASKS, Task, cut
@@ -110,13 +111,13 @@ class Predictor:
         return maps
 
     @property
-    def has_attention(self) -> bool:
-        """Whether the decoders of the model have attention."""
-        return len(self.model.decoder.stages) > 0
+    def attention_owners(self) -> list[str]:
+        """The owners of the attention maps of a stage (see `AttentionMap`); none of a model without attention."""
+        return next((made.map_owners for made in self.model.decoder.query_keys().values()), [])
 
     def check_attention(self) -> None:
         """Raise UserError for a model whose decoders have no attention."""
-        if not self.has_attention:
+        if not self.attention_owners:
             raise UserError(
                 "--attention: got a model with decoder fpn, which has no attention; expected decoder paper or released; leave "
                 "--attention out"
@@ -159,6 +160,13 @@ def attend(maps: Iterable[AttentionMap], size: tuple[int, int], point: tuple[flo
         stage = TokenAttention(stride, weights.cpu().numpy(), visible.cpu().numpy(), (row, column), covered)
         stages_of.setdefault(attention.owner, []).append(stage)
     return stages_of
+
+
+def describe_source(owner: str, owners: Sequence[str]) -> str:
+    """Of what the attention maps of an owner are made, for people."""
+    if owner == LEARNED:
+        return "the maps of all tasks, mixed, for all tasks"
+    return f"{owner.replace('_', ' ')}'s query and key" + (", for all tasks" if len(owners) == 1 else "")
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

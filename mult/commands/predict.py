@@ -36,7 +36,7 @@ from mult.draw import draw_attention_page, draw_map
 from mult.draw.layout import join_pictures
 from mult.errors import UserError
 from mult.files import check_output, write_file
-from mult.predict import Averaging, Maps, Predictor, attend
+from mult.predict import Averaging, Maps, Predictor, attend, describe_source
 from mult.runtime import distributed
 
 
@@ -225,7 +225,7 @@ def draw_attention(
     photo, pages = to_array(image), {}
     owners = list(of_points[0])
     for owner in owners:
-        source = f"{owner.replace('_', ' ')}'s query and key" + (", for all tasks" if len(owners) == 1 else "")
+        source = describe_source(owner, owners)
         titles = [f"What the point at {x:g}, {y:g} attends to: {source}" for x, y in points]
         drawn = [draw_attention_page(photo, title, of[owner], heads) for title, of in zip(titles, of_points, strict=True)]
         pages[owner] = join_pictures(drawn, 1)

@@ -73,8 +73,6 @@ def build_page(models: Sequence[Model]) -> Any:
     """The `gradio.Blocks` of one model or two, with the endpoints /photograph (file) and /point (task, x, y)."""
     import gradio as gr
 
-    owners = [task.name for task in list_tasks(models)]
-
     def open_photograph(file: str | None) -> tuple[View | None, Html, Any, Any]:
         if file is None:
             return None, Html(""), None, None
@@ -93,7 +91,8 @@ def build_page(models: Sequence[Model]) -> Any:
             return Html(""), Html("")
         width, height = view.photograph.size
         if not (0 <= x < width and 0 <= y < height):
-            raise gr.Error(f"point: got ({x}, {y}); expected x below {width} and y below {height}, from 0")
+            message = f"point: got ({x}, {y}); expected x below {width} and y below {height}, from 0"
+            raise gr.Error(message, print_exception=False)
         return render_values(models, view, x, y), render_attention(models, view, task, x, y)
 
     with gr.Blocks(title="mult", analytics_enabled=False, fill_width=True, delete_cache=(HOUR_S, HOUR_S)) as page:
@@ -109,8 +108,9 @@ def build_page(models: Sequence[Model]) -> Any:
                 values = gr.HTML(elem_classes="values")
             with gr.Column(scale=4, min_width=300):
                 maps = gr.HTML(js_on_load=files("mult.demo").joinpath("point.js").read_text(encoding="utf-8"))
-        choices = [(to_words(name), name) for name in owners]
-        task = gr.Radio(choices, value=owners[0], label="attention of", visible=any(map(_has_maps_of_many, models)))
+        tasks = [(to_words(each.name), each.name) for each in list_tasks(models)]
+        have_own_maps = any(len(model.predictor.attention_owners) > 1 for model in models)
+        task = gr.Radio(tasks, value=tasks[0][1], label="attention of", visible=have_own_maps)
         attention = gr.HTML()
 
         point = {"fn": show_point, "inputs": [view, task, x, y], "outputs": [values, attention], "show_progress": "hidden"}
@@ -122,18 +122,12 @@ def build_page(models: Sequence[Model]) -> Any:
     return page
 
 
-def _has_maps_of_many(model: Model) -> bool:
-    """Whether each task has attention maps of its own."""
-    stages = model.predictor.model.decoder.stages
-    return len(stages) > 0 and len(stages[0].blocks[1].owners) > 1
-
-
 def _render_head(models: Sequence[Model]) -> Html:
     lines = []
     for letter, model in zip(letter_models(models), models, strict=True):
         arguments, (height, width) = model.predictor.model.arguments, model.predictor.transform.size
         about = [arguments["backbone"], f"decoder {arguments['decoder']}"]
-        if model.predictor.has_attention:
+        if model.predictor.attention_owners:
             about.append(f"attention {arguments['attention']}")
         about.append(f"images of {width} x {height}")
         lines.append(tag("div", letter, tag("b", model.path), f" {', '.join(about)}"))

@@ -22,7 +22,7 @@ from mult.draw.colours import Limits, Painted
 from mult.draw.grid import Grid, render_html
 from mult.draw.html import Html, join, tag
 from mult.models.attention_maps import AttentionMap
-from mult.predict import Maps, Predictor, attend
+from mult.predict import Maps, Predictor, attend, describe_source
 from mult.tasks import TASKS, Task
 
 HEADS = {1: 4, 2: 2}
@@ -58,7 +58,7 @@ def look(models: Sequence[Model], path: Path) -> View:
     for predictor in predictors:
         predictor.input_size(photograph)
     maps = [predictor(photograph) for predictor in predictors]
-    return View(photograph, maps, [each.attention(photograph) if each.has_attention else [] for each in predictors])
+    return View(photograph, maps, [each.attention(photograph) if each.attention_owners else [] for each in predictors])
 
 
 def list_tasks(models: Sequence[Model]) -> list[Task]:
@@ -183,8 +183,8 @@ def _render_stages(
     owner = next(iter(stages_of)) if len(stages_of) == 1 else task
     if owner not in stages_of:
         return tag("p", f"No attention to show: the model does not predict {to_words(task)}.", class_="hint")
-    source = f"{to_words(owner)}'s query and key" + (", for all tasks" if len(stages_of) == 1 else "")
-    page = draw_attention_page(view.pixels, f"{title}: {source}", stages_of[owner], limit=heads)
+    title = f"{title}: {describe_source(owner, list(stages_of))}"
+    page = draw_attention_page(view.pixels, title, stages_of[owner], limit=heads)
     return tag("img", src=_encode(page), alt=f"attention of {model.path}")
 
 

@@ -109,8 +109,9 @@ def test_a_click_in_the_browser_shows_values_and_attention(address: str, models:
         caption = page.locator(".values caption")
         browser_of.expect(caption).to_have_text("at (35, 55) of 70 x 110", timeout=1000 * LIMIT_S)
 
-        box = page.locator(".map img[alt=reshading]").last.bounding_box()
-        page.mouse.click(box["x"] + box["width"] * 20.5 / 70, box["y"] + box["height"] * 90.5 / 110)
+        picture = page.locator(".map img[alt=reshading]").last
+        box = picture.bounding_box()
+        picture.click(position={"x": box["width"] * 20.5 / 70, "y": box["height"] * 90.5 / 110})
         browser_of.expect(caption).to_have_text("at (20, 90) of 70 x 110", timeout=1000 * LIMIT_S)
         attention = page.locator(".attention img")
         expected = draw_expected_page(models[0].predictor, photograph, 20, 90, "normal", limit=2)

@@ -100,7 +100,7 @@ def test_independent_attention_is_shown_of_the_task(photograph: Path) -> None:
         (source,) = re.findall(r'<img src="([^"]*)"', render_attention(models, view, task, 8, 90))
         pages.append(decode(source))
     assert np.array_equal(pages[1], draw_expected_page(predictor, photograph, 8, 90, "normal", limit=4))
-    assert not np.array_equal(*pages)
+    assert not np.array_equal(pages[0], pages[1])
     assert "No attention to show: the model does not predict reshading" in render_attention(models, view, "reshading", 8, 90)
 
 
