@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import statistics
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeGuard, cast, get_args
 
@@ -19,7 +20,7 @@ from mult.data.sample import IMAGE, Sample, collate_eval
 from mult.draw import TokenAttention
 from mult.errors import UserError
 from mult.models import MulT
-from mult.models.attention import LEARNED
+from mult.models.attention import find_leader
 from mult.models.attention_maps import AttentionMap, record_attention
 from mult.runs.checkpoint import load_checkpoint
 from mult.tasks import TASKS, Task, cut
@@ -110,14 +111,13 @@ class Predictor:
             self.model(self.transform.scale(_to_tensor(to_rgb(image)))[None].to(self.device))
         return maps
 
-    @property
-    def attention_owners(self) -> list[str]:
-        """The owners of the attention maps of a stage (see `AttentionMap`); none of a model without attention."""
-        return next((made.map_owners for made in self.model.decoder.query_keys().values()), [])
+    def map_owners(self) -> list[str]:
+        """Whose the maps of `attention` are: tasks, or one word for the mix of a learned reference."""
+        return list(dict.fromkeys(owner for made in self.model.decoder.query_keys().values() for owner in made.map_owners))
 
     def check_attention(self) -> None:
         """Raise UserError for a model whose decoders have no attention."""
-        if not self.attention_owners:
+        if not self.model.decoder.query_keys():
             raise UserError(
                 "--attention: got a model with decoder fpn, which has no attention; expected decoder paper or released; leave "
                 "--attention out"
@@ -141,8 +141,14 @@ class Predictor:
         return outputs
 
 
-def attend(maps: Iterable[AttentionMap], size: tuple[int, int], point: tuple[float, float]) -> dict[str, list[TokenAttention]]:
-    """What a point of an image attends to: {task whose query and key made the maps: a stage each, H/32 first}.
+Shares = Mapping[int, Mapping[str, float]]
+"""Stride -> task -> its share of the maps of a learned reference, as of `MulT.reference_shares`; empty of other models."""
+
+
+def attend(
+    maps: Iterable[AttentionMap], size: tuple[int, int], point: tuple[float, float], shares: Shares
+) -> dict[str, list[TokenAttention]]:
+    """What a point of an image attends to: {the maps' owner: a stage each, H/32 first}.
 
     maps: of `Predictor.attention`. size: (height, width) of the image in the network, of `Predictor.input_size`. point: (x, y),
     fractions of the width and height.
@@ -157,16 +163,23 @@ def attend(maps: Iterable[AttentionMap], size: tuple[int, int], point: tuple[flo
             for at, tokens, side in zip(point[::-1], covered, attention.windows.size, strict=True)
         )
         weights, visible = attention.select(row, column)
-        stage = TokenAttention(stride, weights.cpu().numpy(), visible.cpu().numpy(), (row, column), covered)
+        note = _describe_leader([shares[stride]]) if shares else ""
+        stage = TokenAttention(stride, weights.cpu().numpy(), visible.cpu().numpy(), (row, column), covered, note)
         stages_of.setdefault(attention.owner, []).append(stage)
     return stages_of
 
 
-def describe_source(owner: str, owners: Sequence[str]) -> str:
-    """Of what the attention maps of an owner are made, for people."""
-    if owner == LEARNED:
-        return "the maps of all tasks, mixed, for all tasks"
+def describe_source(owner: str, owners: Sequence[str], shares: Shares) -> str:
+    """Of what the maps of an owner are made, one of those that a model's maps have."""
+    if shares:
+        return f"a mix of all tasks' maps, led by {_describe_leader(list(shares.values()))}"
     return f"{owner.replace('_', ' ')}'s query and key" + (", for all tasks" if len(owners) == 1 else "")
+
+
+def _describe_leader(shares: Collection[Mapping[str, float]]) -> str:
+    """The task with the largest mean share of these maps, and that share."""
+    leader = find_leader(shares)
+    return f"{leader.replace('_', ' ')}, {100 * statistics.mean(of_map[leader] for of_map in shares):.0f} %"
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

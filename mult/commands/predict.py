@@ -5,7 +5,8 @@ Writes, for every image, at the image's own size:
   --format taskonomy  <task>/<relative path>_domain_<task>.png, the map in Taskonomy's encoding; a `_domain_rgb` at the end of
                       the image's name is dropped first, so that the rgb folder of a tree gives a tree of the same layout.
 With --attention also <relative path>_attention_<task>.png: what the points of --at attend to, at each decoder stage, through
-the task's query and key; with shared attention there is one such file, of the reference, whose maps all tasks share.
+the task's query and key; with shared attention there is one such file, of the reference, whose maps all tasks share. Where the
+reference is learned, it is ..._attention_learned.png, and says which task's map has the largest share.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import errno
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -64,7 +65,7 @@ def find_images(inputs: list[str], rename: Callable[[Path], Path]) -> tuple[dict
     return dict(pairs), left_out
 
 
-def check_out(out: Path, images: Mapping[Path, Path], tasks: Iterable[str], is_tree: bool) -> None:
+def check_out(out: Path, images: Mapping[Path, Path], kinds: Sequence[str], is_tree: bool) -> None:
     """UserError for a folder that cannot be written to, or in which a result would replace an image, or a label beside it."""
     where = f"--out: got {out}"
     for name in list(images)[:1]:
@@ -77,7 +78,6 @@ def check_out(out: Path, images: Mapping[Path, Path], tasks: Iterable[str], is_t
             raise UserError(
                 f"{where}, which holds {inside[0]}; expected a folder without images: labels may lie there; take another"
             )
-    kinds = [f"{kind}{task}" for task in tasks for kind in ("", "attention_")]
     for name in images:
         for kind in kinds:
             if (result := root / name.with_name(f"{name.name}_{kind}.png")) in files:
@@ -202,7 +202,7 @@ def parse_points(text: str) -> list[tuple[float, float]]:
 
 def parse_heads(text: str, predictor: Predictor) -> list[int]:
     """I[,I...] -> heads, each of which some stage has."""
-    number = max(stage.blocks[1].heads for stage in predictor.model.decoder.stages)
+    number = max(made.heads for made in predictor.model.decoder.query_keys().values())
     heads = text.split(",")
     if not all(head.isdecimal() and int(head) < number for head in heads):
         raise UserError(
@@ -219,13 +219,13 @@ def to_array(image: Image.Image) -> NDArray[np.float32]:
 def draw_attention(
     predictor: Predictor, image: Image.Image, points: list[tuple[float, float]], heads: list[int] | None
 ) -> dict[str, Image.Image]:
-    """{task whose query and key made the maps: page with every point}."""
-    maps, size = predictor.attention(image), predictor.input_size(image)
-    of_points = [attend(maps, size, point) for point in points]
+    """{the maps' owner, a task or what `map_owners` calls a mix: page with every point}."""
+    maps, size, shares = predictor.attention(image), predictor.input_size(image), predictor.model.reference_shares()
+    of_points = [attend(maps, size, point, shares) for point in points]
     photo, pages = to_array(image), {}
     owners = list(of_points[0])
     for owner in owners:
-        source = describe_source(owner, owners)
+        source = describe_source(owner, owners, shares)
         titles = [f"What the point at {x:g}, {y:g} attends to: {source}" for x, y in points]
         drawn = [draw_attention_page(photo, title, of[owner], heads) for title, of in zip(titles, of_points, strict=True)]
         pages[owner] = join_pictures(drawn, 1)
@@ -254,7 +254,8 @@ def main() -> None:
         if arguments.attention:
             predictor.check_attention()
         heads = parse_heads(arguments.heads, predictor) if arguments.heads else None
-        check_out(out, images, predictor.tasks, is_tree=form is TaskonomyFiles)
+        kinds = [*predictor.tasks, *(f"attention_{owner}" for owner in predictor.map_owners())]
+        check_out(out, images, kinds, is_tree=form is TaskonomyFiles)
         files, failures = form(predictor, out), list[str]()
         predicted = predict(predictor, read_images(predictor, images, failures), arguments.batch_size)
         for name, image, maps in end_without_memory(tqdm(predicted, total=len(images), desc="predict", unit="image")):

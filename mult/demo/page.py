@@ -109,7 +109,7 @@ def build_page(models: Sequence[Model]) -> Any:
             with gr.Column(scale=4, min_width=300):
                 maps = gr.HTML(js_on_load=files("mult.demo").joinpath("point.js").read_text(encoding="utf-8"))
         tasks = [(to_words(each.name), each.name) for each in list_tasks(models)]
-        have_own_maps = any(len(model.predictor.attention_owners) > 1 for model in models)
+        have_own_maps = any(len(model.predictor.map_owners()) > 1 for model in models)
         task = gr.Radio(tasks, value=tasks[0][1], label="attention of", visible=have_own_maps)
         attention = gr.HTML()
 
@@ -127,7 +127,7 @@ def _render_head(models: Sequence[Model]) -> Html:
     for letter, model in zip(letter_models(models), models, strict=True):
         arguments, (height, width) = model.predictor.model.arguments, model.predictor.transform.size
         about = [arguments["backbone"], f"decoder {arguments['decoder']}"]
-        if model.predictor.attention_owners:
+        if model.predictor.map_owners():
             about.append(f"attention {arguments['attention']}")
         about.append(f"images of {width} x {height}")
         lines.append(tag("div", letter, tag("b", model.path), f" {', '.join(about)}"))

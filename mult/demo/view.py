@@ -58,7 +58,7 @@ def look(models: Sequence[Model], path: Path) -> View:
     for predictor in predictors:
         predictor.input_size(photograph)
     maps = [predictor(photograph) for predictor in predictors]
-    return View(photograph, maps, [each.attention(photograph) if each.attention_owners else [] for each in predictors])
+    return View(photograph, maps, [each.attention(photograph) if each.map_owners() else [] for each in predictors])
 
 
 def list_tasks(models: Sequence[Model]) -> list[Task]:
@@ -168,7 +168,8 @@ def render_attention(models: Sequence[Model], view: View, task: str, x: int, y: 
     point = ((x + 0.5) / width, (y + 0.5) / height)
     sections = []
     for letter, model, attention in zip(letter_models(models), models, view.attention, strict=True):
-        stages_of = attend(attention, model.predictor.input_size(view.photograph), point)
+        predictor = model.predictor
+        stages_of = attend(attention, predictor.input_size(view.photograph), point, predictor.model.reference_shares())
         heading = tag("h3", letter, model.path) if letter else Html("")
         title = f"What ({x}, {y}) attends to"
         sections.append(tag("section", heading, _render_stages(model, view, stages_of, task, title, HEADS[len(models)])))
@@ -183,7 +184,7 @@ def _render_stages(
     owner = next(iter(stages_of)) if len(stages_of) == 1 else task
     if owner not in stages_of:
         return tag("p", f"No attention to show: the model does not predict {to_words(task)}.", class_="hint")
-    title = f"{title}: {describe_source(owner, list(stages_of))}"
+    title = f"{title}: {describe_source(owner, list(stages_of), model.predictor.model.reference_shares())}"
     page = draw_attention_page(view.pixels, title, stages_of[owner], limit=heads)
     return tag("img", src=_encode(page), alt=f"attention of {model.path}")
 

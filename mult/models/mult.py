@@ -199,10 +199,14 @@ class MulT(
         return len(blocks)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters to train without weight decay: norms, biases and position tables (timm's convention)."""
+        """Names of the parameters to train without weight decay, by timm's convention.
+
+        Norms, biases, position tables, and the class and register tokens of plain ViTs.
+        """
         stacked = stacked_tasks(self)
         vectors = {name for name, p in self.named_parameters() if p.ndim <= (2 if name in stacked else 1)}
-        return vectors | {name for name, _ in self.named_parameters() if "position_bias" in name or "logit_scale" in name}
+        tables = ("position_bias", "logit_scale", "pos_embed", "cls_token", "reg_token")
+        return vectors | {name for name, _ in self.named_parameters() if any(map(name.__contains__, tables))}
 
     def _save_pretrained(self, save_directory: Path) -> None:
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
