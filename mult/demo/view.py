@@ -180,7 +180,8 @@ def _render_stages(
     model: Model, view: View, stages_of: Mapping[str, Sequence[TokenAttention]], task: str, title: str, heads: int
 ) -> Html:
     if not stages_of:
-        return tag("p", f"No attention to show: decoder {model.predictor.model.arguments['decoder']} has none.", class_="hint")
+        decoder = model.predictor.model.arguments["decoder"]
+        return tag("p", f"No attention to show: the model has none (decoder {decoder}).", class_="hint")
     owner = next(iter(stages_of)) if len(stages_of) == 1 else task
     if owner not in stages_of:
         return tag("p", f"No attention to show: the model does not predict {to_words(task)}.", class_="hint")

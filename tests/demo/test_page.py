@@ -67,7 +67,7 @@ def test_answers_are_the_predictors(address: str, models: list[Model], photograp
     np.testing.assert_allclose([float(found[1]), float(found[2])], depths, rtol=1e-3)
     (page,) = re.findall(r'<img src="([^"]*)"', attention)
     assert np.array_equal(decode(page), draw_expected_page(models[0].predictor, photograph, x, y, "normal", limit=2))
-    assert "decoder fpn has none" in attention
+    assert "the model has none (decoder fpn)" in attention
 
     with pytest.raises(client_of.exceptions.AppError, match="expected x below 70 and y below 110"):
         client.predict("normal", 70, 0, api_name="/point")

@@ -86,7 +86,7 @@ def test_attention_is_that_of_the_point_s_token(models: list[Model], photograph:
 def test_a_model_without_attention_says_so(models: list[Model], photograph: Path) -> None:
     html = render_attention(models, look(models, photograph), "normal", 5, 6)
     assert html.count("<img") == 1
-    assert "No attention to show: decoder fpn has none." in html
+    assert "No attention to show: the model has none (decoder fpn)." in html
 
 
 def test_independent_attention_is_shown_of_the_task(photograph: Path) -> None:
