@@ -115,9 +115,10 @@ class Predictor:
     def check_attention(self) -> None:
         """Raise UserError for a model whose decoders have no attention."""
         if not self.model.decoder.query_keys():
+            decoder, attention = (self.model.arguments[name] for name in ("decoder", "attention"))
             raise UserError(
-                "--attention: got a model with decoder fpn, which has no attention; expected decoder paper or released; leave "
-                "--attention out"
+                f"--attention: got a model with decoder {decoder}, attention {attention}: it has none; expected one with "
+                "attention; leave --attention out"
             )
 
     def input_size(self, image: Image.Image) -> tuple[int, int]:

@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"config", "errors", "predict", "tasks"},
     "errors": set(),
     "__main__": {"commands"},
+    "benchmark": {"config", "data", "errors", "evaluation", "files", "models", "runtime", "tasks"},
     "cli": {"errors"},
     "commands": {
         "build",
