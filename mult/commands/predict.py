@@ -1,7 +1,8 @@
 """Predict: mult predict --ckpt RUN_OR_CHECKPOINT IMAGE_OR_FOLDER ... --out FOLDER.
 
 Writes, for every image, at the image's own size:
-  --format npz        <relative path>.npz with all maps in physical units, and <relative path>_<task>.png, a picture of each;
+  --format npz        <relative path>.npz with all maps in physical units, <relative path>_<task>.png, a picture of each, and
+                      <relative path>_sheet.png, the image and all maps side by side;
   --format taskonomy  <task>/<relative path>_domain_<task>.png, the map in Taskonomy's encoding; a `_domain_rgb` at the end of
                       the image's name is dropped first, so that the rgb folder of a tree gives a tree of the same layout.
 With --attention also <relative path>_attention_<task>.png: what the points of --at attend to, at each decoder stage, through
@@ -33,7 +34,7 @@ from mult.data.disk.encodings import CLASSES, ENCODINGS, encode_prediction
 from mult.data.disk.images import read_photograph
 from mult.data.disk.photographs import ENDINGS, find_photographs
 from mult.data.sample import BadFileError
-from mult.draw import draw_attention_page, draw_map
+from mult.draw import draw_attention_page, draw_contact_sheet, draw_map
 from mult.draw.layout import join_pictures
 from mult.errors import UserError
 from mult.files import check_output, write_file
@@ -122,7 +123,7 @@ def end_without_memory(results: Iterable[Any]) -> Iterator[Any]:
 
 
 class Arrays:
-    """Writes <name>_<task>.png and then <name>.npz, so that the pictures are complete where there is an .npz."""
+    """Writes <name>_<task>.png, <name>_sheet.png and then <name>.npz: the pictures are complete where there is an .npz."""
 
     CONTENT = "maps and pictures"
 
@@ -134,10 +135,12 @@ class Arrays:
         return name
 
     def write(self, name: Path, image: Image.Image, maps: Maps) -> None:
-        stem, photo = self.out / name, to_array(image)
+        stem, photo, tasks, classes = self.out / name, to_array(image), self.predictor.tasks, self.predictor.classes
         for task, values in maps.items():
-            drawn = draw_map(self.predictor.tasks[task], values, photo, self.predictor.classes.get(task))
+            drawn = draw_map(tasks[task], values, photo, classes.get(task))
             write_file(stem.with_name(f"{stem.name}_{task}.png"), partial(drawn.save, format="PNG"))
+        sheet = draw_contact_sheet(photo, maps, tasks, classes)
+        write_file(stem.with_name(f"{stem.name}_sheet.png"), partial(sheet.save, format="PNG"))
         arrays: dict[str, Any] = dict(maps)
         write_file(stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **arrays))
 
@@ -254,7 +257,7 @@ def main() -> None:
         if arguments.attention:
             predictor.check_attention()
         heads = parse_heads(arguments.heads, predictor) if arguments.heads else None
-        kinds = [*predictor.tasks, *(f"attention_{owner}" for owner in predictor.map_owners())]
+        kinds = [*predictor.tasks, "sheet", *(f"attention_{owner}" for owner in predictor.map_owners())]
         check_out(out, images, kinds, is_tree=form is TaskonomyFiles)
         files, failures = form(predictor, out), list[str]()
         predicted = predict(predictor, read_images(predictor, images, failures), arguments.batch_size)
