@@ -104,7 +104,7 @@ def test_a_task_reaches_the_query_and_key_of_all_and_nothing_else_of_theirs() ->
 
 
 class MapSizes(TorchDispatchMode):
-    """Counts the maps of `tokens` x `tokens`, in numbers, that operations allocate."""
+    """Counts the numbers of the maps of `tokens` x `tokens` that operations allocate; nothing else has a multiple of these."""
 
     def __init__(self, tokens: int) -> None:
         super().__init__()
@@ -113,9 +113,7 @@ class MapSizes(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         result = function(*args, **(kwargs or {}))
         if isinstance(result, Tensor) and result.numel() % self.tokens**2 == 0 and not function.is_view:
-            shape = result.shape
-            if (self.tokens in shape[-2:] and shape[-1] == shape[-2]) or shape[-1] % self.tokens**2 == 0:
-                self.numbers += result.numel()
+            self.numbers += result.numel()
         return result
 
 
