@@ -97,6 +97,7 @@ class SubpixelHead(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.token = nn.Conv2d(WIDTH, channels, 1)
         self.pixels = nn.Conv2d(WIDTH, STRIDES[-1] ** 2 * channels, 1, bias=False)
+        nn.init.zeros_(self.pixels.weight)
 
     def forward(self, image: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, WIDTH, H/4, W/4) -> (B, channels, *size); the last tokens possibly stand for fewer pixels."""
