@@ -64,24 +64,32 @@ def find_images(inputs: list[str], rename: Callable[[Path], Path]) -> tuple[dict
     return dict(pairs), left_out
 
 
-def check_out(out: Path, images: Mapping[Path, Path], tasks: Iterable[str], is_tree: bool) -> None:
-    """UserError for a folder that cannot be written to, or in which a result would replace an image, or a label beside it."""
-    where = f"--out: got {out}"
-    for name in list(images)[:1]:
-        check_output(out / f"{name}.npz", "--out")
+def check_out(out: Path, images: Mapping[Path, Path], is_tree: bool) -> None:
+    """UserError for a folder that cannot be written to, and for a tree of labels in which images lie, maybe with labels."""
+    if not is_tree:
+        for name in images:
+            check_output(out / f"{name}.npz", "--out")
+        return
+    check_output(out / "task" / "image.png", "--out")
+    root = Path(os.path.realpath(out))
+    inside = sorted(file for file in images.values() if root in Path(os.path.realpath(file)).parents)
+    if inside:
+        raise UserError(
+            f"--out: got {out}, which holds {inside[0]}; expected a folder without images: labels may lie there; take another"
+        )
+
+
+def check_pictures(out: Path, images: Mapping[Path, Path], tasks: Iterable[str]) -> None:
+    """UserError where the picture of a map would replace an image."""
     files = {Path(os.path.realpath(file)) for file in images.values()}
     root = Path(os.path.realpath(out))
-    if is_tree:
-        inside = sorted(file for file in files if root in file.parents)
-        if inside:
-            raise UserError(
-                f"{where}, which holds {inside[0]}; expected a folder without images: labels may lie there; take another"
-            )
     kinds = [f"{kind}{task}" for task in tasks for kind in ("", "attention_")]
     for name in images:
         for kind in kinds:
             if (result := root / name.with_name(f"{name.name}_{kind}.png")) in files:
-                raise UserError(f"{where}, where {result} is an image that the results of {name} would replace; choose another")
+                raise UserError(
+                    f"--out: got {out}, where {result} is an image that the results of {name} would replace; choose another"
+                )
 
 
 def read_images(predictor: Predictor, images: Mapping[Path, Path], failures: list[str]) -> Iterator[tuple[Path, Image.Image]]:
@@ -260,11 +268,13 @@ def main() -> None:
         points = parse_points(arguments.at)
         form, out = FORMATS[arguments.format], Path(arguments.out)
         images, left_out = find_images(arguments.images, form.rename)
+        check_out(out, images, is_tree=form is TaskonomyFiles)
         predictor = Predictor.from_checkpoint(arguments.ckpt, distributed.pick_device("auto"), arguments.tta)
         if arguments.attention:
             predictor.check_attention()
         heads = parse_heads(arguments.heads, predictor) if arguments.heads else None
-        check_out(out, images, predictor.tasks, is_tree=form is TaskonomyFiles)
+        if form is Arrays:
+            check_pictures(out, images, predictor.tasks)
         files, failures = form(predictor, out), list[str]()
         predicted = predict(predictor, read_images(predictor, images, failures), arguments.batch_size)
         for name, image, maps in end_without_memory(tqdm(predicted, total=len(images), desc="predict", unit="image")):
