@@ -108,9 +108,13 @@ class Predictor:
             self.model(self.transform.scale(_to_tensor(to_rgb(image)))[None].to(self.device))
         return maps
 
+    def map_owners(self) -> list[str]:
+        """Whose the maps of `attention` are: tasks, or one word for the mix of a learned reference."""
+        return list(dict.fromkeys(owner for made in self.model.decoder.query_keys().values() for owner in made.map_owners))
+
     def check_attention(self) -> None:
         """Raise UserError for a model whose decoders have no attention."""
-        if not self.model.decoder.stages:
+        if not self.model.decoder.query_keys():
             raise UserError(
                 "--attention: got a model with decoder fpn, which has no attention; expected decoder paper or released; leave "
                 "--attention out"

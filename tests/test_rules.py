@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "export",
         "files",
         "leaderboard",
+        "models",
         "predict",
         "report",
         "runs",

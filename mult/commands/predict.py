@@ -5,7 +5,8 @@ Writes, for every image, at the image's own size:
   --format taskonomy  <task>/<relative path>_domain_<task>.png, the map in Taskonomy's encoding; a `_domain_rgb` at the end of
                       the image's name is dropped first, so that the rgb folder of a tree gives a tree of the same layout.
 With --attention also <relative path>_attention_<task>.png: what the points of --at attend to, at each decoder stage, through
-the task's query and key; with shared attention there is one such file, of the reference, whose maps all tasks share.
+the task's query and key; with shared attention there is one such file, of the reference, whose maps all tasks share. Where the
+reference is learned, it is ..._attention_learned.png, and says which task's map has the largest share.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -36,6 +38,7 @@ from mult.draw import TokenAttention, draw_attention_page, draw_map
 from mult.draw.layout import join_pictures
 from mult.errors import UserError
 from mult.files import check_output, write_file
+from mult.models.attention import find_leader
 from mult.predict import Averaging, Maps, Predictor
 from mult.runtime import distributed
 
@@ -79,11 +82,10 @@ def check_out(out: Path, images: Mapping[Path, Path], is_tree: bool) -> None:
         )
 
 
-def check_pictures(out: Path, images: Mapping[Path, Path], tasks: Iterable[str]) -> None:
-    """UserError where the picture of a map would replace an image."""
+def check_pictures(out: Path, images: Mapping[Path, Path], kinds: Sequence[str]) -> None:
+    """UserError where a picture, <name>_<kind>.png, would replace an image."""
     files = {Path(os.path.realpath(file)) for file in images.values()}
     root = Path(os.path.realpath(out))
-    kinds = [f"{kind}{task}" for task in tasks for kind in ("", "attention_")]
     for name in images:
         for kind in kinds:
             if (result := root / name.with_name(f"{name.name}_{kind}.png")) in files:
@@ -210,7 +212,7 @@ def parse_points(text: str) -> list[tuple[float, float]]:
 
 def parse_heads(text: str, predictor: Predictor) -> list[int]:
     """I[,I...] -> heads, each of which some stage has."""
-    number = max(stage.blocks[1].heads for stage in predictor.model.decoder.stages)
+    number = max(made.heads for made in predictor.model.decoder.query_keys().values())
     heads = text.split(",")
     if not all(head.isdecimal() and int(head) < number for head in heads):
         raise UserError(
@@ -224,11 +226,18 @@ def to_array(image: Image.Image) -> NDArray[np.float32]:
     return np.asarray(image, np.float32).transpose(2, 0, 1) / 255
 
 
+def describe_leader(shares: Collection[Mapping[str, float]]) -> str:
+    """The task with the largest mean share of these maps, and that share."""
+    leader = find_leader(shares)
+    return f"{leader.replace('_', ' ')}, {100 * statistics.mean(of_map[leader] for of_map in shares):.0f} %"
+
+
 def draw_attention(
     predictor: Predictor, image: Image.Image, points: list[tuple[float, float]], heads: list[int] | None
 ) -> dict[str, Image.Image]:
-    """{task whose query and key made the maps: page with every point}."""
+    """{the maps' owner, a task or what `map_owners` calls a mix: page with every point}."""
     height, width = predictor.input_size(image)
+    shares = predictor.model.reference_shares()
     stages_of: dict[str, list[list[TokenAttention]]] = {}
     for attention in predictor.attention(image):
         stride = attention.stride
@@ -240,10 +249,13 @@ def draw_attention(
                 for at, tokens, size in zip((y, x), covered, attention.windows.size, strict=True)
             )
             weights, visible = attention.select(row, column)
-            stages.append(TokenAttention(stride, weights.cpu().numpy(), visible.cpu().numpy(), (row, column), covered))
+            note = describe_leader([shares[stride]]) if shares else ""
+            stages.append(TokenAttention(stride, weights.cpu().numpy(), visible.cpu().numpy(), (row, column), covered, note))
     photo, pages = to_array(image), {}
     for owner, of_points in stages_of.items():
         source = f"{owner.replace('_', ' ')}'s query and key" + (", for all tasks" if len(stages_of) == 1 else "")
+        if shares:
+            source = f"a mix of all tasks' maps, led by {describe_leader(list(shares.values()))}"
         titles = [f"What the point at {x:g}, {y:g} attends to: {source}" for x, y in points]
         drawn = [draw_attention_page(photo, title, stages, heads) for title, stages in zip(titles, of_points, strict=True)]
         pages[owner] = join_pictures(drawn, 1)
@@ -274,7 +286,8 @@ def main() -> None:
             predictor.check_attention()
         heads = parse_heads(arguments.heads, predictor) if arguments.heads else None
         if form is Arrays:
-            check_pictures(out, images, predictor.tasks)
+            kinds = [*predictor.tasks, *(f"attention_{owner}" for owner in predictor.map_owners())]
+            check_pictures(out, images, kinds)
         files, failures = form(predictor, out), list[str]()
         predicted = predict(predictor, read_images(predictor, images, failures), arguments.batch_size)
         for name, image, maps in end_without_memory(tqdm(predicted, total=len(images), desc="predict", unit="image")):

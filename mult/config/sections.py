@@ -166,6 +166,7 @@ class ModelConfig:
     """The arguments of `mult.models.MulT`, except `tasks`; mult/models/README.md explains them."""
 
     reference: str | None = None
+    """The task whose query and key all tasks share, or `learned`: a mix of the maps of all, by shares that are learnt."""
     backbone: str = "swin_tiny_patch4_window7_224"
     pretrained: bool | FilePath = False
     attention: str = "shared"
@@ -209,7 +210,8 @@ class OptimConfig:
     layer_decay: Annotated[float, Rule("a number in (0, 1]", lambda x: 0 < x <= 1)] = 1.0
     """The learning rate of each block of the encoder is that of the next one times this."""
     freeze_encoder: bool = False
-    """Do not train the encoder: its weights and batch statistics stay, and drop path is off in it."""
+    """Do not train the encoder: its weights and batch statistics stay, and drop path is off in it. The pyramid of a plain ViT,
+    which is never pretrained, learns."""
     clip: Positive | None = 1.0
     """The norm to which a larger gradient is scaled down; None: none is."""
     accumulate: Count = 1

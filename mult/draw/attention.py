@@ -27,7 +27,7 @@ class TokenAttention:
     """What one token attends to at one stage: weights (heads, h, w) over the stage's map.
 
     visible: (h, w) bool, the tokens that it may attend to. place: its (row, column). covered: the number of tokens (rows,
-    columns), with a fraction, that the image covers: the last ones may reach beyond it.
+    columns), with a fraction, that the image covers: the last ones may reach beyond it. note: what else to say of the stage.
     """
 
     stride: int
@@ -35,6 +35,7 @@ class TokenAttention:
     visible: Array
     place: tuple[int, int]
     covered: tuple[float, float]
+    note: str = ""
 
 
 def draw_attention_page(
@@ -83,7 +84,7 @@ def _draw_overview(photo: Image.Image, stage: TokenAttention) -> Image.Image:
     _draw_outline(draw, box)
     row, column = stage.place
     _draw_cross(draw, min((column + 0.5) * across, width - 1), min((row + 0.5) * down, height - 1))
-    return _add_label(overview, f"stage at 1/{stage.stride}")
+    return _add_label(overview, f"1/{stage.stride}: {stage.note}" if stage.note else f"stage at 1/{stage.stride}")
 
 
 def draw_window(photo: Image.Image, stage: TokenAttention, weights: Array, limits: Limits) -> Image.Image:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Literal, get_args
 
 from mult.errors import UserError, suggest
+from mult.models.attention import LEARNED
 from mult.models.decoder import Attention, Skip
 from mult.models.encoder import Encoder
 
@@ -29,7 +30,7 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def resolve_reference(tasks: Collection[str], reference: str | None, attention: str, decoder: str, skip: str) -> str | None:
-    """The reference: a single task is its own, and None where none is needed.
+    """The reference: a task, LEARNED, or None where none is needed; a single task is its own.
 
     Raises UserError for an attention variant, a decoder or a skip that there is not, and for what does not fit together.
     """
@@ -46,15 +47,36 @@ def resolve_reference(tasks: Collection[str], reference: str | None, attention: 
             "model.attention: got self with decoder released; expected shared or independent there; take one of them, or "
             "decoder paper"
         )
+    if LEARNED in tasks:
+        raise UserError(
+            f"tasks: got one of the name {LEARNED!r}, which model.reference means otherwise; expected another; rename it"
+        )
+    if reference == LEARNED:
+        _check_learned(attention, decoder)
+        return reference if len(tasks) > 1 else next(iter(tasks))
     if reference is not None and reference not in tasks:
-        remedy = suggest(reference, tasks, "name one of the model's tasks")
-        raise UserError(f"model.reference: got {reference!r}; expected one of {', '.join(tasks)}; {remedy}")
+        remedy = suggest(reference, [*tasks, LEARNED], "name one of the model's tasks")
+        raise UserError(f"model.reference: got {reference!r}; expected one of {', '.join(tasks)}, or {LEARNED}; {remedy}")
     if reference is None and attention == "shared" and len(tasks) > 1:
         raise UserError(
-            f"model.reference: got none; expected one of {', '.join(tasks)}: with attention 'shared' every task uses the "
-            "reference's query and key; name one, or take attention 'independent' or 'self'"
+            f"model.reference: got none; expected one of {', '.join(tasks)}, or {LEARNED}: with attention 'shared' every task "
+            "uses the reference's query and key; name one, or take attention 'independent' or 'self'"
         )
     return next(iter(tasks)) if reference is None and len(tasks) == 1 else reference
+
+
+def _check_learned(attention: str, decoder: str) -> None:
+    """Raise UserError where there are no shared maps, or none that could be mixed."""
+    if attention != "shared":
+        raise UserError(
+            f"model.reference: got {LEARNED} with attention {attention}, in which no map is shared; expected attention shared; "
+            "take it, or leave model.reference out"
+        )
+    if decoder == "released":
+        raise UserError(
+            f"model.reference: got {LEARNED} with decoder released, where half of the maps are made from the reference's own "
+            "stream; expected a task there, as a mix of all streams would join the decoders; name one, or take decoder paper"
+        )
 
 
 def check_fpn_arguments(**arguments: Any) -> None:

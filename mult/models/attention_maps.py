@@ -1,4 +1,4 @@
-"""Recording of attention maps, to draw them: at each decoder stage the map that the reference shares with all tasks."""
+"""Recording of attention maps, to draw them: at each decoder stage the map that all tasks share, or those of all tasks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mult.models.windows import Windows
 class AttentionMap:
     """The attention map of one decoder stage's second block.
 
-    owner: the task whose query and key it is computed from. stride: image pixels a token. weights: (B * windows, heads, N, N),
-    [query, key], as they are multiplied with the values; a row sums to 1.
+    owner: the task whose query and key it is computed from, or LEARNED for the mix of the maps of all. stride: image pixels a
+    token. weights: (B * windows, heads, N, N), [query, key], as they are multiplied with the values; a row sums to 1.
     """
 
     owner: str
@@ -62,9 +62,8 @@ def record_attention(decoder: Decoder) -> Iterator[list[AttentionMap]]:
             maps.append(AttentionMap(owner, stride, inputs[1].windows, weights))
 
     hooks = []
-    for index, stage in enumerate(reversed(decoder.stages)):
-        second = stage.blocks[1]
-        hooks.append(second.query_key.register_forward_hook(partial(append, second.owners, 4 * 2**index)))
+    for stride, query_key in decoder.query_keys().items():
+        hooks.append(query_key.register_forward_hook(partial(append, query_key.map_owners, stride)))
     try:
         yield maps
     finally:

@@ -29,7 +29,7 @@ _ARGUMENTS = """
     stages stem_chs stem_size stem_width strict_img_size use_grn weight_init width widths window_ratio window_size window_sizes
 """
 ARGUMENTS = frozenset(_ARGUMENTS.split())
-"""The sizes, rates and layers of timm's hierarchical backbones."""
+"""The sizes, rates and layers of timm's hierarchical backbones and plain ViTs."""
 
 WEIGHTS_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Where the weights stand in a file that holds more, in timm's order."""
@@ -49,7 +49,7 @@ def check_weights(backbone: str, pretrained: bool | str) -> None:
 
 
 def create_backbone(backbone: str, pretrained: bool | str, args: Mapping[str, Any], defaults: Mapping[str, Any]) -> nn.Module:
-    """timm's model that returns a list of maps, with its weights; `args`, the user's, win over `defaults`.
+    """timm's model with its weights; `args`, the user's, win over `defaults`, which may be any arguments of `create_model`.
 
     pretrained: see `MulT`. Raises UserError for arguments and weights that do not fit, as `Encoder` says.
     """
@@ -65,7 +65,7 @@ def create_backbone(backbone: str, pretrained: bool | str, args: Mapping[str, An
         # The tensors and not the file, which timm would read again, by its own rules.
         overlay = {"pretrained_cfg_overlay": {"state_dict": file_weights}}
     try:
-        body = timm.create_model(backbone, pretrained=bool(pretrained), features_only=True, **overlay, **{**defaults, **args})
+        body = timm.create_model(backbone, pretrained=bool(pretrained), **overlay, **{**defaults, **args})
     except TypeError as error:
         raise UserError(
             f"model.backbone_args: got {dict(args)}; expected arguments that timm's {backbone} takes ({error}); leave out "
@@ -76,16 +76,17 @@ def create_backbone(backbone: str, pretrained: bool | str, args: Mapping[str, An
             f"model.pretrained: the weights of {backbone} could not be downloaded ({type(error).__name__}); expected a network "
             "or a file; download them elsewhere and give the file: model.pretrained=PATH"
         ) from error
-    except (RuntimeError, AttributeError) as error:
-        # timm raises these alike for a model without features_only, an unknown tag and weights of another architecture.
+    except (RuntimeError, AttributeError, AssertionError) as error:
+        # timm raises these alike for a model without features_only, an unknown tag, sizes that do not go together and weights
+        # of another architecture.
         raise UserError(
             f"model.backbone: got {backbone} with {dict(args)}, which timm cannot build ({error}); expected a hierarchical "
-            "backbone with features_only; take another, such as swin_tiny_patch4_window7_224"
+            "backbone with features_only or a plain ViT; take another, such as swin_tiny_patch4_window7_224"
         ) from error
     if isinstance(pretrained, str):
         for timm_config in (body.default_cfg, body.pretrained_cfg):
             timm_config.pop("state_dict", None)  # type: ignore[operator, union-attr]
-        _check_loaded(body, file_weights, pretrained, backbone)
+        _check_loaded(body, file_weights, pretrained, backbone, "patch_size" in args)
     if is_packaged:
         packaged = read_packaged_weights(backbone)
         body.load_state_dict({name: packaged[name] for name in body.state_dict()})
@@ -140,13 +141,15 @@ def _read_weights(path: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _check_loaded(body: nn.Module, file_weights: Mapping[str, Tensor], path: str, backbone: str) -> None:
+def _check_loaded(body: nn.Module, file_weights: Mapping[str, Tensor], path: str, backbone: str, other_patches: bool) -> None:
     """UserError unless every weight matrix is from the file; timm skips names that it does not find there without a message.
 
-    Names in the file and in the model differ, so weights are matched by their size and sum.
+    Names in the file and in the model differ, so weights are matched by their size and sum. timm resamples the tables of
+    positions to the model's grid, and the embedding of patches to another patch size (`other_patches`), so these are not.
     """
+    resampled = ("position", "pos_embed", *(["patch_embed"] if other_patches else []))
     in_file = {(weight.numel(), float(weight.double().sum())) for weight in file_weights.values()}
-    weights = {name: p for name, p in body.named_parameters() if p.ndim >= 2 and "position" not in name}
+    weights = {name: p for name, p in body.named_parameters() if p.ndim >= 2 and not any(map(name.__contains__, resampled))}
     missing = [name for name, p in weights.items() if (p.numel(), float(p.detach().double().sum())) not in in_file]
     prefixes = {name.split(".")[0] for name in file_weights}
     if missing and len(prefixes) == 1:

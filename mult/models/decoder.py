@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mult.models.attention import Source, WindowBlock
+from mult.models.attention import LEARNED, QueryKey, Source, WindowBlock
 from mult.models.stacked import LayerNorm, Linear
 from mult.models.windows import Layout, Windows
 
@@ -89,15 +89,16 @@ class Stage(nn.Module):
         self.window = window
         self.make_windows = Windows.paper if wiring == "paper" else Windows.released
         self._layouts: tuple[Any, list[Layout]] = (None, [])
-        shared = [reference] if attention == "shared" else tasks
+        is_learned = reference == LEARNED
+        shared = [reference] if attention == "shared" and not is_learned else tasks
         second: Source = "stream" if attention == "self" or wiring == "released" else "context"
         blocks: list[tuple[Sequence[str], Source]] = (
             [(tasks, "stream"), (shared, second)] if wiring == "paper" else [(shared, "context"), (shared, second)]
         )
         self.context_norm = nn.LayerNorm(dim) if wiring == "released" else nn.Identity()
         self.blocks = nn.ModuleList(
-            WindowBlock(tasks, owners, source, dim, heads, window, wiring == "paper", rate)
-            for (owners, source), rate in zip(blocks, drop_path, strict=True)
+            WindowBlock(tasks, owners, source, dim, heads, window, wiring == "paper", rate, mixes=is_learned and index == 1)
+            for index, ((owners, source), rate) in enumerate(zip(blocks, drop_path, strict=True))
         )
 
     def forward(self, streams: Tensor, context: Tensor) -> Tensor:
@@ -121,6 +122,7 @@ class Stage(nn.Module):
 class Decoder(nn.Module):
     """Encoder maps -> outputs of every task.
 
+    reference: a task, or LEARNED, which goes with shared attention in the paper's wiring.
     skip: "none", the paper's, or "add": after each upsampling the encoder map is added (`AddSkip`), whatever the wiring.
     dims and heads are the encoder's, fine to coarse. drop_path is the rate of the last of the eight blocks; the first,
     at H/32, has none and the rest lie on a line between.
@@ -164,3 +166,7 @@ class Decoder(nn.Module):
                     streams = self.skips[index - 1](streams, maps[index])
             streams = stage(streams, context)
         return {task: head(tokens, size) for (task, head), tokens in zip(self.heads.items(), streams, strict=True)}
+
+    def query_keys(self) -> dict[int, QueryKey]:
+        """Stride -> what makes the maps of that stage's second block, which are shared where any are; H/32 first."""
+        return {32 // 2**index: stage.blocks[1].query_key for index, stage in enumerate(self.stages)}

@@ -1,7 +1,8 @@
-"""The shared encoder: any timm backbone with maps at strides 4, 8, 16 and 32, which are brought to one layout.
+"""The shared encoder: any timm backbone with maps at strides 4, 8, 16 and 32, which are brought to one layout, or a plain ViT.
 
 timm's Swin models take any image size with `strict_img_size=False` and pad inside, after an embedding of 4 x 4 patches; images
-for other backbones are padded to multiples of 32. The maps have no output norm.
+for plain ViTs (vit.py) are padded to multiples of 16, for other backbones of 32. The maps of hierarchical backbones have no
+output norm.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 
 from mult.errors import UserError
 from mult.models.backbone import create_backbone
+from mult.models.vit import PlainViT
 
 STRIDES = (4, 8, 16, 32)
 _SWIN_MODULES = ("swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr")
+_VIT_MODULES = ("vision_transformer", "eva")
 
 
 class Encoder(nn.Module):
@@ -38,22 +41,27 @@ class Encoder(nn.Module):
     def __init__(self, backbone: str, pretrained: bool | str, backbone_args: Mapping[str, Any] | None) -> None:
         super().__init__()
         args = dict(backbone_args or {})
-        is_swin = timm.is_model(backbone) and timm.models.is_model_in_modules(backbone.split(".")[0], _SWIN_MODULES)
+        is_swin, is_vit = _is_of(backbone, _SWIN_MODULES), _is_of(backbone, _VIT_MODULES)
         self.name = backbone
-        self.body = create_backbone(backbone, pretrained, args, {"strict_img_size": False} if is_swin else {})
+        if is_vit:
+            vit = create_backbone(backbone, pretrained, args, {"num_classes": 0, "dynamic_img_size": True})
+            self.body: nn.Module = PlainViT(vit, backbone)
+        else:
+            defaults = {"features_only": True} | ({"strict_img_size": False} if is_swin else {})
+            self.body = create_backbone(backbone, pretrained, args, defaults)
         info: Any = self.body.feature_info
         reductions = info.reduction()
         if any(reductions.count(stride) != 1 for stride in STRIDES):
             raise UserError(
                 f"model.backbone: {backbone} has maps at strides {reductions}; expected one each at {list(STRIDES)}; "
-                "take a hierarchical backbone such as swin_tiny_patch4_window7_224 or convnext_tiny"
+                "take a hierarchical backbone such as swin_tiny_patch4_window7_224 or convnext_tiny, or a plain ViT"
             )
         self.stages = [reductions.index(stride) for stride in STRIDES]
         self.channels = [info.channels()[stage] for stage in self.stages]
         self.channels_last = Format(getattr(self.body, "output_fmt", "NCHW")) == Format.NHWC
-        self.multiple = STRIDES[0] if is_swin else STRIDES[-1]
+        self.multiple = 4 if is_swin else 16 if is_vit else 32
         config: Any = self.body.default_cfg
-        is_fixed = config.get("fixed_input_size", False) and not is_swin
+        is_fixed = config.get("fixed_input_size", False) and not is_swin and not is_vit
         self.fixed_size = _to_pair(args.get("img_size", config["input_size"][1:])) if is_fixed else None
         self.heads = _find_heads(self.body, self.channels)
         for block in self.list_blocks():
@@ -88,11 +96,19 @@ class Encoder(nn.Module):
         """As for any module, but a frozen encoder stays in evaluation mode: it drops no path and updates no statistics."""
         return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
 
+    def freeze(self) -> None:
+        """Keep the backbone's weights as they are; the pyramid of a plain ViT, which is never pretrained, goes on learning."""
+        backbone = self.body.vit if isinstance(self.body, PlainViT) else self.body
+        backbone.requires_grad_(False)
+
     def number_layers(self) -> dict[str, int]:
         """Name of a parameter -> the number of its layer: 0 for the stem, then one a block, fine to coarse.
 
-        What stands between two stages has the number of the next stage's first block.
+        What stands between two stages has the number of the next stage's first block. In a plain ViT the last layer is the
+        pyramid.
         """
+        if isinstance(self.body, PlainViT):
+            return {f"body.{name}": layer for name, layer in self.body.number_layers().items()}
         modules = self.body.feature_info.module_name()  # type: ignore[operator, union-attr]
         stages = [modules[stage].replace(".", "_") for stage in self.stages]
         positions = {}
@@ -134,7 +150,7 @@ def _find_heads(body: nn.Module, channels: Sequence[int]) -> list[int | None]:
     heads_at: dict[int, int] = {}
     for module in body.modules():
         heads = getattr(module, "num_heads", None)
-        projection = getattr(module, "qkv", None) or getattr(module, "q", None)
+        projection = getattr(module, "qkv", None) or getattr(module, "q", None) or getattr(module, "q_proj", None)
         if isinstance(heads, int) and isinstance(projection, nn.Linear):
             heads_at[projection.in_features] = heads
     return [heads_at.get(width) for width in channels]
@@ -160,6 +176,11 @@ class _KeptMask:
         # The class's own: the block's attribute of this name is this object.
         mask: Tensor | None = type(self.block).get_attn_mask(self.block, tokens)
         return mask
+
+
+def _is_of(backbone: str, modules: Sequence[str]) -> bool:
+    """Whether one of these modules of timm has the model."""
+    return timm.is_model(backbone) and timm.models.is_model_in_modules(backbone.split(".")[0], modules)
 
 
 def _to_pair(size: int | Sequence[int]) -> tuple[int, int]:

@@ -53,3 +53,7 @@ class FPNDecoder(nn.Module):
     def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
         """Four maps (B, C_s, H_s, W_s), fine to coarse, and the image's size -> task -> (B, channels, *size)."""
         return {task: head(features, size) for task, head in self.heads.items()}
+
+    def query_keys(self) -> dict[int, nn.Module]:
+        """None: it has no attention (see `Decoder.query_keys`)."""
+        return {}

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mult.errors import UserError
 from mult.files import read_json, write_file, write_json
 from mult.models.arguments import DecoderName, check_fpn_arguments, resolve_num_heads, resolve_reference
+from mult.models.attention import LEARNED, find_leader
 from mult.models.card import write_card
 from mult.models.decoder import Attention, Decoder, Skip
 from mult.models.encoder import Encoder
@@ -38,13 +39,14 @@ class MulT(
 ):
     """Images (B, 3, H, W) float32 in [0, 1], any H and W -> {task: (B, channels, H, W)} raw outputs, in the order of `tasks`.
 
-    tasks: task -> output channels. reference: the task whose query and key all tasks share; needed for `attention: shared`
-    with more than one task. backbone, backbone_args: see `Encoder`. pretrained: False, True (timm's weights), "package"
-    (packaged.py) or a local file. attention: "shared" (the method), "independent" (every task its own query and key from the
-    encoder map) or "self" (query, key and value from the task's own stream). decoder: "paper" or "released", how its blocks
-    are wired, or "fpn", a plain convolutional decoder, which takes no argument of the attention. skip: "none" (the paper) or
-    "add", whether the encoder's finer maps are added to the streams. window_size, num_heads, drop_path, dropout: of the
-    decoders; num_heads is one number, one a stage from fine to coarse, or None for the backbone's own.
+    tasks: task -> output channels. reference: the task whose query and key all tasks share, or "learned", a mix of the maps of
+    all; needed for `attention: shared` with more than one task. backbone, backbone_args: see `Encoder`. pretrained: False, True
+    (timm's weights), "package" (packaged.py) or a local file. attention: "shared" (the method), "independent" (every task its
+    own query and key from the encoder map) or "self" (query, key and value from the task's own stream). decoder: "paper" or
+    "released", how its blocks are wired, or "fpn", a plain convolutional decoder, which takes no argument of the attention.
+    skip: "none" (the paper) or "add", whether the encoder's finer maps are added to the streams. window_size, num_heads,
+    drop_path, dropout: of the decoders; num_heads is one number, one a stage from fine to coarse, or None for the backbone's
+    own.
 
     `classes` (categorical task -> class names) is empty until build.py sets it from the dataset, and is saved with the model.
     So is `origin`: the size of its images, its data and its scores, which mult/share.py collects from a run.
@@ -118,6 +120,28 @@ class MulT(
         """The maps of `encode` and the image's (height, width) -> {task: (B, channels, height, width)} raw outputs."""
         return self.decoder(features, size)
 
+    def reference_shares(self) -> dict[int, dict[str, float]]:
+        """Where the reference is learned: stride of each decoder stage -> task -> its share of the map that all use."""
+        if self.arguments["reference"] != LEARNED:
+            return {}
+        query_keys = self.decoder.query_keys()
+        return {stride: dict(zip(made.owners, made.gate.shares().tolist(), strict=True)) for stride, made in query_keys.items()}
+
+    def prune_to_leader(self) -> MulT:
+        """Of a model whose reference is learned, the one with the same weights whose reference is the leader; on the CPU.
+
+        The leader is the task with the largest mean share over all stages: one for the model, though a stage may have another.
+        Raises UserError where the reference is not learned.
+        """
+        shares = self.reference_shares()
+        if not shares:
+            reference = self.arguments["reference"]
+            raise UserError(f"prune_to_leader: got a model of reference {reference}; expected {LEARNED}; nothing is to prune")
+        pruned = MulT(**self.arguments | {"reference": find_leader(shares.values())})
+        pruned.start_from(self)
+        pruned.classes = self.classes
+        return pruned.train(self.training)
+
     def start_from(self, other: MulT) -> dict[str, str]:
         """Copy another model's weights, to train on from them; returns {task: reason} for tasks that keep some of their own.
 
@@ -175,10 +199,14 @@ class MulT(
         return len(blocks)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters to train without weight decay: norms, biases and position tables (timm's convention)."""
+        """Names of the parameters to train without weight decay, by timm's convention.
+
+        Norms, biases, position tables, and the class and register tokens of plain ViTs.
+        """
         stacked = stacked_tasks(self)
         vectors = {name for name, p in self.named_parameters() if p.ndim <= (2 if name in stacked else 1)}
-        return vectors | {name for name, _ in self.named_parameters() if "position_bias" in name or "logit_scale" in name}
+        tables = ("position_bias", "logit_scale", "pos_embed", "cls_token", "reg_token")
+        return vectors | {name for name, _ in self.named_parameters() if any(map(name.__contains__, tables))}
 
     def _save_pretrained(self, save_directory: Path) -> None:
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}

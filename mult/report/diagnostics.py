@@ -1,4 +1,5 @@
-"""How predictions are wrong: confusion matrices, histograms of errors; and how tasks pull apart: cosines of their gradients."""
+"""How predictions are wrong: confusion matrices, histograms of errors; and what tasks do to each other: the cosines of their
+gradients, and whose attention leads where the reference is learned."""
 
 from __future__ import annotations
 
@@ -89,10 +90,37 @@ def _render_cosines(run: RunRecord, prefix: str) -> Html:
     return render_html(Grid(["task", *tasks], rows), caption, class_="matrix")
 
 
+def render_reference(runs: Sequence[RunRecord]) -> Html:
+    """Of the runs whose reference is learned: the share of each task's map in the one that all use, at the last evaluation."""
+    return join(*(_render_shares(run, prefix=f"{run.name}: " if len(runs) > 1 else "") for run in runs))
+
+
+def _render_shares(run: RunRecord, prefix: str) -> Html:
+    lines = [line for line in run.log if any(name.startswith("reference/") for name in line)]
+    if not lines:
+        return Html("")
+    shares = {tuple(name.split("/")[1:]): value for name, value in lines[-1].items() if name.startswith("reference/")}
+    strides, tasks = (list(dict.fromkeys(name[place] for name in shares)) for place in (0, 1))
+    table = np.array([[shares[stride, task] for task in tasks] for stride in strides])
+    lines_of = {**{f"H/{stride}": row for stride, row in zip(strides, table, strict=True)}, "mean": table.mean(0)}
+    rows: list[list[str | Cell]] = [
+        [name, *map(_build_share_cell, row), tasks[int(row.argmax())]] for name, row in lines_of.items()
+    ]
+    caption = f"{prefix}percent of each task's map in the one that all use, by stage; step {lines[-1]['step']}"
+    return render_html(Grid(["stage", *tasks, "leader"], rows), caption)
+
+
+def _build_share_cell(share: float) -> Cell:
+    return Cell(f"{100 * share:.1f}", colour=_mix_with_white(share))
+
+
 def _build_cosine_cell(value: float) -> Cell:
-    if not np.isfinite(value):
-        return Cell("-")
-    return Cell(f"{value:.2f}", colour=_to_rgb(np.rint(WHITE + abs(value) * ((ORANGE if value > 0 else BLUE) - WHITE))))
+    return Cell(f"{value:.2f}", colour=_mix_with_white(value)) if np.isfinite(value) else Cell("-")
+
+
+def _mix_with_white(value: float) -> tuple[int, int, int]:
+    """From blue at -1 over white at 0 to orange at 1."""
+    return _to_rgb(np.rint(WHITE + abs(value) * ((ORANGE if value > 0 else BLUE) - WHITE)))
 
 
 def _to_rgb(colour: NDArray[Any]) -> tuple[int, int, int]:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from mult.draw.html import Html, join, tag
 from mult.evaluation.compare import Comparison
 from mult.report.curves import render_training
-from mult.report.diagnostics import render_errors, render_gradients
+from mult.report.diagnostics import render_errors, render_gradients, render_reference
 from mult.report.examples import GalleryEntry
 from mult.report.gallery import render_gallery
 from mult.report.read import RunRecord
@@ -38,6 +38,7 @@ def render_page(
         "Images": render_gallery(runs, stem, entries),
         "Errors": render_errors(runs, stem),
         "Gradients": render_gradients(runs),
+        "Reference": render_reference(runs),
         "What was run": join(*map(_render_provenance, runs)),
     }
     sections = {name: content for name, content in sections.items() if content}

@@ -104,7 +104,8 @@ def build_experiment(config: Config, resumes: bool = False) -> Experiment:
         )
     if config.run.init is not None and not resumes:
         _load_initial_weights(model, config.run.init)
-    model.encoder.requires_grad_(not config.optim.freeze_encoder)
+    if config.optim.freeze_encoder:
+        model.encoder.freeze()
     balance = build_balance(config, model, len(train_data))
     optimizer = build_optimizer(config, model, balance)
     return Experiment(

@@ -95,7 +95,12 @@ def _report(
         for metric, entry in entries.items()
         if "/" not in metric  # entries of single classes are in the JSON alone
     }
-    progress.log(state.step, split, values | bad_counts | {"improvement": score})
+    shares = {
+        f"reference/{stride}/{task}": share
+        for stride, of_task in state.evaluated_model.reference_shares().items()
+        for task, share in of_task.items()
+    }
+    progress.log(state.step, split, values | shares | bad_counts | {"improvement": score})
 
 
 def read_results(state: TrainingState) -> Results:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from mult.draw import Scalar, TokenAttention, draw_attention_page
-from mult.draw.attention import draw_window
+from mult.draw.attention import CELL, MARGIN, draw_window
 
 FindPlaces = Callable[[np.ndarray, np.ndarray], list[tuple[int, int]]]
 
@@ -66,3 +67,16 @@ def test_a_page_shows_the_heads_of_the_argument_on_one_scale(find_places: FindPl
 
     page = np.asarray(draw_attention_page(scene, "title", [attention], heads=[7]))  # this stage has no such head
     assert find_places(page, cell(np.zeros_like(mean), mean.max()))
+
+
+def test_what_is_noted_of_a_stage_stands_under_the_input() -> None:
+    attention, scene = make_attention(), make_scene()
+    plain, noted = (
+        np.asarray(draw_attention_page(scene, "title", [stage], heads=[4, 1]))
+        for stage in (attention, replace(attention, note="who leads"))
+    )
+    assert plain.shape == noted.shape
+    rows, columns = np.nonzero((plain != noted).any(-1))
+    assert len(rows) > 0
+    assert columns.max() < MARGIN + CELL
+    assert rows.min() > MARGIN + CELL

@@ -12,10 +12,13 @@ from mult.models import MulT
 
 TASKS = {"depth_zbuffer": 1, "normal": 3, "reshading": 1}
 SWIN = {"embed_dim": 16, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8), "drop_path_rate": 0.3}
+VIT = {"embed_dim": 64, "depth": 4, "num_heads": 4, "drop_path_rate": 0.3}
 BACKBONES: list[tuple[str, dict[str, Any]]] = [
     ("swin_tiny_patch4_window7_224", SWIN),
     ("pvt_v2_b0", {"embed_dims": (16, 32, 48, 64), "num_heads": (1, 2, 4, 8), "drop_path_rate": 0.3}),
     ("resnet18", {"channels": (16, 32, 48, 64)}),
+    ("vit_small_patch14_dinov2", VIT),
+    ("vit_small_patch16_dinov3", VIT),
 ]
 
 

@@ -76,6 +76,18 @@ def test_results_and_gradients_are_those_of_eager_execution() -> None:
         assert_near(compiled[name], gradient, 1e-4)
 
 
+@pytest.mark.parametrize("backbone", ["vit_small_patch14_dinov2", "vit_small_patch16_dinov3"])
+def test_blocks_of_a_plain_vit_are_one_graph_each(backbone: str) -> None:
+    arguments = {"embed_dim": 32, "depth": 2, "num_heads": 4}
+    model = MulT(TASKS, None, backbone, decoder="fpn", backbone_args=arguments).eval()
+    images, backend = torch.rand(1, 3, 64, 48), Counting()
+    expected = model(images)
+    assert model.compile_blocks(backend) == 2
+    for task, output in model(images).items():
+        torch.testing.assert_close(output, expected[task])
+    assert backend.graphs == 1, "the blocks differ in their weights alone"
+
+
 def test_what_cannot_be_one_graph_is_an_error() -> None:
     model = network()
     block: Any = model.decoder.stages[0].blocks[0]

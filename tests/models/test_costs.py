@@ -41,7 +41,7 @@ class Operators(TorchDispatchMode):
 
 def six_tasks(**arguments: Any) -> MulT:
     torch.manual_seed(0)
-    return MulT(SIX, "normal", **arguments).train()
+    return MulT(SIX, **{"reference": "normal"} | arguments).train()
 
 
 def loss_of(outputs: dict[str, Tensor]) -> Tensor:
@@ -57,6 +57,7 @@ def loss_of(outputs: dict[str, Tensor]) -> Tensor:
     ("arguments", "operators", "parameters"),
     [
         ({}, 2300, 350),
+        ({"reference": "learned"}, 2300, 350),
         ({"attention": "independent"}, 2300, 350),
         ({"attention": "self"}, 2300, 350),
         ({"decoder": "released"}, 2300, 350),

@@ -1,7 +1,7 @@
 """Both decoders against a second implementation, from mult/models/README.md: plain functions over a state dict, by windows.
 
-It shares nothing with the package but the names of the weights: query and key are made anew for every task, windows are
-lists of tokens, padding is never made (`paper`) or is a plain row of zeros (`released`), resizing is a matrix.
+It shares nothing with the package but the names of the weights: maps are made anew for every task, windows are lists of
+tokens, padding is never made (`paper`) or is a plain row of zeros (`released`), resizing is a matrix.
 """
 
 from __future__ import annotations
@@ -78,8 +78,12 @@ def released_windows(height: int, width: int, shifted: bool) -> Iterator[Window]
         yield tokens, places, [(region(top + i, height), region(left + j, width)) for i, j in places]
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, heads: int, windows: Iterator[Window]) -> Tensor:
-    out, depth = torch.full_like(v, math.nan), q.shape[-1] // heads
+Maker = tuple[Tensor | float, Tensor, Tensor, Tensor]
+"""One of the maps that are added up: its share, query, key and position table."""
+
+
+def attention(makers: Sequence[Maker], v: Tensor, heads: int, windows: Iterator[Window]) -> Tensor:
+    out, depth = torch.full_like(v, math.nan), v.shape[-1] // heads
     for tokens, places, regions in windows:
         y, x = (torch.tensor(side) for side in zip(*tokens, strict=True))
         i, j = (torch.tensor(side) for side in zip(*places, strict=True))
@@ -90,9 +94,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, heads: int, window
         gathered = []
         for head in range(heads):
             part = slice(head * depth, (head + 1) * depth)
-            scores = q[y, x, part] @ k[y, x, part].T / math.sqrt(depth) + table[index, head] + barrier
-            weight = (scores - scores.amax(1, keepdim=True)).exp()
-            gathered.append(weight / weight.sum(1, keepdim=True) @ v[y, x, part])
+            mixed = v.new_zeros(len(tokens), len(tokens))
+            for share, q, k, table in makers:
+                scores = q[y, x, part] @ k[y, x, part].T / math.sqrt(depth) + table[index, head] + barrier
+                weight = (scores - scores.amax(1, keepdim=True)).exp()
+                mixed = mixed + share * weight / weight.sum(1, keepdim=True)
+            gathered.append(mixed @ v[y, x, part])
         out[y, x] = torch.cat(gathered, dim=-1)
     return out
 
@@ -103,26 +110,35 @@ def block(
 ) -> dict[str, Tensor]:  # fmt: skip
     """One full block of every task; `context` is what query and key are made from, or None for the owner's own stream."""
     height, width, dim = next(iter(streams.values())).shape
+    full = (height, width)
+    if wiring == "released":
+        full = (-(-height // WINDOW) * WINDOW, -(-width // WINDOW) * WINDOW)
+
+    def pad(value: Tensor) -> Tensor:
+        padded = value.new_zeros(*full, dim)
+        padded[:height, :width] = value
+        return padded
+
     made = {}
     for task, x in streams.items():
-        owner, own = owners[task], f"{name}.streams.{task}"
-        maker = f"{name}.streams.{owner}.query_key"
-        normed = layer_norm(w, f"{own}.norm1", x)
-        source = layer_norm(w, f"{name}.streams.{owner}.norm1", streams[owner]) if context is None else context
-        if context is not None and wiring == "paper":
-            source = layer_norm(w, f"{maker}.norm", context)
-        windows = paper_windows(height, width, shifted)
-        if wiring == "released":
-            full = [-(-side // WINDOW) * WINDOW for side in (height, width)]
-            windows = released_windows(full[0], full[1], shifted)
-            for_padding = source.new_zeros(full[0], full[1], dim), source.new_zeros(full[0], full[1], dim)
-            for target, value in zip(for_padding, (source, normed), strict=True):
-                target[:height, :width] = value
-            source, normed = for_padding
-        qkv = linear(w, f"{maker}.linear", source)
-        query, key = qkv[..., :dim], qkv[..., dim : 2 * dim]
-        value = qkv[..., 2 * dim :] if qkv.shape[-1] == 3 * dim else linear(w, f"{own}.value", normed)
-        attended = attention(query, key, value, w[f"{maker}.position_bias.table"], heads, windows)[:height, :width]
+        own = f"{name}.streams.{task}"
+        value = linear(w, f"{own}.value", pad(layer_norm(w, f"{own}.norm1", x))) if f"{own}.value.weight" in w else None
+        shares: dict[str, Any] = {owners[task]: 1.0}
+        if owners[task] == "learned":
+            gates = {owner: w[f"{name}.streams.{owner}.query_key.gate.logits"].exp() for owner in streams}
+            shares = {owner: gate / sum(gates.values()) for owner, gate in gates.items()}
+        makers: list[Maker] = []
+        for owner, share in shares.items():
+            maker = f"{name}.streams.{owner}.query_key"
+            source = layer_norm(w, f"{name}.streams.{owner}.norm1", streams[owner]) if context is None else context
+            if context is not None and wiring == "paper":
+                source = layer_norm(w, f"{maker}.norm", context)
+            query, key, *values = linear(w, f"{maker}.linear", pad(source)).split(dim, dim=-1)
+            value = values[0] if values else value
+            makers.append((share, query, key, w[f"{maker}.position_bias.table"]))
+        assert value is not None
+        windows = (paper_windows if wiring == "paper" else released_windows)(full[0], full[1], shifted)
+        attended = attention(makers, value, heads, windows)[:height, :width]
         y = x + linear(w, f"{own}.proj", attended)
         hidden = linear(w, f"{own}.mlp.fc1", layer_norm(w, f"{own}.norm2", y))
         hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
@@ -221,6 +237,7 @@ CASES = [
     ("released", "independent", TWO, "depth_zbuffer"),
     ("paper", "shared", TWO, "depth_zbuffer"),
     ("paper", "shared", THREE, "b"),
+    ("paper", "shared", THREE, "learned"),
     ("paper", "independent", THREE, "b"),
     ("paper", "self", TWO, "depth_zbuffer"),
     ("paper", "shared", {"a": 2}, "a"),
@@ -232,7 +249,7 @@ CASES = [
 @pytest.mark.parametrize(
     ("wiring", "variant", "tasks", "reference", "size", "skip"),
     [(*case, size, "none") for case in CASES for size in [(100, 132), (36, 60), (33, 47), (1, 3)]]
-    + [(*CASES[i], (224, 224), "none") for i in (0, 2, 3)]
+    + [(*CASES[i], (224, 224), "none") for i in (0, 2, 3, 5)]
     + [(*case, size, "add") for case in CASES for size in [(100, 132), (33, 47)]],
 )
 def test_equals_a_second_implementation(

@@ -86,6 +86,7 @@ def read_wandb_records(file: Path) -> Iterator[Any]:
 
 def read_wandb(run: Path) -> tuple[Points, list[tuple[int, Path]], set[str]]:
     """(numbers, (step, picture) of each gallery, ids of the runs) of all processes."""
+    importlib.import_module("wandb").teardown()  # its service may write a while after a run's end
     points, pictures, ids = [], [], set()
     for file in sorted((run / "wandb").glob("offline-run-*/*.wandb")):
         for record in read_wandb_records(file):

@@ -119,6 +119,20 @@ def test_a_frozen_encoder_drops_nothing_and_learns_no_statistics(configured: Con
     assert int(learning.encoder.body.bn1.num_batches_tracked) == 1  # type: ignore[union-attr, arg-type]
 
 
+def test_the_pyramid_of_a_frozen_plain_vit_learns_and_else_is_the_last_layer(configured: Configured) -> None:
+    backbone = ["model.backbone=vit_small_patch16_dinov3", "model.backbone_args={embed_dim: 32, depth: 2, num_heads: 2}"]
+    backbone += ["model.num_heads=1", "optim.lr=1e-2", "optim.warmup=0"]
+    frozen = build_experiment(configured(*backbone, "optim.freeze_encoder=true"))
+    encoder = {name: group["lr"] for name, group in groups(frozen).items() if name.startswith("encoder.")}
+    assert set(encoder.values()) == {1e-2}
+    assert {name.split(".")[2] for name in encoder} == {"pyramid"}
+    learning = build_experiment(configured(*backbone, "optim.layer_decay=0.5"))
+    rate = {name: group["lr"] for name, group in groups(learning).items()}
+    assert rate["encoder.body.vit.reg_token"] == pytest.approx(1e-2 / 8)
+    assert rate["encoder.body.vit.blocks.1.mlp.fc1.weight"] == pytest.approx(1e-2 / 2)
+    assert rate["encoder.body.pyramid.to_4.0.weight"] == 1e-2
+
+
 def test_layers_that_are_not_known_are_refused(configured: Configured) -> None:
     overrides = ["model.backbone=hiera_tiny_224", "model.backbone_args={}", "model.num_heads=1"]
     overrides += ["data.image_size=224", "data.fit=pad"]  # hiera takes images of one size
