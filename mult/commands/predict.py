@@ -15,10 +15,9 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -35,12 +34,11 @@ from mult.data.disk.encodings import CLASSES, ENCODINGS, encode_prediction
 from mult.data.disk.images import read_photograph
 from mult.data.disk.photographs import ENDINGS, find_photographs
 from mult.data.sample import BadFileError
-from mult.draw import TokenAttention, draw_attention_page, draw_contact_sheet, draw_map
+from mult.draw import draw_attention_page, draw_contact_sheet, draw_map
 from mult.draw.layout import join_pictures
 from mult.errors import UserError
 from mult.files import check_output, write_file
-from mult.models.attention import find_leader
-from mult.predict import Averaging, Maps, Predictor
+from mult.predict import Averaging, Maps, Predictor, attend, describe_source
 from mult.runtime import distributed
 
 
@@ -221,38 +219,18 @@ def to_array(image: Image.Image) -> NDArray[np.float32]:
     return np.asarray(image, np.float32).transpose(2, 0, 1) / 255
 
 
-def describe_leader(shares: Collection[Mapping[str, float]]) -> str:
-    """The task with the largest mean share of these maps, and that share."""
-    leader = find_leader(shares)
-    return f"{leader.replace('_', ' ')}, {100 * statistics.mean(of_map[leader] for of_map in shares):.0f} %"
-
-
 def draw_attention(
     predictor: Predictor, image: Image.Image, points: list[tuple[float, float]], heads: list[int] | None
 ) -> dict[str, Image.Image]:
     """{the maps' owner, a task or what `map_owners` calls a mix: page with every point}."""
-    height, width = predictor.input_size(image)
-    shares = predictor.model.reference_shares()
-    stages_of: dict[str, list[list[TokenAttention]]] = {}
-    for attention in predictor.attention(image):
-        stride = attention.stride
-        covered = (height / stride, width / stride)
-        of_points = stages_of.setdefault(attention.owner, [[] for _ in points])
-        for (x, y), stages in zip(points, of_points, strict=True):
-            row, column = (
-                min(int(at * tokens), size - 1)
-                for at, tokens, size in zip((y, x), covered, attention.windows.size, strict=True)
-            )
-            weights, visible = attention.select(row, column)
-            note = describe_leader([shares[stride]]) if shares else ""
-            stages.append(TokenAttention(stride, weights.cpu().numpy(), visible.cpu().numpy(), (row, column), covered, note))
+    maps, size, shares = predictor.attention(image), predictor.input_size(image), predictor.model.reference_shares()
+    of_points = [attend(maps, size, point, shares) for point in points]
     photo, pages = to_array(image), {}
-    for owner, of_points in stages_of.items():
-        source = f"{owner.replace('_', ' ')}'s query and key" + (", for all tasks" if len(stages_of) == 1 else "")
-        if shares:
-            source = f"a mix of all tasks' maps, led by {describe_leader(list(shares.values()))}"
+    owners = list(of_points[0])
+    for owner in owners:
+        source = describe_source(owner, owners, shares)
         titles = [f"What the point at {x:g}, {y:g} attends to: {source}" for x, y in points]
-        drawn = [draw_attention_page(photo, title, stages, heads) for title, stages in zip(titles, of_points, strict=True)]
+        drawn = [draw_attention_page(photo, title, of[owner], heads) for title, of in zip(titles, of_points, strict=True)]
         pages[owner] = join_pictures(drawn, 1)
     return pages
 
