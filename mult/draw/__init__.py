@@ -3,7 +3,7 @@ picture a map, attention over the input, charts, tables and HTML."""
 
 from mult.draw.attention import TokenAttention, draw_attention_page
 from mult.draw.colours import COLORMAPS, ERROR, PALETTE, Classes, Colours, Directions, Drawable, Scalar, overlay
-from mult.draw.gallery import draw_gallery, draw_label_sheet, draw_map
+from mult.draw.gallery import draw_contact_sheet, draw_gallery, draw_label_sheet, draw_map
 
 __all__ = [
     "COLORMAPS",
@@ -16,6 +16,7 @@ __all__ = [
     "Scalar",
     "TokenAttention",
     "draw_attention_page",
+    "draw_contact_sheet",
     "draw_gallery",
     "draw_label_sheet",
     "draw_map",

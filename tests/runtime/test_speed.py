@@ -1,20 +1,18 @@
-"""What a step costs, counted on the CPU for steps whose costs are plain, and the table of scripts/benchmark.py --device."""
+"""What a step costs, counted on the CPU for steps whose costs are plain, and the table of a GPU."""
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from mult.benchmark.gpu import CASES, measure_cases
 from mult.runtime.speed import measure_product_rate, measure_speed
 
 CPU = torch.device("cpu")
-BENCHMARK = Path(__file__).resolve().parents[2] / "scripts" / "benchmark.py"
 KINDS = [f"Swin-T, {kind}" for kind in ("step", "step, one task", "step, six single models", "step, decoder fpn", "inference")]
 TWO = ("normal", "reshading")
 TINY = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
@@ -44,7 +42,6 @@ def test_the_rate_of_a_product_is_positive() -> None:
 
 def test_the_table_of_a_gpu_has_a_row_for_each_case(capsys: pytest.CaptureFixture[str]) -> None:
     """A case of each kind, with two tasks and a tiny backbone, on the CPU."""
-    script: dict[str, Any] = runpy.run_path(str(BENCHMARK))
     cases = [
         replace(
             each,
@@ -53,10 +50,10 @@ def test_the_table_of_a_gpu_has_a_row_for_each_case(capsys: pytest.CaptureFixtur
             tasks=tuple(task for task in TWO if task in each.tasks),
             arguments=small(each.arguments),
         )
-        for each in script["CASES"]
+        for each in CASES
         if each.name in KINDS
     ]
-    script["measure_cases"](cases, CPU, steps=1, size=32, product_size=16)
+    measure_cases(cases, CPU, steps=1, size=32, product_size=16)
     lines = capsys.readouterr().out.splitlines()
     rows = {case.name: line.removeprefix(case.name).split() for case, line in zip(cases, lines[2:], strict=True)}
     assert list(rows) == KINDS

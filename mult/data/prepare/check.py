@@ -5,6 +5,7 @@ The labels of some views are also tested for what they mean: see inspection.py.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -72,18 +73,17 @@ def check(
     """
     tasks = open_views(()).available
     views = open_views(tasks)
-    indices = list(range(len(views)))
+    indices: Sequence[int] = range(len(views))
     report = Report(split, len(views))
     if max_views is not None and max_views < len(views):
-        indices = sorted(np.random.default_rng(seed).choice(len(views), max_views, replace=False).tolist())
+        indices = array("q", sorted(np.random.default_rng(seed).choice(len(views), max_views, replace=False).tolist()))
         report.seed = seed
     report.tasks = {task: {"native": 0, "derived": 0, "valid": 0.0} for task in tasks}
-    medians: list[float] = []
+    medians = array("d")
     counts = Counter[str]()
     done = Progress(progress, [split, len(views), tasks, seed, max_views], indices)
     check_view = partial(_check_view, views, [open_views((task,)) for task in tasks])
-    new = map_with_progress(check_view, done.remaining, workers, f"check {split}", "view", chunk=8)
-    for view in done.keep(new):
+    for view in done.reports(lambda left: map_with_progress(check_view, left, workers, f"check {split}", "view", chunk=8)):
         report.read += 1
         for task, (is_derived, valid) in view.labels.items():
             entry = report.tasks[task]
@@ -92,7 +92,8 @@ def check(
         for problems, listed in ((view.problems, report.problems), (view.warnings, report.warnings)):
             counts.update(problem.kind for problem in problems)
             listed += problems[: max(0, MAX_LISTED - len(listed))]
-        medians += [] if view.median_depth is None else [view.median_depth]
+        if view.median_depth is not None:
+            medians.append(view.median_depth)
     report.buildings = dict(Counter(map(views.group, range(len(views)))).most_common())
     report.counts = dict(counts.most_common())
     for entry in report.tasks.values():

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,29 +41,32 @@ class ViewReport:
 
 
 class Progress:
-    """The views of a check that are done, and those that remain.
+    """The reports of the views of a check, those of an interrupted one among them. Of a million views it holds few at a time.
 
-    `folder` is None where nothing is to be kept; `call` says in values that JSON can hold what is checked, and how.
+    `folder` is None where nothing is to be kept; `call` says in values that JSON can hold what is checked, and how. indices:
+    the views to check, ascending.
     """
 
     def __init__(self, folder: Path | None, call: Sequence[Any], indices: Sequence[int]) -> None:
         key = hashlib.sha256(json.dumps(call).encode()).hexdigest()[:16]
         self._folder = folder and folder / key
-        self._blocks = [list(indices[start : start + BLOCK]) for start in range(0, len(indices), BLOCK)]
-        self._block_of = {index: number for number, block in enumerate(self._blocks) for index in block}
-        self._done = {number: views for number in range(len(self._blocks)) if (views := self._load(number)) is not None}
-        self.remaining = [index for number, block in enumerate(self._blocks) if number not in self._done for index in block]
+        self._indices = indices
 
-    def keep(self, new: Iterable[ViewReport]) -> Iterator[ViewReport]:
-        """The reports of the views that are done, then the new ones, in any order, which are kept block by block."""
-        for views in self._done.values():
-            yield from views
+    def reports(self, read: Callable[[Sequence[int]], Iterable[ViewReport]]) -> Iterator[ViewReport]:
+        """The reports that were kept, then those that `read` makes of the other views, in any order, kept block by block."""
+        remaining = array("q")
+        for number in range(-(-len(self._indices) // BLOCK)):
+            views = self._load(number)
+            if views is None:
+                remaining.extend(self._block(number))
+            else:
+                yield from views
         waiting: dict[int, list[ViewReport]] = {}
-        for view in new:
-            number = self._block_of[view.index]
+        for view in read(remaining):
+            number = bisect_left(self._indices, view.index) // BLOCK
             of_block = waiting.setdefault(number, [])
             of_block.append(view)
-            if len(of_block) == len(self._blocks[number]):
+            if len(of_block) == len(self._block(number)):
                 self._save(number, waiting.pop(number))
             yield view
 
@@ -69,6 +74,9 @@ class Progress:
         """Forget all: the check has ended."""
         if self._folder is not None:
             remove_folder(self._folder)
+
+    def _block(self, number: int) -> Sequence[int]:
+        return self._indices[number * BLOCK : (number + 1) * BLOCK]
 
     def _path(self, number: int) -> Path | None:
         return self._folder and self._folder / f"views-{number:06d}.json"
@@ -86,7 +94,7 @@ class Progress:
             views = [_parse(content) for content in read_json(path)["views"]]
         except (UserError, KeyError, TypeError, ValueError):
             return None  # damaged: it is read again
-        return views if {view.index for view in views} == set(self._blocks[number]) else None
+        return views if {view.index for view in views} == set(self._block(number)) else None
 
 
 def _parse(content: Mapping[str, Any]) -> ViewReport:
