@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mult.errors import UserError
 from mult.models import MulT
@@ -111,9 +111,37 @@ def test_equals_a_second_implementation(size: tuple[int, int], variant: str) -> 
             torch.testing.assert_close(outputs[task][image], expected[task], rtol=1e-9, atol=1e-9)
 
 
+def open_attention(module: nn.Module) -> None:
+    """Have what is attended to reach the streams, which at the start it does not."""
+    for name, parameter in module.named_parameters():
+        if name.endswith("attention.proj.weight"):
+            assert not parameter.any()
+            nn.init.normal_(parameter)
+
+
+def test_a_new_decoder_is_a_plain_pyramid() -> None:
+    """Without attention; from the next step on there is some."""
+    decoders = {}
+    for kind in ("shared", "none"):
+        decoders[kind] = PyramidDecoder(TASKS, "b", kind, DIMS, heads=4, window=4, dropout=0.0)
+    decoders["none"].load_state_dict({n: p for n, p in decoders["shared"].state_dict().items() if "attention" not in n})
+    features = [torch.randn(1, c, 64 // s, 64 // s) for c, s in zip(DIMS, (4, 8, 16, 32), strict=True)]
+    outputs, plain = (decoders[kind](features, (64, 64)) for kind in ("shared", "none"))
+    for task in TASKS:
+        torch.testing.assert_close(outputs[task], plain[task], rtol=1e-5, atol=1e-5)
+    outputs["a"].square().sum().backward()
+    for level in range(3):
+        assert [bool(part.any()) for part in decoders["shared"].levels[level].attention.proj.weight.grad] == [
+            True,
+            False,
+            False,
+        ]
+
+
 def test_every_task_reaches_the_reference_s_query_and_key_and_no_other_task_s_layers() -> None:
     torch.manual_seed(3)
     decoder = PyramidDecoder(TASKS, "b", "shared", DIMS, heads=4, window=4, dropout=0.0)
+    open_attention(decoder)
     features = [torch.randn(1, c, 64 // s, 64 // s) for c, s in zip(DIMS, (4, 8, 16, 32), strict=True)]
     decoder(features, (64, 64))["c"].square().sum().backward()
     gradients: Weights = {name: p.grad for name, p in decoder.named_parameters() if p.grad is not None}
@@ -131,6 +159,7 @@ def test_goes_with_any_encoder_and_is_saved(backbone: str, attention: Any, tmp_p
     arguments = SWIN if backbone.startswith("swin") else None
     tasks = {"normal": 3, "reshading": 1}
     model = MulT(tasks, "normal", backbone, attention=attention, decoder="pyramid", backbone_args=arguments)
+    open_attention(model)
     images = torch.rand(2, 3, 70, 50)
     sum(output.square().mean() for output in model(images).values()).backward()
     assert not [name for name, p in model.decoder.named_parameters() if p.grad is None or not p.grad.any()]
