@@ -34,7 +34,7 @@ from mult.data.disk.encodings import CLASSES, ENCODINGS, encode_prediction
 from mult.data.disk.images import read_photograph
 from mult.data.disk.photographs import ENDINGS, find_photographs
 from mult.data.sample import BadFileError
-from mult.draw import draw_attention_page, draw_contact_sheet, draw_map
+from mult.draw import draw_attention_page, draw_contact_sheet, draw_map, paint_map
 from mult.draw.layout import join_pictures
 from mult.errors import UserError
 from mult.files import check_output, write_file
@@ -144,10 +144,10 @@ class Arrays:
 
     def write(self, name: Path, image: Image.Image, maps: Maps) -> None:
         stem, photo, tasks, classes = self.out / name, to_array(image), self.predictor.tasks, self.predictor.classes
-        for task, values in maps.items():
-            drawn = draw_map(tasks[task], values, photo, classes.get(task))
-            write_file(stem.with_name(f"{stem.name}_{task}.png"), partial(drawn.save, format="PNG"))
-        sheet = draw_contact_sheet(photo, maps, tasks, classes)
+        painted = [paint_map(tasks[task], values, photo, classes.get(task)) for task, values in maps.items()]
+        for each in painted:
+            write_file(stem.with_name(f"{stem.name}_{each.task.name}.png"), partial(draw_map(each).save, format="PNG"))
+        sheet = draw_contact_sheet(photo, painted)
         write_file(stem.with_name(f"{stem.name}_sheet.png"), partial(sheet.save, format="PNG"))
         arrays: dict[str, Any] = dict(maps)
         write_file(stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **arrays))
