@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "export",
         "files",
         "leaderboard",
+        "models",
         "predict",
         "report",
         "runs",
