@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeGuard, cast, get_args
 
@@ -16,8 +17,10 @@ from mult.data.batches.fit import Fit, input_size
 from mult.data.batches.transforms import EvalTransform, mirror
 from mult.data.disk.images import to_rgb
 from mult.data.sample import IMAGE, Sample, collate_eval
+from mult.draw import TokenAttention
 from mult.errors import UserError
 from mult.models import MulT
+from mult.models.attention import find_leader
 from mult.models.attention_maps import AttentionMap, record_attention
 from mult.runs.checkpoint import load_checkpoint
 from mult.tasks import TASKS, Task, cut
@@ -115,9 +118,10 @@ class Predictor:
     def check_attention(self) -> None:
         """Raise UserError for a model whose decoders have no attention."""
         if not self.model.decoder.query_keys():
+            decoder, attention = (self.model.arguments[name] for name in ("decoder", "attention"))
             raise UserError(
-                "--attention: got a model with decoder fpn, which has no attention; expected decoder paper or released; leave "
-                "--attention out"
+                f"--attention: got a model with decoder {decoder}, attention {attention}: it has none; expected one with "
+                "attention; leave --attention out"
             )
 
     def input_size(self, image: Image.Image) -> tuple[int, int]:
@@ -136,6 +140,47 @@ class Predictor:
             mirrored = self.model(images.flip(-1))
             outputs = {task: (output + mirror(task, mirrored[task])) / 2 for task, output in outputs.items()}
         return outputs
+
+
+Shares = Mapping[int, Mapping[str, float]]
+"""Stride -> task -> its share of the maps of a learned reference, as of `MulT.reference_shares`; empty of other models."""
+
+
+def attend(
+    maps: Iterable[AttentionMap], size: tuple[int, int], point: tuple[float, float], shares: Shares
+) -> dict[str, list[TokenAttention]]:
+    """What a point of an image attends to: {the maps' owner: a stage each, H/32 first}.
+
+    maps: of `Predictor.attention`. size: (height, width) of the image in the network, of `Predictor.input_size`. point: (x, y),
+    fractions of the width and height.
+    """
+    height, width = size
+    stages_of: dict[str, list[TokenAttention]] = {}
+    for attention in maps:
+        stride = attention.stride
+        covered = (height / stride, width / stride)
+        row, column = (
+            min(int(at * tokens), side - 1)
+            for at, tokens, side in zip(point[::-1], covered, attention.windows.size, strict=True)
+        )
+        weights, visible = attention.select(row, column)
+        note = _describe_leader([shares[stride]]) if shares else ""
+        stage = TokenAttention(stride, weights.cpu().numpy(), visible.cpu().numpy(), (row, column), covered, note)
+        stages_of.setdefault(attention.owner, []).append(stage)
+    return stages_of
+
+
+def describe_source(owner: str, owners: Sequence[str], shares: Shares) -> str:
+    """Of what the maps of an owner are made, one of those that a model's maps have."""
+    if shares:
+        return f"a mix of all tasks' maps, led by {_describe_leader(list(shares.values()))}"
+    return f"{owner.replace('_', ' ')}'s query and key" + (", for all tasks" if len(owners) == 1 else "")
+
+
+def _describe_leader(shares: Collection[Mapping[str, float]]) -> str:
+    """The task with the largest mean share of these maps, and that share."""
+    leader = find_leader(shares)
+    return f"{leader.replace('_', ' ')}, {100 * statistics.mean(of_map[leader] for of_map in shares):.0f} %"
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

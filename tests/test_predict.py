@@ -23,7 +23,7 @@ from mult.config import Config
 from mult.data import Taskonomy
 from mult.data.batches.transforms import EvalTransform
 from mult.data.disk.encodings import ENCODINGS
-from mult.draw import TokenAttention, draw_attention_page
+from mult.draw import TokenAttention, draw_attention_page, draw_contact_sheet, paint_map
 from mult.evaluation.evaluate import predict_samples
 from mult.models import MulT
 from mult.runs.checkpoint import load_checkpoint
@@ -152,13 +152,19 @@ def test_the_script_writes_arrays_and_pictures(script: Script, trained: Path, pr
     assert ended.status == 0, ended.err
     assert "3 of 3 images predicted" in ended.out
     stems = ["a.b", "deep/er/c", "alone"]
-    names = {f"{stem}.npz" for stem in stems} | {f"{stem}_{task}.png" for stem in stems for task in ENCODINGS}
+    names = {f"{stem}.npz" for stem in stems} | {f"{stem}_{kind}.png" for stem in stems for kind in [*ENCODINGS, "sheet"]}
     assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == names
     with np.load(out / "a.b.npz") as stored:
         assert set(stored.files) == set(ENCODINGS)
         for task, values in predictor(picture()).items():
             np.testing.assert_allclose(stored[task], values, atol=1e-5)
             assert stored[task].dtype == values.dtype
+        photo = np.asarray(picture(), np.float32).transpose(2, 0, 1) / 255
+        with Image.open(out / "a.b_sheet.png") as sheet:
+            classes = predictor.classes
+            painted = [paint_map(TASKS[task], stored[task], photo, classes.get(task)) for task in stored.files]
+            expected = draw_contact_sheet(photo, painted)
+            assert np.array_equal(np.asarray(sheet), np.asarray(expected))
     with Image.open(out / "deep" / "er" / "c_depth_zbuffer.png") as drawn:
         assert drawn.width >= 20
         assert len(np.unique(np.asarray(drawn.convert("RGB")).reshape(-1, 3), axis=0)) > 1

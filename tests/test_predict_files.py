@@ -31,7 +31,7 @@ def test_its_own_pictures_are_no_photographs(predict: Script, tmp_path: Path) ->
         ended = predict(tmp_path / "photos", "--out", tmp_path / "photos")
         assert ended.status == 0, ended.err
         assert "2 of 2 images predicted" in ended.out
-        assert ("12 pictures left out" in ended.out) == (time > 0)
+        assert ("14 pictures left out" in ended.out) == (time > 0)
     assert len(list((tmp_path / "photos").glob("*.npz"))) == len(photos)
 
 
@@ -46,6 +46,10 @@ def test_no_truth_and_no_image_is_replaced(predict: Script, own_tree: Path, tmp_
     ended = predict(tmp_path / "photos", "--out", tmp_path / "photos")
     assert ended.status == 2
     assert "a_normal.png is an image that the results of a would replace" in ended.err
+    (tmp_path / "photos" / "a_normal.png").rename(tmp_path / "photos" / "a_sheet.png")
+    ended = predict(tmp_path / "photos", "--out", tmp_path / "photos")
+    assert ended.status == 2
+    assert "a_sheet.png is an image that the results of a would replace" in ended.err
 
 
 def test_a_tree_s_labels_are_no_photographs(predict: Script, own_tree: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a model, or go on with a run",
     "eval": "evaluate a checkpoint",
     "predict": "predict the maps of photographs",
+    "demo": "look at a model in the browser: maps, values, attention",
     "export": "write a model as ONNX and .pt2",
     "push": "write a model to hand over, and upload it",
     "report": "make a page of one run or several",

@@ -1,7 +1,8 @@
 """Predict: mult predict --ckpt RUN_OR_CHECKPOINT IMAGE_OR_FOLDER ... --out FOLDER.
 
 Writes, for every image, at the image's own size:
-  --format npz        <relative path>.npz with all maps in physical units, and <relative path>_<task>.png, a picture of each;
+  --format npz        <relative path>.npz with all maps in physical units, <relative path>_<task>.png, a picture of each, and
+                      <relative path>_sheet.png, the image and all maps side by side;
   --format taskonomy  <task>/<relative path>_domain_<task>.png, the map in Taskonomy's encoding; a `_domain_rgb` at the end of
                       the image's name is dropped first, so that the rgb folder of a tree gives a tree of the same layout.
 With --attention also <relative path>_attention_<task>.png: what the points of --at attend to, at each decoder stage, through
@@ -14,10 +15,9 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -34,12 +34,11 @@ from mult.data.disk.encodings import CLASSES, ENCODINGS, encode_prediction
 from mult.data.disk.images import read_photograph
 from mult.data.disk.photographs import ENDINGS, find_photographs
 from mult.data.sample import BadFileError
-from mult.draw import TokenAttention, draw_attention_page, draw_map
+from mult.draw import draw_attention_page, draw_contact_sheet, draw_map, paint_map
 from mult.draw.layout import join_pictures
 from mult.errors import UserError
 from mult.files import check_output, write_file
-from mult.models.attention import find_leader
-from mult.predict import Averaging, Maps, Predictor
+from mult.predict import Averaging, Maps, Predictor, attend, describe_source
 from mult.runtime import distributed
 
 
@@ -124,7 +123,7 @@ def end_without_memory(results: Iterable[Any]) -> Iterator[Any]:
 
 
 class Arrays:
-    """Writes <name>_<task>.png and then <name>.npz, so that the pictures are complete where there is an .npz."""
+    """Writes <name>_<task>.png, <name>_sheet.png and then <name>.npz: the pictures are complete where there is an .npz."""
 
     CONTENT = "maps and pictures"
 
@@ -136,10 +135,12 @@ class Arrays:
         return name
 
     def write(self, name: Path, image: Image.Image, maps: Maps) -> None:
-        stem, photo = self.out / name, to_array(image)
-        for task, values in maps.items():
-            drawn = draw_map(self.predictor.tasks[task], values, photo, self.predictor.classes.get(task))
-            write_file(stem.with_name(f"{stem.name}_{task}.png"), partial(drawn.save, format="PNG"))
+        stem, photo, tasks, classes = self.out / name, to_array(image), self.predictor.tasks, self.predictor.classes
+        painted = [paint_map(tasks[task], values, photo, classes.get(task)) for task, values in maps.items()]
+        for each in painted:
+            write_file(stem.with_name(f"{stem.name}_{each.task.name}.png"), partial(draw_map(each).save, format="PNG"))
+        sheet = draw_contact_sheet(photo, painted)
+        write_file(stem.with_name(f"{stem.name}_sheet.png"), partial(sheet.save, format="PNG"))
         arrays: dict[str, Any] = dict(maps)
         write_file(stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **arrays))
 
@@ -218,38 +219,18 @@ def to_array(image: Image.Image) -> NDArray[np.float32]:
     return np.asarray(image, np.float32).transpose(2, 0, 1) / 255
 
 
-def describe_leader(shares: Collection[Mapping[str, float]]) -> str:
-    """The task with the largest mean share of these maps, and that share."""
-    leader = find_leader(shares)
-    return f"{leader.replace('_', ' ')}, {100 * statistics.mean(of_map[leader] for of_map in shares):.0f} %"
-
-
 def draw_attention(
     predictor: Predictor, image: Image.Image, points: list[tuple[float, float]], heads: list[int] | None
 ) -> dict[str, Image.Image]:
     """{the maps' owner, a task or what `map_owners` calls a mix: page with every point}."""
-    height, width = predictor.input_size(image)
-    shares = predictor.model.reference_shares()
-    stages_of: dict[str, list[list[TokenAttention]]] = {}
-    for attention in predictor.attention(image):
-        stride = attention.stride
-        covered = (height / stride, width / stride)
-        of_points = stages_of.setdefault(attention.owner, [[] for _ in points])
-        for (x, y), stages in zip(points, of_points, strict=True):
-            row, column = (
-                min(int(at * tokens), size - 1)
-                for at, tokens, size in zip((y, x), covered, attention.windows.size, strict=True)
-            )
-            weights, visible = attention.select(row, column)
-            note = describe_leader([shares[stride]]) if shares else ""
-            stages.append(TokenAttention(stride, weights.cpu().numpy(), visible.cpu().numpy(), (row, column), covered, note))
+    maps, size, shares = predictor.attention(image), predictor.input_size(image), predictor.model.reference_shares()
+    of_points = [attend(maps, size, point, shares) for point in points]
     photo, pages = to_array(image), {}
-    for owner, of_points in stages_of.items():
-        source = f"{owner.replace('_', ' ')}'s query and key" + (", for all tasks" if len(stages_of) == 1 else "")
-        if shares:
-            source = f"a mix of all tasks' maps, led by {describe_leader(list(shares.values()))}"
+    owners = list(of_points[0])
+    for owner in owners:
+        source = describe_source(owner, owners, shares)
         titles = [f"What the point at {x:g}, {y:g} attends to: {source}" for x, y in points]
-        drawn = [draw_attention_page(photo, title, stages, heads) for title, stages in zip(titles, of_points, strict=True)]
+        drawn = [draw_attention_page(photo, title, of[owner], heads) for title, of in zip(titles, of_points, strict=True)]
         pages[owner] = join_pictures(drawn, 1)
     return pages
 
@@ -276,7 +257,7 @@ def main() -> None:
         if arguments.attention:
             predictor.check_attention()
         heads = parse_heads(arguments.heads, predictor) if arguments.heads else None
-        kinds = [*predictor.tasks, *(f"attention_{owner}" for owner in predictor.map_owners())]
+        kinds = [*predictor.tasks, "sheet", *(f"attention_{owner}" for owner in predictor.map_owners())]
         check_out(out, images, kinds, is_tree=form is TaskonomyFiles)
         files, failures = form(predictor, out), list[str]()
         predicted = predict(predictor, read_images(predictor, images, failures), arguments.batch_size)

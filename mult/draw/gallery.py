@@ -1,4 +1,4 @@
-"""The gallery of an evaluation, a sheet of labels, and one picture a map.
+"""The gallery of an evaluation, a sheet of labels, one picture a map, and all maps of an image on a contact sheet.
 
 The gallery follows the paper's main figure (input, segmentation over the input, then a column a task), but with truth,
 prediction and error in three rows an image; the paper shows no errors.
@@ -7,12 +7,13 @@ prediction and error in three rows an image; the paper shows no errors.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from mult.draw.colours import ERROR, Array, Drawable, Painted, find_max_error, hatch, overlay, to_photo, to_plane
+from mult.draw.colours import ERROR, Array, Drawable, Limits, Painted, find_max_error, hatch, overlay, to_photo, to_plane
 from mult.draw.layout import (
     FAINT,
     SMALL,
@@ -28,6 +29,8 @@ from mult.errors import UserError
 
 CELL, GAP, MARGIN = 192, 6, 16
 """The side of a cell, the gap between cells and the margin of the page, in pixels."""
+TILE, TILES = 320, 4
+"""The side of a contact sheet's tile, and the number of tiles in a row."""
 BAR = SMALL * 3 // 2
 """The height of a colour bar."""
 PLATE = 244
@@ -91,26 +94,59 @@ def draw_label_sheet(
     return ImageOps.expand(join_pictures([*rows, legend], 1, 2 * GAP), MARGIN, "white")
 
 
-def draw_map(
+@dataclass(frozen=True)
+class PaintedMap:
+    """A prediction in colours: pixels uint8 (H, W, 3), the limits of its colour bar, None without, and its part of a legend."""
+
+    task: Drawable
+    pixels: Painted
+    limits: Limits | None
+    keys: Sequence[tuple[Painted, str]]
+
+
+def paint_map(
     task: Drawable, prediction: Array, image: Array | None = None, classes: Sequence[str] | None = None
-) -> Image.Image:
+) -> PaintedMap:
+    """Colour one prediction, (C, H, W) or (H, W); classes are laid over the image, (3, H, W) in [0, 1], where one is given."""
+    limits = task.colours.limits(prediction, None)
+    pixels = task.colours.paint(prediction, None, limits)
+    if task.categorical and image is not None:
+        pixels = overlay(image, pixels)
+    return PaintedMap(task, pixels, limits, task.colours.keys([prediction], classes))
+
+
+def draw_map(painted: PaintedMap) -> Image.Image:
     """One prediction at its own size, top left; below it the task's name, and the colour bar or the legend.
 
-    The prediction is (C, H, W) or (H, W); classes are laid over the image, (3, H, W) in [0, 1], where one is given. The
-    page is as wide as the map, but at least 160 pixels so that its text can be read.
+    The page is as wide as the map, but at least 160 pixels so that its text can be read.
     """
-    colours = task.colours
-    limits = colours.limits(prediction, None)
-    painted = colours.paint(prediction, None, limits)
-    if task.categorical and image is not None:
-        painted = overlay(image, painted)
-    width = max(160, painted.shape[1])
+    task, limits = painted.task, painted.limits
+    width = max(160, painted.pixels.shape[1])
     size = max(SMALL, width // 45)
     title = draw_text_line(f"{task.name.replace('_', ' ')} ({task.unit})", width, size)
     room = width - size
-    key = draw_colour_bar(colours, limits, task.unit, room, size) if limits else None
-    key = key or draw_legend(colours.keys([prediction], classes), room, size)
-    return join_pictures([Image.fromarray(painted), title, ImageOps.expand(key, size // 2, "white")], 1)
+    key = draw_colour_bar(task.colours, limits, task.unit, room, size) if limits else draw_legend(painted.keys, room, size)
+    return join_pictures([Image.fromarray(painted.pixels), title, ImageOps.expand(key, size // 2, "white")], 1)
+
+
+def draw_contact_sheet(image: Array, maps: Sequence[PaintedMap]) -> Image.Image:
+    """An image (3, H, W) in [0, 1] and its predictions in rows of tiles with titles and colour bars; the legend below.
+
+    A picture fills its tile: a larger one is averaged, and pixels of a smaller one become squares.
+    """
+    tiles = [_draw_tile("input", np.asarray(to_photo(image)), [])]
+    tiles += [_draw_tile(each.task.name, each.pixels, _draw_bars(each.task, each.limits, TILE)) for each in maps]
+    rows = [join_pictures(tiles[i : i + TILES], 0, GAP) for i in range(0, len(tiles), TILES)]
+    keys = [key for each in maps for key in each.keys]
+    legend = [draw_legend(keys, rows[0].width, 14)] if keys else []
+    return ImageOps.expand(join_pictures([*rows, *legend], 1, 2 * GAP), MARGIN, "white")
+
+
+def _draw_tile(name: str, painted: Painted, bars: Sequence[Image.Image]) -> Image.Image:
+    """A title, a picture at the size of a contact sheet's tiles, and its colour bar where there is one."""
+    title = draw_text_line(name.replace("_", " "), TILE + 2, 16)
+    height = _fit(painted.shape[1], painted.shape[0], TILE)[1]
+    return join_pictures([title, _draw_cell(painted, height, side=TILE), *bars], 1)
 
 
 def _draw_rows(sample: Mapping[str, Any], tasks: Mapping[str, Drawable], height: int) -> Image.Image:
@@ -148,9 +184,9 @@ def _draw_column(task: Drawable, sample: Mapping[str, Any], height: int) -> Imag
     return join_pictures([*cells, draw_text_line(mean, CELL + 2, SMALL)], 1, GAP)
 
 
-def _draw_bars(task: Drawable, limits: tuple[float, float] | None) -> list[Image.Image]:
-    """The colour bar of a task's maps; empty where there is none."""
-    return [draw_colour_bar(task.colours, limits, task.unit, CELL + 2, SMALL)] if limits else []
+def _draw_bars(task: Drawable, limits: Limits | None, side: int = CELL) -> list[Image.Image]:
+    """The colour bar of a task's maps, below a cell; empty where there is none."""
+    return [draw_colour_bar(task.colours, limits, task.unit, side + 2, SMALL)] if limits else []
 
 
 def _draw_missing(values: Array, height: int) -> Image.Image:
@@ -158,11 +194,11 @@ def _draw_missing(values: Array, height: int) -> Image.Image:
     return _draw_cell(np.full((*values.shape[-2:], 3), PLATE, np.uint8), height, "no label")
 
 
-def _draw_cell(painted: Painted, height: int, text: str = "") -> Image.Image:
-    """A picture fitted into CELL x height and outlined, with a text in its middle."""
-    cell = make_blank(CELL + 2, height + 2)
+def _draw_cell(painted: Painted, height: int, text: str = "", side: int = CELL) -> Image.Image:
+    """A picture fitted into side x height and outlined, with a text in its middle."""
+    cell = make_blank(side + 2, height + 2)
     draw = ImageDraw.Draw(cell)
-    width, height = _fit(painted.shape[1], painted.shape[0])
+    width, height = _fit(painted.shape[1], painted.shape[0], side)
     resampling = Image.Resampling.BOX if width < painted.shape[1] else Image.Resampling.NEAREST
     x, y = (cell.width - width) // 2, (cell.height - height) // 2
     draw.rectangle((x - 1, y - 1, x + width, y + height), outline=FAINT)
@@ -171,7 +207,7 @@ def _draw_cell(painted: Painted, height: int, text: str = "") -> Image.Image:
     return cell
 
 
-def _fit(width: int, height: int) -> tuple[int, int]:
-    """The size of a picture whose longer side is CELL."""
-    scale = CELL / max(width, height)
+def _fit(width: int, height: int, side: int = CELL) -> tuple[int, int]:
+    """The size of a picture whose longer side is `side`."""
+    scale = side / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))

@@ -9,10 +9,11 @@ from mult.errors import UserError, suggest
 from mult.models.attention import LEARNED
 from mult.models.decoder import Attention, Skip
 from mult.models.encoder import Encoder
+from mult.models.pyramid import HEADS, WIDTH
 
-DecoderName = Literal["paper", "released", "fpn"]
-"""A wiring of the shared-attention decoders, or the plain convolutional decoder (fpn.py)."""
-_WITHOUT_ATTENTION = {
+DecoderName = Literal["paper", "released", "pyramid", "fpn"]
+"""A wiring of the paper's decoders, shared attention in a feature pyramid, or the plain convolutional decoder (fpn.py)."""
+_DEFAULTS = {
     "reference": None,
     "attention": "shared",
     "skip": "none",
@@ -20,7 +21,7 @@ _WITHOUT_ATTENTION = {
     "num_heads": None,
     "drop_path": 0.0,
 }
-"""The arguments that `decoder: fpn` has no use for, at their defaults."""
+"""Arguments that some decoder has no use for, with their defaults."""
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -40,8 +41,15 @@ def resolve_reference(tasks: Collection[str], reference: str | None, attention: 
     if not tasks:
         raise UserError("tasks: got none; expected task: output channels; name at least one")
     if decoder == "fpn":
-        check_fpn_arguments(reference=reference, attention=attention, skip=skip)
+        check_unused(decoder, "attention", reference=reference, attention=attention, skip=skip)
         return None
+    if decoder == "pyramid":
+        check_unused(decoder, "streams without the finer encoder maps", skip=skip)
+    elif attention == "none":
+        raise UserError(
+            f"model.attention: got none with decoder {decoder}; expected {', '.join(get_args(Attention)[:-1])}; take one "
+            "of them, or decoder pyramid, which is a plain one without attention"
+        )
     if decoder == "released" and attention == "self":
         raise UserError(
             "model.attention: got self with decoder released; expected shared or independent there; take one of them, or "
@@ -79,13 +87,13 @@ def _check_learned(attention: str, decoder: str) -> None:
         )
 
 
-def check_fpn_arguments(**arguments: Any) -> None:
-    """Raise UserError for an argument of the attention that is given to the decoder that has none."""
+def check_unused(decoder: str, lacks: str, **arguments: Any) -> None:
+    """Raise UserError for an argument that a decoder has no use for, since it `lacks` something, unless it is the default."""
     for name, value in arguments.items():
-        default = _WITHOUT_ATTENTION[name]
+        default = _DEFAULTS[name]
         if value != default:
             raise UserError(
-                f"model.{name}: got {value!r} with decoder fpn, which has no attention; expected the default, "
+                f"model.{name}: got {value!r} with decoder {decoder}, which has no {lacks}; expected the default, "
                 f"{'null' if default is None else default}; leave it out, or set it to that"
             )
 
@@ -103,6 +111,17 @@ def resolve_num_heads(num_heads: int | Sequence[int] | None, encoder: Encoder) -
         raise UserError(
             f"model.num_heads: got {heads} for channels {encoder.channels} of {encoder.name}; expected {stages} divisors of "
             "them, fine to coarse; set model.num_heads"
+        )
+    return heads
+
+
+def resolve_pyramid_heads(num_heads: int | Sequence[int] | None) -> int:
+    """The heads of `decoder: pyramid`, whose width is the same at every level and does not depend on the backbone."""
+    heads = HEADS if num_heads is None else num_heads
+    if not isinstance(heads, int) or heads < 1 or WIDTH % heads:
+        raise UserError(
+            f"model.num_heads: got {heads} with decoder pyramid; expected one divisor of its width, {WIDTH}; set "
+            "model.num_heads"
         )
     return heads
 

@@ -76,7 +76,8 @@ def find_leader(shares: Collection[Mapping[str, float]]) -> str:
 class QueryKey(nn.Module):
     """Makes a map for each of `owners`, or, where it `mixes`, one map of all theirs.
 
-    One linear layer gives query and key, and where `with_value` the owner's value too.
+    One linear layer gives query and key, and where `with_value` the owner's value too, from `dim` to `width` channels each,
+    or to `dim`.
     """
 
     def __init__(
@@ -88,13 +89,14 @@ class QueryKey(nn.Module):
         norm: bool,
         with_value: bool,
         mixes: bool = False,
+        width: int | None = None,
     ) -> None:
         super().__init__()
         self.owners, self.heads = list(owners), heads
         self.gate = Gate(owners) if mixes else None
         self.parts = 3 if with_value else 2
         self.norm = LayerNorm(owners, dim) if norm else None
-        self.linear = Linear(owners, dim, self.parts * dim)
+        self.linear = Linear(owners, dim, self.parts * (width or dim))
         self.position_bias = PositionBias(owners, window, heads)
 
     @property
@@ -120,6 +122,55 @@ class QueryKey(nn.Module):
         return maps.to(key.dtype), value[0] if value else None
 
 
+class WindowAttention(nn.Module):
+    """Window attention of every task's stream, pre-normed, with maps from the streams or from a context.
+
+    owners: the tasks that own a map: all of `tasks`, each for itself, or one for all. With `mixes` the maps of all are mixed
+    into one for all. A map is multiplied with the values of all its tasks in one product: no second softmax and no copy of it.
+    dim: channels of the streams, and of query, key and value. context_dim: channels of the context.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        owners: Sequence[str],
+        source: Source,
+        dim: int,
+        context_dim: int,
+        heads: int,
+        window: int,
+        context_norm: bool,
+        mixes: bool,
+    ) -> None:
+        super().__init__()
+        self.tasks, self.owners, self.source, self.heads = list(tasks), list(owners), source, heads
+        is_self_attention = source == "stream" and self.owners == self.tasks
+        norm = source == "context" and context_norm
+        source_dim = context_dim if source == "context" else dim
+        self.norm1 = LayerNorm(tasks, dim)
+        self.query_key = QueryKey(owners, source_dim, heads, window, norm, is_self_attention, mixes, dim)
+        self.value = None if is_self_attention else Linear(tasks, dim, dim)
+        self.proj = Linear(tasks, dim, dim)
+
+    def attend(self, streams: Tensor, context: Tensor, layout: Layout) -> Tensor:
+        """streams (T, B, H, W, dim) and the context (B, H, W, context_dim) -> what is to be added to the streams."""
+        maps, values = self._make_maps(streams, context, layout)
+        return self.proj(layout.windows.join(maps @ values, len(self.tasks)))
+
+    def _make_maps(self, streams: Tensor, context: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        """The maps A, as `QueryKey` makes them, and all tasks' values v, cut."""
+        if self.value is None:
+            return self.query_key(streams, layout, self.norm1)
+        if self.source == "context":
+            maps, _ = self.query_key(context.expand(len(self.owners), *context.shape), layout, self.query_key.norm)
+            values = self.value.after_norm(self.norm1, streams)
+        else:
+            normed, owner = self.norm1(streams), self.tasks.index(self.owners[0])
+            maps, _ = self.query_key(normed[owner : owner + 1], layout, None)
+            values = self.value(normed)
+        return maps, layout.cut(values, 1, len(maps), self.heads, self.value.bias).squeeze(0)
+
+
 class Mlp(nn.Module):
     """Linear to four times the channels, GELU, Linear back."""
 
@@ -133,12 +184,8 @@ class Mlp(nn.Module):
         return self.fc2.after_gelu(self.fc1.after_norm(norm, tokens))
 
 
-class WindowBlock(nn.Module):
-    """One block of every task's decoder: window attention and MLP, each pre-normed and residual.
-
-    owners: the tasks that own a map: all of `tasks`, each for itself, or one for all. With `mixes` the maps of all are mixed
-    into one for all. A map is multiplied with the values of all its tasks in one product: no second softmax and no copy of it.
-    """
+class WindowBlock(WindowAttention):
+    """One block of every task's decoder: window attention and MLP, each pre-normed and residual."""
 
     def __init__(
         self,
@@ -152,36 +199,15 @@ class WindowBlock(nn.Module):
         drop_path: float,
         mixes: bool = False,
     ) -> None:
-        super().__init__()
-        self.tasks, self.owners, self.source, self.heads, self.drop_path = list(tasks), list(owners), source, heads, drop_path
-        is_self_attention = source == "stream" and self.owners == self.tasks
-        norm = source == "context" and context_norm
-        self.norm1 = LayerNorm(tasks, dim)
-        self.query_key = QueryKey(owners, dim, heads, window, norm, is_self_attention, mixes)
-        self.value = None if is_self_attention else Linear(tasks, dim, dim)
-        self.proj = Linear(tasks, dim, dim)
+        super().__init__(tasks, owners, source, dim, dim, heads, window, context_norm, mixes)
+        self.drop_path = drop_path
         self.norm2 = LayerNorm(tasks, dim)
         self.mlp = Mlp(tasks, dim)
 
     def forward(self, streams: Tensor, context: Tensor, layout: Layout) -> Tensor:
         """streams (T, B, H, W, C) and the context (B, H, W, C) -> the updated streams."""
-        maps, values = self._attention(streams, context, layout)
-        attended = layout.windows.join(maps @ values, len(self.tasks))
-        streams = streams + self._drop(self.proj(attended))
+        streams = streams + self._drop(self.attend(streams, context, layout))
         return streams + self._drop(self.mlp(streams, self.norm2))
-
-    def _attention(self, streams: Tensor, context: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-        """The maps A, as `QueryKey` makes them, and all tasks' values v, cut."""
-        if self.value is None:
-            return self.query_key(streams, layout, self.norm1)
-        if self.source == "context":
-            maps, _ = self.query_key(context.expand(len(self.owners), *context.shape), layout, self.query_key.norm)
-            values = self.value.after_norm(self.norm1, streams)
-        else:
-            normed, owner = self.norm1(streams), self.tasks.index(self.owners[0])
-            maps, _ = self.query_key(normed[owner : owner + 1], layout, None)
-            values = self.value(normed)
-        return maps, layout.cut(values, 1, len(maps), self.heads, self.value.bias).squeeze(0)
 
     def _drop(self, branch: Tensor) -> Tensor:
         """Drop path, drawn for each task, branch and image."""

@@ -19,7 +19,7 @@ from mult.models.attention import LEARNED, QueryKey, Source, WindowBlock
 from mult.models.stacked import LayerNorm, Linear
 from mult.models.windows import Layout, Windows
 
-Attention = Literal["shared", "independent", "self"]
+Attention = Literal["shared", "independent", "self", "none"]
 Wiring = Literal["paper", "released"]
 Skip = Literal["none", "add"]
 
@@ -166,6 +166,15 @@ class Decoder(nn.Module):
                     streams = self.skips[index - 1](streams, maps[index])
             streams = stage(streams, context)
         return {task: head(tokens, size) for (task, head), tokens in zip(self.heads.items(), streams, strict=True)}
+
+    def list_blocks(self) -> list[nn.Module]:
+        """The blocks of all stages, each of which is compiled by itself."""
+        return [block for stage in self.stages for block in stage.blocks]
+
+    def set_grad_checkpointing(self, enable: bool) -> None:
+        """See `MulT.set_grad_checkpointing`."""
+        for stage in self.stages:
+            stage.grad_checkpointing = enable
 
     def query_keys(self) -> dict[int, QueryKey]:
         """Stride -> what makes the maps of that stage's second block, which are shared where any are; H/32 first."""

@@ -42,9 +42,7 @@ class Pyramid(nn.Module):
 
 
 class FPNDecoder(nn.Module):
-    """A `Pyramid` a task. dims: the encoder's channels, fine to coarse. It has no stages of blocks."""
-
-    stages = ()
+    """A `Pyramid` a task. dims: the encoder's channels, fine to coarse. It is not compiled, and keeps all its activations."""
 
     def __init__(self, tasks: Mapping[str, int], dims: Sequence[int], dropout: float) -> None:
         super().__init__()
@@ -53,6 +51,13 @@ class FPNDecoder(nn.Module):
     def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
         """Four maps (B, C_s, H_s, W_s), fine to coarse, and the image's size -> task -> (B, channels, *size)."""
         return {task: head(features, size) for task, head in self.heads.items()}
+
+    def list_blocks(self) -> list[nn.Module]:
+        """None."""
+        return []
+
+    def set_grad_checkpointing(self, enable: bool) -> None:
+        """Nothing to set."""
 
     def query_keys(self) -> dict[int, nn.Module]:
         """None: it has no attention (see `Decoder.query_keys`)."""

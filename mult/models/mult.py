@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from mult.errors import UserError
 from mult.files import read_json, write_file, write_json
-from mult.models.arguments import DecoderName, check_fpn_arguments, resolve_num_heads, resolve_reference
+from mult.models.arguments import DecoderName, check_unused, resolve_num_heads, resolve_pyramid_heads, resolve_reference
 from mult.models.attention import LEARNED, find_leader
 from mult.models.card import write_card
 from mult.models.decoder import Attention, Decoder, Skip
 from mult.models.encoder import Encoder
 from mult.models.first_version import stack_weights
 from mult.models.fpn import FPNDecoder
+from mult.models.pyramid import PyramidDecoder
 from mult.models.stacked import stacked_tasks
 
 FORMAT_VERSION = 2
@@ -42,8 +43,9 @@ class MulT(
     tasks: task -> output channels. reference: the task whose query and key all tasks share, or "learned", a mix of the maps of
     all; needed for `attention: shared` with more than one task. backbone, backbone_args: see `Encoder`. pretrained: False, True
     (timm's weights), "package" (packaged.py) or a local file. attention: "shared" (the method), "independent" (every task its
-    own query and key from the encoder map) or "self" (query, key and value from the task's own stream). decoder: "paper" or
-    "released", how its blocks are wired, or "fpn", a plain convolutional decoder, which takes no argument of the attention.
+    own query and key from the encoder map), "self" (query, key and value from the task's own stream) or "none". decoder:
+    "paper" or "released", how its blocks are wired, "pyramid", shared attention in a feature pyramid, which alone goes without
+    attention too, or "fpn", a plain convolutional decoder, which takes no argument of the attention.
     skip: "none" (the paper) or "add", whether the encoder's finer maps are added to the streams. window_size, num_heads,
     drop_path, dropout: of the decoders; num_heads is one number, one a stage from fine to coarse, or None for the backbone's
     own.
@@ -89,8 +91,19 @@ class MulT(
         self.origin: dict[str, Any] = {}
         self.encoder = Encoder(backbone, pretrained, backbone_args)
         if decoder == "fpn":
-            check_fpn_arguments(window_size=window_size, num_heads=num_heads, drop_path=drop_path)
+            check_unused(decoder, "attention", window_size=window_size, num_heads=num_heads, drop_path=drop_path)
             self.decoder: Any = FPNDecoder(tasks, self.encoder.channels, dropout)
+        elif decoder == "pyramid":
+            check_unused(decoder, "blocks to drop", drop_path=drop_path)
+            self.decoder = PyramidDecoder(
+                tasks,
+                reference or next(iter(tasks)),
+                attention,
+                self.encoder.channels,
+                resolve_pyramid_heads(num_heads),
+                window_size,
+                dropout,
+            )
         else:
             self.decoder = Decoder(
                 tasks,
@@ -178,8 +191,7 @@ class MulT(
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Have the backward pass compute the blocks' activations again: less memory, more time, the same gradients."""
         self.encoder.set_grad_checkpointing(enable)
-        for stage in self.decoder.stages:
-            stage.grad_checkpointing = enable
+        self.decoder.set_grad_checkpointing(enable)
 
     def compile_blocks(self, backend: Any = "inductor") -> int:
         """Compile the blocks of encoder and decoders in place and return their number; `backend` is torch.compile's.
@@ -189,7 +201,7 @@ class MulT(
         path) share no graph. Beyond eight graphs torch would run a block uncompiled without a message, so this limit is raised,
         and reaching it becomes an error.
         """
-        blocks = self.encoder.list_blocks() + [block for stage in self.decoder.stages for block in stage.blocks]
+        blocks = self.encoder.list_blocks() + self.decoder.list_blocks()
         dynamo: Any = torch._dynamo.config
         dynamo.recompile_limit = max(dynamo.recompile_limit, 4 * len(blocks))
         dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, 16 * len(blocks))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from timm.layers.norm import LayerNorm2d
 from timm.models import FeatureInfo
@@ -56,6 +57,7 @@ class PlainViT(nn.Module):
 
     def __init__(self, vit: Any, name: str) -> None:
         super().__init__()
+        self.name = name
         self.patch = max(vit.patch_embed.patch_size)
         dim = vit.embed_dim
         if self.patch not in PATCHES:
@@ -75,6 +77,7 @@ class PlainViT(nn.Module):
             )
         vit.prune_intermediate_layers(1, prune_norm=False, prune_head=True)
         self.vit = vit
+        self.grid: tuple[int, int] = tuple(vit.patch_embed.grid_size)
         self.pyramid = FeaturePyramid(dim)
         self.default_cfg = vit.default_cfg
         maps = [(4, dim // 4), (8, dim // 2), (16, dim), (32, dim)]
@@ -105,8 +108,18 @@ class PlainViT(nn.Module):
         return layers
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Raises UserError where the gradient of resampled positions is to be deterministic on a GPU."""
+        rows, columns = (side // STRIDE for side in images.shape[-2:])
+        size = (rows * self.patch, columns * self.patch)
         if self.patch != STRIDE:
-            size = [side // STRIDE * self.patch for side in images.shape[-2:]]
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
+        table = self.vit.pos_embed
+        learns = table is not None and table.requires_grad and torch.is_grad_enabled()
+        if learns and images.is_cuda and torch.are_deterministic_algorithms_enabled() and self.grid != (rows, columns):
+            raise UserError(
+                f"run.deterministic: got true for {self.name}, whose {self.grid} positions are resampled to {(rows, columns)}; "
+                "expected false, since torch has no deterministic gradient of that on a GPU; change it, or give "
+                f"model.backbone_args.img_size={list(size)}"
+            )
         (feature,) = self.vit.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
         return self.pyramid(feature)

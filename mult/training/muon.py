@@ -50,7 +50,7 @@ def is_matrix(parameter: Tensor) -> bool:
 class Muon(Optimizer):
     """Muon for the groups with `orthogonal: True`, AdamW for the others, both with decoupled weight decay.
 
-    params: groups {"params", "orthogonal", "stacked", ...}; with `stacked` a parameter is several matrices (N, rows, columns),
+    params: groups {"params", "orthogonal", "stacked", ...}; with `stacked` a parameter is several matrices (N, rows, ...),
     each made orthogonal by itself. betas: of AdamW. momentum: of Muon, Nesterov's.
     """
 
@@ -84,7 +84,7 @@ class Muon(Optimizer):
             momentum = state["momentum"]
             momentum.lerp_(gradient, 1 - group["momentum"])
             update = gradient.lerp(momentum, group["momentum"])
-            matrices = update if group["stacked"] else update.flatten(1)[None]
+            matrices = update.flatten(2) if group["stacked"] else update.flatten(1)[None]
             by_shape.setdefault((matrices.shape[1:], update.device), []).append((parameter, matrices))
         for (shape, device), updates in by_shape.items():
             dtype = torch.bfloat16 if multiplies_bf16(device) else torch.float32

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,23 @@ def test_a_plain_run_starts_from_the_leader(run: Path, configured: Configured, t
     assert started.arguments == pruned.arguments
     for name, weight in pruned.state_dict().items():
         assert torch.allclose(started.state_dict()[name], weight, rtol=0, atol=1e-9), name
+
+
+def test_a_pruned_model_is_evaluated_and_predicts_beside_the_config(
+    run: Path, script: Callable[..., Any], tmp_path: Path
+) -> None:
+    pruned = load_checkpoint(run)[0].prune_to_leader()
+    pruned.save_pretrained(tmp_path / "pruned")
+    for name in ("config.yaml", "trivial.json"):
+        shutil.copy(run / "checkpoints" / "best" / name, tmp_path / "pruned")
+    results = []
+    for folder in (run, tmp_path / "pruned"):
+        out = tmp_path / f"{folder.name}.json"
+        ended = script("eval", "--ckpt", folder, "--split", "val", "--out", out)
+        assert ended.status == 0, ended.err
+        results.append(json.loads(out.read_text())["tasks"]["normal"]["mean"]["value"])
+    assert results[0] != results[1]
+    assert results[1] == pytest.approx(results[0], rel=0.5)
 
 
 def test_the_report_has_a_table_of_the_shares(run: Path, trained: Path, script: Callable[..., Any], tmp_path: Path) -> None:

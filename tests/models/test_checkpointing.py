@@ -22,9 +22,10 @@ BACKBONES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def network(backbone: str, arguments: dict[str, Any], **options: Any) -> MulT:
+def network(backbone: str, arguments: dict[str, Any], decoder: Any = "paper") -> MulT:
     torch.manual_seed(0)
-    return MulT(TASKS, "normal", backbone, backbone_args=arguments, window_size=4, drop_path=0.3, dropout=0.2, **options)
+    drop_path = 0.0 if decoder == "pyramid" else 0.3
+    return MulT(TASKS, "normal", backbone, False, "shared", decoder, 4, None, drop_path, 0.2, arguments)
 
 
 def measure_saved_bytes(model: MulT, images: Tensor) -> tuple[Tensor, int]:
@@ -44,7 +45,7 @@ def measure_saved_bytes(model: MulT, images: Tensor) -> tuple[Tensor, int]:
     return torch.stack([output.square().mean() for output in outputs.values()]).sum(), sum(saved.values())
 
 
-@pytest.mark.parametrize("decoder", ["paper", "released"])
+@pytest.mark.parametrize("decoder", ["paper", "released", "pyramid"])
 @pytest.mark.parametrize(("backbone", "arguments"), BACKBONES, ids=[name for name, _ in BACKBONES])
 def test_gradients_are_the_same_bits_from_fewer_saved_activations(
     backbone: str, arguments: dict[str, Any], decoder: str

@@ -76,6 +76,20 @@ def test_results_and_gradients_are_those_of_eager_execution() -> None:
         assert_near(compiled[name], gradient, 1e-4)
 
 
+def test_the_levels_of_a_pyramid_are_a_graph_each() -> None:
+    arguments = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), "drop_path_rate": 0.0}
+    torch.manual_seed(0)
+    model, backend = MulT(TASKS, "normal", decoder="pyramid", backbone_args=arguments, window_size=4), Counting()
+    images = torch.rand(1, 3, 64, 64)
+    expected = gradients(model, images)
+    model.zero_grad()
+    assert model.compile_blocks(backend) == 4 + 4
+    compiled = gradients(model, images)
+    assert backend.graphs == 4 + 4
+    for name, gradient in expected.items():
+        assert_near(compiled[name], gradient, 1e-4)
+
+
 @pytest.mark.parametrize("backbone", ["vit_small_patch14_dinov2", "vit_small_patch16_dinov3"])
 def test_blocks_of_a_plain_vit_are_one_graph_each(backbone: str) -> None:
     arguments = {"embed_dim": 32, "depth": 2, "num_heads": 4}

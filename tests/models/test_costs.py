@@ -61,6 +61,7 @@ def loss_of(outputs: dict[str, Tensor]) -> Tensor:
         ({"attention": "independent"}, 2300, 350),
         ({"attention": "self"}, 2300, 350),
         ({"decoder": "released"}, 2300, 350),
+        ({"decoder": "pyramid"}, 1850, 260),
         ({"drop_path": 0.1, "dropout": 0.1}, 2450, 350),
     ],
     ids=str,

@@ -37,7 +37,7 @@ def close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("size", [(33, 47), (36, 60), (100, 132), (1, 3)])
-@pytest.mark.parametrize(("attention", "decoder"), VARIANTS)
+@pytest.mark.parametrize(("attention", "decoder"), [*VARIANTS, ("shared", "pyramid"), ("none", "pyramid")])
 def test_any_size_and_an_image_alone_equals_the_image_in_a_batch(attention: str, decoder: str, size: tuple[int, int]) -> None:
     model = mult(attention=attention, decoder=decoder)
     images = torch.rand(3, 3, *size)
@@ -100,9 +100,9 @@ def test_single_task_is_its_own_reference() -> None:
         ({"reference": None}, "model.reference: got none; expected one of segment_semantic, .*shared.*independent"),
         ({"tasks": {}, "reference": None}, "tasks: got none; expected task: output channels; name at least one"),
         ({"reference": "normals"}, "model.reference: got 'normals'; expected one of segment.*; did you mean 'normal'"),
-        ({"attention": "both"}, "model.attention: got 'both'; expected shared or independent or self; choose one"),
+        ({"attention": "both"}, "model.attention: got 'both'; expected shared or independent or self or none; choose one"),
         ({"attention": "Shared"}, "model.attention: got 'Shared'; expected .*; did you mean 'shared'"),
-        ({"decoder": "new"}, "model.decoder: got 'new'; expected paper or released or fpn; choose one"),
+        ({"decoder": "new"}, "model.decoder: got 'new'; expected paper or released or pyramid or fpn; choose one"),
         ({"decoder": "release"}, "model.decoder: got 'release'; expected .*; did you mean 'released'"),
         ({"skip": "ad"}, "model.skip: got 'ad'; expected none or add; did you mean 'add'"),
         ({"decoder": "released", "attention": "self"}, "model.attention: got self with decoder released; expected"),

@@ -11,6 +11,7 @@ import torch
 
 from mult import TASKS
 from mult.data.sample import Batch
+from mult.errors import UserError
 from mult.evaluation.task_score import TaskScore
 from mult.runs.folder import Run
 from mult.training.experiment import Experiment, build_experiment
@@ -76,6 +77,17 @@ def test_a_step_waits_once_and_not_before_its_backward_pass(
     record = train_one_step(configured, *overrides)
     assert record.waits == waits
     assert find_refused(record.calls) | find_refused_backward(record.calls) == set()
+
+
+def test_positions_of_a_plain_vit_are_deterministic_at_their_own_grid_alone(configured: Configured) -> None:
+    """48 x 40 pixels are 3 x 3 tokens, 42 x 42 pixels for patches of 14."""
+    vit = ("model.backbone=vit_small_patch14_dinov2", "model.num_heads=1")
+    sizes = "model.backbone_args={embed_dim: 32, depth: 1, num_heads: 2"
+    record = train_one_step(configured, *vit, sizes + ", img_size: [42, 42]}")
+    assert record.waits == ["backward", "tolist"]
+    assert find_refused(record.calls) | find_refused_backward(record.calls) == set()
+    with pytest.raises(UserError, match=r"run\.deterministic: got true .* \(37, 37\) .* \(3, 3\); .*; .*img_size=\[42, 42\]"):
+        train_one_step(configured, *vit, sizes + "}")
 
 
 @pytest.mark.parametrize("method", ["gradnorm", "fixed"])

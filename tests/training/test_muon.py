@@ -91,10 +91,11 @@ def test_the_rest_is_adamw_to_the_bit() -> None:
     assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
 
 
-def test_stacked_matrices_are_made_orthogonal_each_by_itself() -> None:
-    """As three parameters of one matrix each."""
+@pytest.mark.parametrize("shape", [(12, 40), (12, 8, 3, 3)], ids=["matrices", "kernels"])
+def test_stacked_matrices_are_made_orthogonal_each_by_itself(shape: tuple[int, ...]) -> None:
+    """As three parameters of one matrix or kernel each."""
     generator = torch.Generator().manual_seed(5)
-    values = torch.randn(3, 12, 40, generator=generator) * torch.tensor([1.0, 10.0, 0.1])[:, None, None]
+    values = torch.stack([torch.randn(shape, generator=generator) * scale for scale in (1.0, 10.0, 0.1)])
     stacked, apart = torch.nn.Parameter(values.clone()), [torch.nn.Parameter(value.clone()) for value in values]
     ours = Muon([{"params": [stacked], "orthogonal": True, "stacked": True}], lr=0.03, weight_decay=0.2)
     theirs = Muon([{"params": apart, "orthogonal": True}], lr=0.03, weight_decay=0.2)

@@ -10,8 +10,8 @@ from pathlib import Path
 from mult.tasks import TASKS
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
-_PICTURE = re.compile(rf"(.+?)_(?:attention_)?(?:{'|'.join(TASKS)})")
-"""The stem of a picture of a prediction, beside <stem of the image>.npz."""
+_PICTURE = re.compile(rf"(.+?)_(?:sheet|(?:attention_)?(?:{'|'.join(TASKS)}))")
+"""The stem of a picture of predictions, beside <stem of the image>.npz."""
 _LABEL = re.compile(r"point_\d+_view_\d+_domain_(?!rgb$).+|.+_domain_(?!rgb$)\w+")
 """The stem of a file in Taskonomy's encodings."""
 
