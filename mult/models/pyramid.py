@@ -68,7 +68,6 @@ class Level(nn.Module):
     def __init__(self, tasks: Sequence[str], dim: int, attention: WindowAttention | None) -> None:
         super().__init__()
         self.tasks = list(tasks)
-        self.lateral_norm = nn.LayerNorm(dim)
         self.lateral = Convolution(tasks, dim, 1, shared=True, bias=True)
         self.attention = attention
         self.convolution = Convolution(tasks, WIDTH, 3, shared=False, bias=False)
@@ -76,7 +75,7 @@ class Level(nn.Module):
 
     def forward(self, streams: Tensor | None, context: Tensor, layout: Layout) -> Tensor:
         """streams (B, T * WIDTH, h', w') of the coarser level, context (B, h, w, dim) -> (B, T * WIDTH, h, w)."""
-        image = self.lateral(self.lateral_norm(context).permute(0, 3, 1, 2))
+        image = self.lateral(context.permute(0, 3, 1, 2))
         if streams is not None:
             image = image + F.interpolate(streams, size=image.shape[-2:], mode="bilinear", align_corners=False)
         if self.attention is not None:

@@ -62,9 +62,8 @@ def reference_decoder(w: Weights, features: list[Tensor], size: tuple[int, int],
     streams: list[Tensor] = []
     for number, feature in enumerate(features[::-1]):
         level, context = f"levels.{number}", feature.permute(1, 2, 0)
-        normed = layer_norm(w, f"{level}.lateral_norm", context)
         laterals = [
-            normed @ w[f"{level}.lateral.weight"][i][:, :, 0, 0].T + w[f"{level}.lateral.bias"][i] for i in range(len(TASKS))
+            context @ w[f"{level}.lateral.weight"][i][:, :, 0, 0].T + w[f"{level}.lateral.bias"][i] for i in range(len(TASKS))
         ]
         if streams:
             laterals = [x + resize(coarse, (x.shape[0], x.shape[1])) for x, coarse in zip(laterals, streams, strict=True)]
