@@ -8,10 +8,11 @@ import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -56,9 +57,10 @@ def exit_on_user_error() -> Iterator[None]:
     diverged (FloatingPointError) and a data loader whose worker was killed end with status 1 and a message, Ctrl-C with 130.
     Any other exception keeps its traceback.
 
-    In the body, stdout and stderr take any character, in UTF-8 where they are no terminal, and may be closed.
+    In the body, stdout and stderr take any character, in UTF-8 where they are no terminal, and may be closed. A warning of mult
+    is printed as a message, that of a library as Python does.
     """
-    with _lenient_output(), _exit_with_message():
+    with _lenient_output(), _plain_warnings(), _exit_with_message():
         yield
 
 
@@ -85,6 +87,29 @@ def _exit_with_message() -> Iterator[None]:
         )
     except KeyboardInterrupt:
         _end(130, "stopped: interrupted")
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print the UserWarnings of mult without the line of its code, which says nothing to a user."""
+    show, own_code = warnings.showwarning, Path(__file__).parent
+
+    def print_warning(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if category is UserWarning and own_code in Path(filename).parents:
+            tqdm.write(f"warning: {message}", file=sys.stderr)
+        else:
+            show(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = print_warning
+        yield
 
 
 @contextmanager

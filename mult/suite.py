@@ -97,8 +97,8 @@ Missing = dict[tuple[str, str, int], str]
 """{(evaluation, member, seed): why it is missing}."""
 
 
-def read_suite(path: Path, seeds: Sequence[int] | None = None) -> Suite:
-    """Raises UserError for what is wrong in the file."""
+def read_suite(path: Path, seeds: Sequence[int] | None = None) -> tuple[Suite, Published | None]:
+    """A suite and the published rows that it names. Raises UserError for what is wrong in a file of these."""
     suite = schema.read(Suite, read_yaml(path), str(path))
     assert isinstance(suite, Suite)
     suite = suite if seeds is None else replace(suite, seeds=list(seeds))
@@ -121,14 +121,13 @@ def read_suite(path: Path, seeds: Sequence[int] | None = None) -> Suite:
         name: load_config(path.parent / suite.base, _fill_in_folders(overrides, folders))
         for name, overrides in suite.members.items()
     }
-    if suite.published is not None:
-        published = read_published(path.parent / suite.published)
-        for member, config in configs.items():
-            if config.data.dataset != published.dataset:
-                raise UserError(
-                    f"{path}: published: got rows of {published.dataset}; expected {config.data.dataset}, which {member} is "
-                    "trained on; leave it out"
-                )
+    published = None if suite.published is None else read_published(path.parent / suite.published)
+    for member, config in configs.items():
+        if published is not None and config.data.dataset != published.dataset:
+            raise UserError(
+                f"{path}: published: got rows of {published.dataset}; expected {config.data.dataset}, which {member} is "
+                "trained on; leave it out"
+            )
     singles = {task for name in suite.baselines for task in configs[name].tasks}
     for member, config in configs.items():
         uncovered = [task for task in config.tasks if suite.baselines and task not in singles]
@@ -139,7 +138,7 @@ def read_suite(path: Path, seeds: Sequence[int] | None = None) -> Suite:
             )
         if Path(member).name != member:
             raise UserError(f"{path}: members: got {member!r}; expected the name of a folder; leave out what is not")
-    return suite
+    return suite, published
 
 
 def run_suite(
@@ -157,7 +156,8 @@ def run_suite(
     ended.
     """
     path = find_config(path, "suite")
-    suite, folder = read_suite(path, seeds), output / path.stem
+    suite, published = read_suite(path, seeds)
+    folder = output / path.stem
     places = {member: folder / member for member in suite.members}
     for overrides in suite.members.values():  # what is wrong in `extra` is refused before any member is trained
         load_config(path.parent / suite.base, [*_fill_in_folders(overrides, places), *extra])
@@ -173,7 +173,6 @@ def run_suite(
                     why = untrained or _evaluate(plan, name, path.parent, runs[member], program)
                     missing |= {(name, member, seed): why} if why else {}
     title = " with ".join(filter(None, [path.stem, " ".join(extra)]))
-    published = None if suite.published is None else read_published(path.parent / suite.published)
     texts = _write_tables(suite, folder, title, missing, published)
     _write_report(suite, folder, program, missing)
     texts.append(f"tables: {folder}/results.md; curves of the first seed: {folder}/report.html")

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from mult import UserError
 from mult.cli import exit_on_user_error, separate_overrides
 
 Script = Callable[..., Any]
+MULT = Path(__file__).resolve().parents[1] / "mult"
 
 
 def refused(ended: Any, message: str, status: int = 2) -> None:
@@ -348,6 +350,20 @@ def test_where_nothing_can_be_written_is_said_before_the_work(script: Script, tr
     refused(script("report", trained, "--out", tmp_path), r"--out: got .*, a folder; expected a file; give one in it")
     refused(script("compare", trained, "--eval", "taskonomy-val", "--out", out), "--out" + below)
     refused(script("compare", trained, "--eval", "taskonomy-val", "--row", out / "row.json"), "--row" + below)
+    # Each of these is said before a run, a row or a checkpoint is looked for: there is none.
+    refused(script("compare", "no_run", "--row", tmp_path), r"--row: got .*, a folder; expected a file; give one in it")
+    (tmp_path / "rows" / "leaderboard.md").mkdir(parents=True)
+    (tmp_path / "rows" / "comparison.csv").mkdir()
+    refused(
+        script("compare", "--rows", "no_row", "--out", tmp_path / "rows"), r"--out: got .*leaderboard\.md, a folder; expected"
+    )
+    refused(script("compare", "no_run", "--out", tmp_path / "rows"), r"--out: got .*comparison\.csv, a folder; expected")
+    for form in ("npz", "taskonomy"):
+        refused(script("predict", "--ckpt", "no_run", photo, "--out", out, "--format", form), "--out" + below)
+    (tmp_path / "maps" / "photo.npz").mkdir(parents=True)
+    refused(script("predict", "--ckpt", "no_run", photo, "--out", tmp_path / "maps"), r"--out: got .*photo\.npz, a folder; ")
+    (tmp_path / "run" / "report.html").mkdir(parents=True)
+    refused(script("report", tmp_path / "run"), r"--out: got .*run/report\.html, a folder; expected a file; give one in it")
     assert out.read_text() == "x"
 
 
@@ -360,6 +376,11 @@ def test_overrides_after_an_option_of_several_names() -> None:
 def test_check_data_takes_overrides_after_its_splits(script: Script, own_tree: Path, tmp_path: Path) -> None:
     options = ["--dataset", "taskonomy", "--root", own_tree, "--workers", 1, "--out", tmp_path / "check"]
     refused(script("check_data", *options, "--split", "val", "subsett=x"), r"'data\.subsett=x'.*did you mean 'subset'\?")
+
+
+def test_pack_takes_overrides_after_its_splits(script: Script, config_file: Path, tmp_path: Path) -> None:
+    ended = script("pack", "--config", config_file, "--out", tmp_path, "--split", "val", "data.subsett=x")
+    refused(ended, r"'data\.subsett=x'.*did you mean 'subset'\?")
 
 
 # --- The door itself ---
@@ -375,6 +396,35 @@ def test_a_user_error_ends_with_its_message(capsys: pytest.CaptureFixture[str]) 
         raise UserError("x: got 1; expected 2; add one")
     assert ended.value.code == 2
     assert capsys.readouterr().err == "error: x: got 1; expected 2; add one\n"
+
+
+def test_a_warning_of_mult_is_a_message_and_that_of_a_library_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings(record=True) as left:
+        warnings.simplefilter("always")
+        before = warnings.showwarning
+        with exit_on_user_error():
+            warnings.warn_explicit("2 files are left out", UserWarning, str(MULT / "data" / "sample.py"), 1)
+            warnings.warn_explicit("a library warns", UserWarning, np.__file__, 1)
+            warnings.warn_explicit("mult is out of date", DeprecationWarning, str(MULT / "cli.py"), 2)
+        assert warnings.showwarning is before
+    assert capsys.readouterr().err == "warning: 2 files are left out\n"
+    assert [str(warning.message) for warning in left] == ["a library warns", "mult is out of date"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_files_without_a_partner_are_said_in_plain_words(script: Script, tmp_path: Path) -> None:
+    for name, mode in (("rgb", "RGB"), ("depth", "I;16")):
+        (tmp_path / name).mkdir()
+        for frame in range(4):
+            Image.new(mode, (64, 48), 2000 if mode == "I;16" else (90, 80, 70)).save(tmp_path / name / f"{frame}.png")
+    (tmp_path / "depth" / "3.png").unlink()
+    options = ["--rgb", tmp_path / "rgb", "--depth", tmp_path / "depth", "--depth-scale", 1000, "--workers", 1]
+    options += ["--intrinsics", 60, 60, 32, 24, "--out", tmp_path / "root", "--building", "house"]
+    ended = script("annotate", *options)
+    assert ended.status == 0, ended.err
+    said = [line for line in ended.err.splitlines() if "partner" in line]
+    assert said == [f"warning: 1 files without a partner of the same name are left out, e.g. {tmp_path}/rgb/3.png"]
+    assert "UserWarning" not in ended.err
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from mult.config import Config
 from mult.data import Taskonomy
 from mult.data.batches.transforms import EvalTransform
 from mult.data.disk.encodings import ENCODINGS
-from mult.draw import TokenAttention, draw_attention_page, draw_contact_sheet
+from mult.draw import TokenAttention, draw_attention_page, draw_contact_sheet, paint_map
 from mult.evaluation.evaluate import predict_samples
 from mult.models import MulT
 from mult.runs.checkpoint import load_checkpoint
@@ -161,7 +161,9 @@ def test_the_script_writes_arrays_and_pictures(script: Script, trained: Path, pr
             assert stored[task].dtype == values.dtype
         photo = np.asarray(picture(), np.float32).transpose(2, 0, 1) / 255
         with Image.open(out / "a.b_sheet.png") as sheet:
-            expected = draw_contact_sheet(photo, dict(stored), predictor.tasks, predictor.classes)
+            classes = predictor.classes
+            painted = [paint_map(TASKS[task], stored[task], photo, classes.get(task)) for task in stored.files]
+            expected = draw_contact_sheet(photo, painted)
             assert np.array_equal(np.asarray(sheet), np.asarray(expected))
     with Image.open(out / "deep" / "er" / "c_depth_zbuffer.png") as drawn:
         assert drawn.width >= 20

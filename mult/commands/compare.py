@@ -47,14 +47,16 @@ def main() -> None:
                 "runs, or --rows"
             )
         if arguments.out:
-            check_output(arguments.out / "comparison.md", "--out")
+            for name in ["leaderboard.md"] if arguments.rows else ["comparison.md", "comparison.csv"]:
+                check_output(arguments.out / name, "--out")
+        if arguments.row:
+            check_output(arguments.row, "--row")
         if arguments.rows:
             _print_leaderboard(arguments.rows, arguments.published, arguments.out)
             return
         evaluations = [read_evaluation(find_evaluation(path, arguments.eval)) for path in arguments.runs]
         baselines = [[read_evaluation(path) for path in arguments.baseline]] if arguments.baseline else []
         if arguments.row:
-            check_output(arguments.row, "--row")
             row = build_row(arguments.name or arguments.row.stem, evaluations, baselines * len(evaluations))
             write_json(arguments.row, row)
             refusals = find_refusals(row)

@@ -9,21 +9,25 @@ lies an .npz of what each image contributed. Runs under torchrun as well.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mult.build import build_eval_batches, build_eval_dataset, describe_selection
 from mult.cli import add_baselines, exit_on_user_error
-from mult.config import load_data_config
-from mult.data.batches.corruptions import CorruptedDataset, parse_corruptions
+from mult.config import Config, DataConfig, load_data_config
+from mult.data.batches.corruptions import CorruptedDataset, Corruption, parse_corruptions
+from mult.data.sample import Reader
 from mult.errors import UserError
 from mult.evaluation import evaluate
 from mult.evaluation.gain import compute_delta_m, estimate_delta_m_interval, format_delta_m, merge_baselines
-from mult.evaluation.results import SavedEvaluation, comparability, read_evaluation
+from mult.evaluation.results import Entries, SavedEvaluation, comparability, read_evaluation
 from mult.evaluation.tables import format_evaluation
 from mult.files import check_output, read_json, write_arrays, write_json
+from mult.models import MulT
 from mult.runs.checkpoint import find_checkpoint, load_checkpoint, stands_for_run
 from mult.runs.weights import find_run, identify_weights
 from mult.runtime import distributed
@@ -32,7 +36,57 @@ from mult.runtime.precision import DTYPES, resolve_precision
 from mult.runtime.workers import image_workers
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated: the checkpoint in `folder`, on the `views` of one split of `data`."""
+
+    folder: Path
+    model: MulT
+    config: Config
+    constants: Mapping[str, Any]
+    """The constant prediction of each task."""
+    data: DataConfig
+    split: str
+    views: Reader
+    absent: Mapping[str, str]
+    """Task -> why it is not scored."""
+
+
 def main() -> None:
+    arguments = _parse_arguments()
+    with exit_on_user_error():
+        corruptions = parse_corruptions(arguments.blur, arguments.corrupt)
+        if arguments.out:
+            _check_out(arguments.out)
+        baselines = [read_evaluation(path) for path in arguments.baseline]
+        folder = find_checkpoint(arguments.ckpt)
+        model, config = load_checkpoint(folder)
+        data = load_data_config(arguments.config, defaults=config.data) if arguments.config is not None else config.data
+        device = distributed.pick_device(config.run.device)
+        set_deterministic(resolve_deterministic(config.run.deterministic, device))
+        with distributed.process_group(device):
+            with distributed.main_first():  # which renders or scans what the others then find
+                views, absent = build_eval_dataset(data, model, arguments.split)
+            constants = read_json(folder / "trivial.json")
+            subject = Subject(folder, model.to(device), config, constants, data, arguments.split, views, absent)
+            weights = identify_weights(folder)
+            plain = arguments.out or _locate(Path(arguments.ckpt), folder, f"{data.dataset}-{arguments.split}", weights)
+            matched = _match_baselines(subject, baselines, corruptions)
+            for corruption in corruptions:
+                evaluation = _evaluate(subject, corruption, device)
+                if not distributed.is_main():
+                    continue
+                out = plain.with_name(f"{plain.stem}{corruption.suffix}{plain.suffix}")
+                if not arguments.out and out.exists() and read_evaluation(out).weights != weights:
+                    print(f"{out}: replaces the evaluation of other weights of this run")
+                saved = _save(subject, corruption, evaluation, weights, out)
+                print(format_evaluation(evaluation))
+                if corruption in matched:
+                    print(_describe_gain(evaluation, saved, *matched[corruption]))
+                print(f"checkpoint: {folder}; {len(views)} images of {out.stem}; all metrics: {out}")
+
+
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ckpt", required=True, help="a run's folder (its best checkpoint) or a checkpoint's")
     parser.add_argument("--config", help="a YAML whose data section to evaluate on, instead of the checkpoint's own")
@@ -46,66 +100,70 @@ def main() -> None:
         help="the JSON to write (a suffix such as -blur2 is put in); by default eval/<dataset>-<split>.json in the run, which "
         "replaces that of an earlier best, and eval/<dataset>-<split>-step<N>.json for one of its checkpoints",
     )
-    arguments = parser.parse_args()
-    with exit_on_user_error():
-        corruptions = parse_corruptions(arguments.blur, arguments.corrupt)
-        if arguments.out:
-            check_output(arguments.out, "--out")
-            if arguments.out.suffix == ".npz":
-                raise UserError(
-                    f"--out: got {arguments.out}; expected another ending than that of the .npz beside it; write e.g. "
-                    f"{arguments.out.with_suffix('.json')}"
-                )
-        baselines = [read_evaluation(path) for path in arguments.baseline]
-        folder = find_checkpoint(arguments.ckpt)
-        model, config = load_checkpoint(folder)
-        data = load_data_config(arguments.config, defaults=config.data) if arguments.config is not None else config.data
-        device = distributed.pick_device(config.run.device)
-        set_deterministic(resolve_deterministic(config.run.deterministic, device))
-        with distributed.process_group(device):
-            with distributed.main_first():  # which renders or scans what the others then find
-                views, absent = build_eval_dataset(data, model, arguments.split)
-            constants = read_json(folder / "trivial.json")
-            weights = identify_weights(folder)
-            selected = describe_selection(config) if stands_for_run(folder) else "by hand"
-            plain = arguments.out or _locate(Path(arguments.ckpt), folder, f"{data.dataset}-{arguments.split}", weights)
-            as_json = {one: dataclasses.asdict(one) if one.severity else None for one in corruptions}
-            singles, merged = {}, {}
-            if baselines:
-                for one in corruptions:
-                    expected = comparability(data.dataset, arguments.split, len(views), as_json[one])
-                    others = [as_json[other] for other in corruptions if other != one]  # the rest is merged, or refused
-                    singles[one] = [single for single in baselines if single.corruption not in others]
-                    merged[one] = merge_baselines(expected, views.tasks, singles[one])
-            for corruption in corruptions:
-                batches = build_eval_batches(
-                    evaluate.views_of_this_process(CorruptedDataset(views, data.image_size, corruption, data.fit)),
-                    data.image_size,
-                    evaluate.batch_size_of_this_process(config.eval.batch_size or data.batch_size),
-                    data.workers,
-                    data.fit,
-                )
-                precision = DTYPES[resolve_precision(config.run.precision, device)]
-                with image_workers(data.workers):
-                    evaluation = evaluate.evaluate(
-                        model.to(device), batches, views.tasks, views, constants, device, precision, absent
-                    )
-                if not distributed.is_main():
-                    continue
-                out = plain.with_name(f"{plain.stem}{corruption.suffix}{plain.suffix}")
-                if not arguments.out and out.exists() and read_evaluation(out).weights != weights:
-                    print(f"{out}: replaces the evaluation of other weights of this run")
-                write_arrays(out.with_suffix(".npz"), evaluation.columns)
-                file = evaluation.as_json(data.dataset, arguments.split, as_json[corruption])
-                file |= {"fit": data.fit, "weights": weights, "selected": selected}
-                write_json(out, file)
-                print(format_evaluation(evaluation))
-                if baselines:
-                    ours = SavedEvaluation(out, file, evaluation.columns)
-                    interval = estimate_delta_m_interval([ours], [singles[corruption]])
-                    delta_m = compute_delta_m(evaluation.results, merged[corruption])
-                    print(format_delta_m(delta_m, interval, evaluation.interval_over))
-                print(f"checkpoint: {folder}; {len(views)} images of {out.stem}; all metrics: {out}")
+    return parser.parse_args()
+
+
+def _check_out(out: Path) -> None:
+    check_output(out, "--out")
+    if out.suffix == ".npz":
+        raise UserError(
+            f"--out: got {out}; expected another ending than that of the .npz beside it; write e.g. {out.with_suffix('.json')}"
+        )
+
+
+def _as_json(corruption: Corruption) -> dict[str, Any] | None:
+    return asdict(corruption) if corruption.severity else None
+
+
+def _match_baselines(
+    subject: Subject, baselines: Sequence[SavedEvaluation], corruptions: Sequence[Corruption]
+) -> dict[Corruption, tuple[list[SavedEvaluation], dict[str, Entries]]]:
+    """For each corruption its single-task evaluations, and these merged; none where no baseline is given.
+
+    Raises UserError, before anything is evaluated, for baselines that do not fit.
+    """
+    matched = {}
+    for corruption in corruptions if baselines else ():
+        others = [_as_json(other) for other in corruptions if other != corruption]
+        singles = [single for single in baselines if single.corruption not in others]  # merged, or refused
+        expected = comparability(subject.data.dataset, subject.split, len(subject.views), _as_json(corruption))
+        matched[corruption] = singles, merge_baselines(expected, subject.views.tasks, singles)
+    return matched
+
+
+def _evaluate(subject: Subject, corruption: Corruption, device: torch.device) -> evaluate.Evaluation:
+    config, data, views = subject.config, subject.data, subject.views
+    batches = build_eval_batches(
+        evaluate.views_of_this_process(CorruptedDataset(views, data.image_size, corruption, data.fit)),
+        data.image_size,
+        evaluate.batch_size_of_this_process(config.eval.batch_size or data.batch_size),
+        data.workers,
+        data.fit,
+    )
+    precision = DTYPES[resolve_precision(config.run.precision, device)]
+    with image_workers(data.workers):
+        return evaluate.evaluate(
+            subject.model, batches, views.tasks, views, subject.constants, device, precision, subject.absent
+        )
+
+
+def _save(
+    subject: Subject, corruption: Corruption, evaluation: evaluate.Evaluation, weights: Mapping[str, Any], out: Path
+) -> SavedEvaluation:
+    """Write the JSON and the .npz."""
+    write_arrays(out.with_suffix(".npz"), evaluation.columns)
+    selected = describe_selection(subject.config) if stands_for_run(subject.folder) else "by hand"
+    file = evaluation.as_json(subject.data.dataset, subject.split, _as_json(corruption))
+    file |= {"fit": subject.data.fit, "weights": weights, "selected": selected}
+    write_json(out, file)
+    return SavedEvaluation(out, file, evaluation.columns)
+
+
+def _describe_gain(
+    evaluation: evaluate.Evaluation, saved: SavedEvaluation, singles: Sequence[SavedEvaluation], merged: Mapping[str, Entries]
+) -> str:
+    interval = estimate_delta_m_interval([saved], [singles])
+    return format_delta_m(compute_delta_m(evaluation.results, merged), interval, evaluation.interval_over)
 
 
 def _locate(ckpt: Path, folder: Path, stem: str, weights: Mapping[str, Any]) -> Path:

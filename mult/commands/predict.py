@@ -34,7 +34,7 @@ from mult.data.disk.encodings import CLASSES, ENCODINGS, encode_prediction
 from mult.data.disk.images import read_photograph
 from mult.data.disk.photographs import ENDINGS, find_photographs
 from mult.data.sample import BadFileError
-from mult.draw import draw_attention_page, draw_contact_sheet, draw_map
+from mult.draw import draw_attention_page, draw_contact_sheet, draw_map, paint_map
 from mult.draw.layout import join_pictures
 from mult.errors import UserError
 from mult.files import check_output, write_file
@@ -66,23 +66,31 @@ def find_images(inputs: list[str], rename: Callable[[Path], Path]) -> tuple[dict
     return dict(pairs), left_out
 
 
-def check_out(out: Path, images: Mapping[Path, Path], kinds: Sequence[str], is_tree: bool) -> None:
-    """UserError for a folder that cannot be written to, or in which a result would replace an image, or a label beside it."""
-    where = f"--out: got {out}"
-    for name in list(images)[:1]:
-        check_output(out / f"{name}.npz", "--out")
+def check_out(out: Path, images: Mapping[Path, Path], is_tree: bool) -> None:
+    """UserError for a folder that cannot be written to, and for a tree of labels in which images lie, maybe with labels."""
+    if not is_tree:
+        for name in images:
+            check_output(out / f"{name}.npz", "--out")
+        return
+    check_output(out / "task" / "image.png", "--out")
+    root = Path(os.path.realpath(out))
+    inside = sorted(file for file in images.values() if root in Path(os.path.realpath(file)).parents)
+    if inside:
+        raise UserError(
+            f"--out: got {out}, which holds {inside[0]}; expected a folder without images: labels may lie there; take another"
+        )
+
+
+def check_pictures(out: Path, images: Mapping[Path, Path], kinds: Sequence[str]) -> None:
+    """UserError where a picture, <name>_<kind>.png, would replace an image."""
     files = {Path(os.path.realpath(file)) for file in images.values()}
     root = Path(os.path.realpath(out))
-    if is_tree:
-        inside = sorted(file for file in files if root in file.parents)
-        if inside:
-            raise UserError(
-                f"{where}, which holds {inside[0]}; expected a folder without images: labels may lie there; take another"
-            )
     for name in images:
         for kind in kinds:
             if (result := root / name.with_name(f"{name.name}_{kind}.png")) in files:
-                raise UserError(f"{where}, where {result} is an image that the results of {name} would replace; choose another")
+                raise UserError(
+                    f"--out: got {out}, where {result} is an image that the results of {name} would replace; choose another"
+                )
 
 
 def read_images(predictor: Predictor, images: Mapping[Path, Path], failures: list[str]) -> Iterator[tuple[Path, Image.Image]]:
@@ -136,10 +144,10 @@ class Arrays:
 
     def write(self, name: Path, image: Image.Image, maps: Maps) -> None:
         stem, photo, tasks, classes = self.out / name, to_array(image), self.predictor.tasks, self.predictor.classes
-        for task, values in maps.items():
-            drawn = draw_map(tasks[task], values, photo, classes.get(task))
-            write_file(stem.with_name(f"{stem.name}_{task}.png"), partial(drawn.save, format="PNG"))
-        sheet = draw_contact_sheet(photo, maps, tasks, classes)
+        painted = [paint_map(tasks[task], values, photo, classes.get(task)) for task, values in maps.items()]
+        for each in painted:
+            write_file(stem.with_name(f"{stem.name}_{each.task.name}.png"), partial(draw_map(each).save, format="PNG"))
+        sheet = draw_contact_sheet(photo, painted)
         write_file(stem.with_name(f"{stem.name}_sheet.png"), partial(sheet.save, format="PNG"))
         arrays: dict[str, Any] = dict(maps)
         write_file(stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **arrays))
@@ -253,12 +261,14 @@ def main() -> None:
         points = parse_points(arguments.at)
         form, out = FORMATS[arguments.format], Path(arguments.out)
         images, left_out = find_images(arguments.images, form.rename)
+        check_out(out, images, is_tree=form is TaskonomyFiles)
         predictor = Predictor.from_checkpoint(arguments.ckpt, distributed.pick_device("auto"), arguments.tta)
         if arguments.attention:
             predictor.check_attention()
         heads = parse_heads(arguments.heads, predictor) if arguments.heads else None
-        kinds = [*predictor.tasks, "sheet", *(f"attention_{owner}" for owner in predictor.map_owners())]
-        check_out(out, images, kinds, is_tree=form is TaskonomyFiles)
+        if form is Arrays:
+            kinds = [*predictor.tasks, "sheet", *(f"attention_{owner}" for owner in predictor.map_owners())]
+            check_pictures(out, images, kinds)
         files, failures = form(predictor, out), list[str]()
         predicted = predict(predictor, read_images(predictor, images, failures), arguments.batch_size)
         for name, image, maps in end_without_memory(tqdm(predicted, total=len(images), desc="predict", unit="image")):

@@ -37,11 +37,10 @@ def main() -> None:
             raise UserError(
                 f"--out: got none for {len(arguments.runs)} runs; expected a file; write e.g. --out comparison.html"
             )
+        out = arguments.out or arguments.runs[0] / "report.html"
+        check_output(out, "--out")
         for path in arguments.baseline:
             read_evaluation(path)  # refused before pictures are drawn
-        out = arguments.out or arguments.runs[0] / "report.html"
-        if arguments.out:
-            check_output(out, "--out")
         data = None
         if arguments.config is not None:
             data = load_data_config(arguments.config, defaults=load_config(arguments.runs[0] / "config.yaml").data)

@@ -25,6 +25,9 @@ def _is_relative(folder: str) -> bool:
 Name = Annotated[str, Rule("a relative folder name without '..'", _is_relative)]
 FilePath = Annotated[str, Rule("a string", expand=lambda path: os.path.expanduser(path) if isinstance(path, str) else path)]
 """A path, in which `~` is the user's home; the file need not be there."""
+Names = Annotated[
+    list[str], Rule("a name or a list of names", expand=lambda names: [names] if isinstance(names, str) else names)
+]
 Count = Annotated[int, Rule("an integer of at least 1", lambda n: n >= 1)]
 CountOrZero = Annotated[int, Rule("an integer of at least 0", lambda n: n >= 0)]
 Positive = Annotated[float, Rule("a number above 0", lambda x: x > 0)]
@@ -66,8 +69,11 @@ class RunConfig:
     """Steps between checkpoints; there is one of every evaluated step as well. 0: only these."""
     keep: Count = 2
     """How many of the newest checkpoints are kept, besides the best."""
+    log: Names = field(default_factory=list)
+    """Loggers that get the numbers of metrics.jsonl and the gallery too: tensorboard, wandb, trackio. Each is an extra of that
+    name. YAML may give one name alone."""
     tensorboard: bool = False
-    """Write the numbers of metrics.jsonl and the gallery for TensorBoard too (extra `tensorboard`)."""
+    """The same as tensorboard in `log`; where both have it, it is written once. Kept for configs that were before `log`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@ picture a map, attention over the input, charts, tables and HTML."""
 
 from mult.draw.attention import TokenAttention, draw_attention_page
 from mult.draw.colours import COLORMAPS, ERROR, PALETTE, Classes, Colours, Directions, Drawable, Scalar, overlay
-from mult.draw.gallery import draw_contact_sheet, draw_gallery, draw_label_sheet, draw_map
+from mult.draw.gallery import PaintedMap, draw_contact_sheet, draw_gallery, draw_label_sheet, draw_map, paint_map
 
 __all__ = [
     "COLORMAPS",
@@ -13,6 +13,7 @@ __all__ = [
     "Colours",
     "Directions",
     "Drawable",
+    "PaintedMap",
     "Scalar",
     "TokenAttention",
     "draw_attention_page",
@@ -21,4 +22,5 @@ __all__ = [
     "draw_label_sheet",
     "draw_map",
     "overlay",
+    "paint_map",
 ]

@@ -7,6 +7,7 @@ prediction and error in three rows an image; the paper shows no errors.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -93,39 +94,50 @@ def draw_label_sheet(
     return ImageOps.expand(join_pictures([*rows, legend], 1, 2 * GAP), MARGIN, "white")
 
 
-def draw_map(
+@dataclass(frozen=True)
+class PaintedMap:
+    """A prediction in colours: pixels uint8 (H, W, 3), the limits of its colour bar, None without, and its part of a legend."""
+
+    task: Drawable
+    pixels: Painted
+    limits: Limits | None
+    keys: Sequence[tuple[Painted, str]]
+
+
+def paint_map(
     task: Drawable, prediction: Array, image: Array | None = None, classes: Sequence[str] | None = None
-) -> Image.Image:
+) -> PaintedMap:
+    """Colour one prediction, (C, H, W) or (H, W); classes are laid over the image, (3, H, W) in [0, 1], where one is given."""
+    limits = task.colours.limits(prediction, None)
+    pixels = task.colours.paint(prediction, None, limits)
+    if task.categorical and image is not None:
+        pixels = overlay(image, pixels)
+    return PaintedMap(task, pixels, limits, task.colours.keys([prediction], classes))
+
+
+def draw_map(painted: PaintedMap) -> Image.Image:
     """One prediction at its own size, top left; below it the task's name, and the colour bar or the legend.
 
-    The prediction is (C, H, W) or (H, W); classes are laid over the image, (3, H, W) in [0, 1], where one is given. The
-    page is as wide as the map, but at least 160 pixels so that its text can be read.
+    The page is as wide as the map, but at least 160 pixels so that its text can be read.
     """
-    colours = task.colours
-    painted, limits = _paint_prediction(task, prediction, image)
-    width = max(160, painted.shape[1])
+    task, limits = painted.task, painted.limits
+    width = max(160, painted.pixels.shape[1])
     size = max(SMALL, width // 45)
     title = draw_text_line(f"{task.name.replace('_', ' ')} ({task.unit})", width, size)
     room = width - size
-    key = draw_colour_bar(colours, limits, task.unit, room, size) if limits else None
-    key = key or draw_legend(colours.keys([prediction], classes), room, size)
-    return join_pictures([Image.fromarray(painted), title, ImageOps.expand(key, size // 2, "white")], 1)
+    key = draw_colour_bar(task.colours, limits, task.unit, room, size) if limits else draw_legend(painted.keys, room, size)
+    return join_pictures([Image.fromarray(painted.pixels), title, ImageOps.expand(key, size // 2, "white")], 1)
 
 
-def draw_contact_sheet(
-    image: Array, predictions: Mapping[str, Array], tasks: Mapping[str, Drawable], classes: Mapping[str, Sequence[str]]
-) -> Image.Image:
-    """An image (3, H, W) in [0, 1] and its predictions, painted as by `draw_map`, in rows of tiles with title and colour bar.
+def draw_contact_sheet(image: Array, maps: Sequence[PaintedMap]) -> Image.Image:
+    """An image (3, H, W) in [0, 1] and its predictions in rows of tiles with titles and colour bars; the legend below.
 
-    `predictions` and `classes` are by task name, as in `draw_gallery`; the legend of all tasks is below the tiles. A picture
-    fills its tile: a larger one is averaged, and pixels of a smaller one become squares.
+    A picture fills its tile: a larger one is averaged, and pixels of a smaller one become squares.
     """
     tiles = [_draw_tile("input", np.asarray(to_photo(image)), [])]
-    for name, task in tasks.items():
-        painted, limits = _paint_prediction(task, predictions[name], image)
-        tiles.append(_draw_tile(name, painted, _draw_bars(task, limits, TILE)))
+    tiles += [_draw_tile(each.task.name, each.pixels, _draw_bars(each.task, each.limits, TILE)) for each in maps]
     rows = [join_pictures(tiles[i : i + TILES], 0, GAP) for i in range(0, len(tiles), TILES)]
-    keys = [key for name, task in tasks.items() for key in task.colours.keys([predictions[name]], classes.get(name))]
+    keys = [key for each in maps for key in each.keys]
     legend = [draw_legend(keys, rows[0].width, 14)] if keys else []
     return ImageOps.expand(join_pictures([*rows, *legend], 1, 2 * GAP), MARGIN, "white")
 
@@ -135,13 +147,6 @@ def _draw_tile(name: str, painted: Painted, bars: Sequence[Image.Image]) -> Imag
     title = draw_text_line(name.replace("_", " "), TILE + 2, 16)
     height = _fit(painted.shape[1], painted.shape[0], TILE)[1]
     return join_pictures([title, _draw_cell(painted, height, side=TILE), *bars], 1)
-
-
-def _paint_prediction(task: Drawable, prediction: Array, image: Array | None) -> tuple[Painted, Limits | None]:
-    """A prediction in colours, classes over the image, and the limits of its colour bar."""
-    limits = task.colours.limits(prediction, None)
-    painted = task.colours.paint(prediction, None, limits)
-    return (overlay(image, painted) if task.categorical and image is not None else painted), limits
 
 
 def _draw_rows(sample: Mapping[str, Any], tasks: Mapping[str, Drawable], height: int) -> Image.Image:

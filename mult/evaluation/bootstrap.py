@@ -86,6 +86,13 @@ def estimate_interval(values: Array, number: int) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
+def estimate_deviation(values: Sequence[float]) -> float | None:
+    """The standard deviation over seeds, None for one; 0 where all are equal, also if the rounding of their mean is not."""
+    if len(values) < 2:
+        return None
+    return float(np.std(values, ddof=1)) if min(values) < max(values) else 0.0
+
+
 def judge_difference(interval: tuple[float, float] | None, better: str) -> str:
     """ "better" or "worse" where a difference's interval excludes 0, else ""; better: "higher" or "lower"."""
     if interval is None or interval[0] <= 0 <= interval[1]:

@@ -104,9 +104,8 @@ def _measure(
         samples = [[each.resample(task, units) for each in side] for side in (ours, reference)] if is_shared else []
         primary = select_primary(TASKS[task], entries[0])
         for metric in metrics:
-            values = np.array([entry[metric]["value"] for entry in entries])
-            mean = float(values.mean())
-            deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+            values = [entry[metric]["value"] for entry in entries]
+            mean, deviation = float(np.mean(values)), bootstrap.estimate_deviation(values)
             difference, interval = None, None
             if is_shared and all(each.tasks[task].get(metric, {}).get("value") is not None for each in reference):
                 difference = mean - float(np.mean([each.tasks[task][metric]["value"] for each in reference]))

@@ -37,7 +37,7 @@ class DeltaM:
     @property
     def deviation(self) -> float | None:
         """Over seeds; None for one."""
-        return float(np.std(self.of_seeds, ddof=1)) if len(self.of_seeds) > 1 else None
+        return bootstrap.estimate_deviation(self.of_seeds)
 
     @property
     def mark(self) -> str:

@@ -100,7 +100,7 @@ def _summarise_tasks(evaluations: Sequence[SavedEvaluation]) -> dict[str, Any]:
             "metric": metric,
             **{key: entries[metric][key] for key in ("unit", "better", "trivial", "pixels", "images")},
             "value": float(np.mean(values)),
-            "deviation": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+            "deviation": bootstrap.estimate_deviation(values),
             "of_seeds": values,
             "quick": any(entry.get("quick", False) for entry in of_seeds),
             "interval": interval and list(interval),

@@ -36,6 +36,8 @@ BEFORE_FIRST_CHECKPOINT = {
     "bad_files.txt",
     "checkpoints",
     "tensorboard",
+    "wandb",
+    "logger_id",
     ".lock",
 }
 """What a run's folder holds before the first checkpoint, and so before the first evaluation: nothing worth keeping."""
@@ -47,6 +49,7 @@ MAY_CHANGE = (
     "run.deterministic",
     "run.checkpoint_every",
     "run.keep",
+    "run.log",
     "run.tensorboard",
     "run.activation_checkpointing",
     "data.root",
@@ -91,7 +94,7 @@ class Run:
         if run._is_early():
             if any(path.name != ".lock" for path in run.folder.iterdir()):
                 _print(f"{run.folder}: the run in it ended before its first checkpoint; starting it over")
-            for name in ("metrics.jsonl", "trivial.json", "bad_files.txt"):
+            for name in ("metrics.jsonl", "trivial.json", "bad_files.txt", "logger_id"):
                 (run.folder / name).unlink(missing_ok=True)
             write_json(path, provenance)
         else:

@@ -28,6 +28,7 @@ from mult.runtime.loader import Loader
 from mult.tasks import TASKS
 from mult.training.balance.balance import Balance
 from mult.training.balance.choose import build_balance
+from mult.training.loggers import check_loggers
 from mult.training.optimizer import build_optimizer
 from mult.training.schedule import build_schedule
 
@@ -85,6 +86,8 @@ def build_experiment(config: Config, resumes: bool = False) -> Experiment:
     resolve_reference(tasks, config.model.reference, config.model.attention, config.model.decoder, config.model.skip)
     check_selection(config)
     check_weights(config.model.backbone, config.model.pretrained)
+    if distributed.is_main():
+        check_loggers(config.run)
     if config.run.init is not None and not resumes:
         find_checkpoint(config.run.init)
     train_data = build_mixture([config.data, *config.data.mix], tasks, config.run.seed)

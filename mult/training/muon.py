@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from timm.optim.muon import zeropower_via_newtonschulz
+from timm.optim.muon import MUON_EPS, zeropower_via_newtonschulz
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
@@ -89,8 +89,7 @@ class Muon(Optimizer):
         for (shape, device), updates in by_shape.items():
             dtype = torch.bfloat16 if multiplies_bf16(device) else torch.float32
             stacked = torch.cat([matrices for _, matrices in updates])
-            coefficients = NEWTON_SCHULZ_COEFFICIENTS
-            steps = zeropower_via_newtonschulz(stacked, len(coefficients), coefficients, dtype=dtype)
+            steps = _orthogonalize(stacked, dtype)
             # An orthogonal matrix has a root mean square of 1 / sqrt(its longer side).
             rate = group["lr"] * ADAMW_STEP_RMS * max(shape) ** 0.5
             for (parameter, _), step in zip(updates, steps.split([len(matrices) for _, matrices in updates]), strict=True):
@@ -119,3 +118,44 @@ class Muon(Optimizer):
             eps=group["eps"],
             maximize=False,
         )
+
+
+def _orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
+    """(N, rows, columns) -> the same, with singular values close to 1, computed in float32 or bfloat16.
+
+    Not by Gram matrices in bfloat16: their rounding there is larger than their small values, and the iteration diverges.
+    """
+    rows, columns = sorted(matrices.shape[1:])
+    if dtype == torch.float32 and columns >= 2 * rows:
+        return iterate_on_gram_matrices(matrices)
+    coefficients = NEWTON_SCHULZ_COEFFICIENTS
+    return zeropower_via_newtonschulz(matrices, len(coefficients), coefficients, dtype=dtype)
+
+
+def iterate_on_gram_matrices(matrices: Tensor) -> Tensor:
+    """The Newton-Schulz iteration of (N, rows, columns), with two products of the longer side in place of ten.
+
+    An iteration X <- P X, with P = a + b G + c G^2 and G = X X^T, makes P G P of G, since P and G commute. So G alone can be
+    iterated, and the product of all P be applied to X. The rounding of G is relative to its largest value and grows up to 17
+    times in an iteration, so G is computed from X once more, after three: the result is then as close as that of iterating X.
+    """
+    is_tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if is_tall else matrices
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=MUON_EPS)
+    for coefficients in (NEWTON_SCHULZ_COEFFICIENTS[:3], NEWTON_SCHULZ_COEFFICIENTS[3:]):
+        gram = x @ x.mT
+        factor = product = _factor(gram, coefficients[0])
+        for each in coefficients[1:]:
+            gram = factor @ gram @ factor
+            factor = _factor(gram, each)
+            product = factor @ product
+        x = product @ x
+    return x.mT if is_tall else x
+
+
+def _factor(gram: Tensor, coefficients: tuple[float, float, float]) -> Tensor:
+    """P = a + b G + c G^2."""
+    a, b, c = coefficients
+    factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    factor.diagonal(dim1=-2, dim2=-1).add_(a)
+    return factor

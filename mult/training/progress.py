@@ -1,42 +1,40 @@
-"""What a training shows while it runs: the progress bar, metrics.jsonl, bad_files.txt, TensorBoard, and use of the machine."""
+"""What a training shows while it runs: the progress bar, metrics.jsonl, bad_files.txt, loggers, and use of the machine."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
 
-from mult.errors import UserError
 from mult.files import write_file
 from mult.runs.folder import Run
 from mult.runtime import distributed
+from mult.training.loggers import open_loggers
 
 
 class Progress:
     """The log of a run. All processes have one, but only that of the main process prints and writes.
 
-    step: the steps done; TensorBoard drops later ones, which the resumed run logs again. images_per_step: over all processes.
+    step: the steps done; the resumed run logs later ones again. images_per_step: over all processes.
     """
 
     def __init__(self, run: Run, step: int, images_per_step: int) -> None:
         self.run, self.images_per_step, self.is_main = run, images_per_step, distributed.is_main()
         config = run.config
         self._bar = tqdm(total=config.optim.steps, initial=step, desc="train", disable=not self.is_main, smoothing=0.05)
-        self._board = _open_tensorboard(run.folder / "tensorboard", step) if self.is_main and config.run.tensorboard else None
+        self._loggers = open_loggers(run, step) if self.is_main else []
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._bar.close()
-        if self._board is not None:
-            self._board.close()
+        for logger in self._loggers:
+            logger.close()
 
     def log_step(self, step: int, losses: Mapping[str, float], line: Mapping[str, float]) -> None:
         """Log a training step: `line` has its "seconds" and, of these, the "data_seconds" that it waited for data."""
@@ -49,7 +47,7 @@ class Progress:
         self._add_scalars(step, "machine", {"images_per_second": images_per_second, "data_share": data_share})
 
     def log(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        """One line of metrics.jsonl; its numbers go to TensorBoard too."""
+        """One line of metrics.jsonl; its numbers go to the loggers of `run.log` too."""
         if self.is_main:
             self.run.log(step, split, values)
         self._add_scalars(step, split, values)
@@ -64,16 +62,15 @@ class Progress:
         return {"bad_samples": len(messages)}
 
     def save_image(self, step: int, name: str, image: Image.Image) -> None:
-        """Overwrite <run>/<name>.png; TensorBoard keeps the image of every step."""
+        """Overwrite <run>/<name>.png; the loggers keep the image of every step."""
         write_file(self.run.folder / f"{name}.png", lambda file: image.save(file, format="png"))
-        if self._board is not None:
-            self._board.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+        for logger in self._loggers:
+            logger.add_image(step, name, image)
 
     def _add_scalars(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        if self._board is not None:
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self._board.add_scalar(f"{split}/{name}", value, step)
+        scalars = {f"{split}/{name}": value for name, value in values.items() if isinstance(value, int | float)}
+        for logger in self._loggers:
+            logger.add_scalars(step, scalars)
 
 
 def measure_peak_memory_mib(device: torch.device) -> float | None:
@@ -89,14 +86,3 @@ def measure_peak_memory_mib(device: torch.device) -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _open_tensorboard(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            "run.tensorboard: got true without the package tensorboard; expected it installed; "
-            'pip install "mult-dense[tensorboard]", or run.tensorboard=false'
-        ) from error
-    return SummaryWriter(str(folder), purge_step=step + 1)

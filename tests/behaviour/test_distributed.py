@@ -101,6 +101,14 @@ def test_two_processes_are_one(
     assert json.loads((alone / "provenance.json").read_text())["processes"] == 1
 
 
+def test_one_of_two_processes_has_loggers(config_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra tensorboard")
+    settings = ["run.log=tensorboard", "optim.steps=1", "optim.warmup=0", "eval.images=0"]
+    for status, _, err in wait_for(start(config_file, f"run.output={tmp_path}", *settings)):
+        assert status == 0, err
+    assert len(list((tmp_path / "tiny" / "tensorboard").iterdir())) == 1
+
+
 @pytest.mark.slow
 def test_two_nodes_are_one(config_file: Path, tmp_path: Path) -> None:
     """Two agents of torchrun that meet by its rendezvous, with a process each, against two processes of one node."""

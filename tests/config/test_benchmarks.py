@@ -51,7 +51,7 @@ def recipe(config: Config) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_members_of_a_suite_differ_in_decoders_and_tasks_alone(name: str) -> None:
-    suite, base = read_suite(CONFIGS / "suites" / f"{name}.yaml"), load_config(name)
+    (suite, _), base = read_suite(CONFIGS / "suites" / f"{name}.yaml"), load_config(name)
     members = {member: load_config(name, overrides) for member, overrides in suite.members.items()}
     assert len(suite.seeds) == 3
     assert {recipe(config) == recipe(base) for config in members.values()} == {True}

@@ -32,6 +32,7 @@ def test_minimal_file_has_the_documented_defaults(minimal: Path) -> None:
             "init": None,
             "checkpoint_every": 1000,
             "keep": 2,
+            "log": [],
             "tensorboard": False,
         },
         "data": {

@@ -14,12 +14,14 @@ from mult.draw import (
     Classes,
     Colours,
     Directions,
+    PaintedMap,
     Scalar,
     draw_contact_sheet,
     draw_gallery,
     draw_label_sheet,
     draw_map,
     overlay,
+    paint_map,
 )
 from mult.errors import UserError
 
@@ -333,7 +335,7 @@ def test_a_sheet_of_labels_shows_each_where_it_is_and_a_plate_where_none_is(find
 def test_picture_keeps_the_map_at_its_own_size(task: Record, size: tuple[int, int]) -> None:
     sample = make_sample(*size)
     prediction = sample["predictions"][task.name]
-    drawn = np.asarray(draw_map(task, prediction, sample["image"], ["a", "b"]))
+    drawn = np.asarray(draw_map(paint_map(task, prediction, sample["image"], ["a", "b"])))
     expected = task.colours.paint(prediction)
     if task.categorical:
         expected = overlay(sample["image"], expected)
@@ -343,24 +345,26 @@ def test_picture_keeps_the_map_at_its_own_size(task: Record, size: tuple[int, in
 
 
 def test_picture_of_a_scalar_has_its_bar_below() -> None:
-    drawn = np.asarray(draw_map(TABLE["light"], np.linspace(0, 1, 200 * 50).reshape(1, 50, 200)))
+    drawn = np.asarray(draw_map(paint_map(TABLE["light"], np.linspace(0, 1, 200 * 50).reshape(1, 50, 200))))
     strip = drawn[50 + 18 + 6 + 8, :, 0].astype(int)
     ramp = strip[40:150]
     assert (np.diff(ramp) >= 0).all()
     assert ramp[-1] - ramp[0] > 120
 
 
-def draw_single_pictures(sample: dict[str, Any]) -> dict[str, np.ndarray]:
+def paint_all(sample: dict[str, Any]) -> list[PaintedMap]:
+    return [paint_map(task, sample["predictions"][name], sample["image"]) for name, task in TABLE.items()]
+
+
+def draw_single_pictures(sample: dict[str, Any]) -> list[np.ndarray]:
     """The image and what `draw_map` draws of each task, without titles and bars."""
     height, width = sample["image"].shape[1:]
-    pictures = {"input": np.rint(sample["image"] * 255).astype(np.uint8).transpose(1, 2, 0)}
-    for name, task in TABLE.items():
-        pictures[name] = np.asarray(draw_map(task, sample["predictions"][name], sample["image"]))[:height, :width]
-    return pictures
+    photo = np.rint(sample["image"] * 255).astype(np.uint8).transpose(1, 2, 0)
+    return [photo, *(np.asarray(draw_map(painted))[:height, :width] for painted in paint_all(sample))]
 
 
 def draw_sheet(sample: dict[str, Any]) -> np.ndarray:
-    return np.asarray(draw_contact_sheet(sample["image"], sample["predictions"], TABLE, {}))
+    return np.asarray(draw_contact_sheet(sample["image"], paint_all(sample)))
 
 
 @pytest.mark.parametrize(("size", "scale"), [((200, 320), 1), ((320, 144), 1), ((40, 64), 5)])
@@ -370,7 +374,7 @@ def test_tiles_of_a_contact_sheet_hold_the_pixels_of_the_single_pictures(
     """The image and a task after the other, four a row; pixels of a small image are squares."""
     sample = make_sample(*size)
     sheet, places = draw_sheet(sample), []
-    for pixels in draw_single_pictures(sample).values():
+    for pixels in draw_single_pictures(sample):
         places += find_places(sheet, pixels.repeat(scale, 0).repeat(scale, 1))
     (top, left), _, _, fourth, below = places
     assert [row for row, _ in places[:4]] == [top] * 4
@@ -383,7 +387,7 @@ def test_tiles_of_a_large_image_are_means_of_its_pixels(find_places: FindPlaces)
     small, large = make_sample(160, 320), make_sample(480, 960)
     small_sheet, sheet = draw_sheet(small), draw_sheet(large)
     assert sheet.shape == small_sheet.shape
-    for pixels, of_small in zip(draw_single_pictures(large).values(), draw_single_pictures(small).values(), strict=True):
+    for pixels, of_small in zip(draw_single_pictures(large), draw_single_pictures(small), strict=True):
         ((top, left),) = find_places(small_sheet, of_small)
         means = pixels.reshape(160, 3, 320, 3, 3).mean((1, 3))
         np.testing.assert_allclose(sheet[top : top + 160, left : left + 320], means, atol=1)

@@ -132,6 +132,17 @@ def test_seeds_are_averaged_and_their_spread_shown(tmp_path: Path) -> None:
     assert written[4]["missing"] == "training failed: | no data"
 
 
+def test_equal_seeds_have_no_deviation(tmp_path: Path) -> None:
+    assert float(np.std([0.1] * 3, ddof=1)) > 0  # their mean is rounded
+    assert bootstrap.estimate_deviation([0.1] * 3) == DeltaM([0.1] * 3).deviation == 0
+    assert bootstrap.estimate_deviation([0.1]) is None
+    assert bootstrap.estimate_deviation([1.0, 2.0, 6.0]) == pytest.approx(7**0.5)
+    folders = [write(tmp_path / str(seed), {"reshading": l1_of_images(1)}) for seed in range(3)]
+    equal = measurement(compare.compare([row(*folders)]), "0")
+    assert equal.value == pytest.approx(load(folders[0]).tasks["reshading"]["l1"]["value"])
+    assert equal.deviation == 0
+
+
 def test_tasks_that_a_run_lacks_leave_a_gap(tmp_path: Path) -> None:
     both = write(tmp_path / "both", {"edge_texture": l1_of_images(1), "reshading": l1_of_images(2)})
     single = write(tmp_path / "single", {"edge_texture": l1_of_images(3, 0.02)})

@@ -277,3 +277,20 @@ def test_without_network_the_message_says_how_to_give_a_file(tmp_path: Path) -> 
     done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=True)
     assert "weights of resnet18 could not be downloaded" in done.stdout
     assert "give the file: model.pretrained=PATH" in done.stdout
+
+
+@pytest.mark.parametrize(("dtype", "trains", "fused"), [("bf16", True, 0), ("bf16", False, 8), ("fp32", True, 8)])
+def test_attention_is_fused_but_in_training_in_bfloat16_on_a_cpu(dtype: str, trains: bool, fused: int) -> None:
+    torch.manual_seed(0)
+    small = {"embed_dims": [8, 16, 24, 32], "num_heads": [1, 2, 3, 4]}
+    encoder, images = Encoder("pvt_v2_b0", False, small).eval(), torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = encoder(images)
+    tolerance = 0.1 if dtype == "bf16" else 1e-5
+    for copied in (encoder, copy.deepcopy(encoder)):
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16")
+        with Operators() as operators, torch.set_grad_enabled(trains), autocast:
+            maps = copied(images)
+        assert sum(count for name, count in operators.counts.items() if "scaled_dot_product" in name) == fused
+        for one, other in zip(maps, expected, strict=True):
+            torch.testing.assert_close(one.float(), other, rtol=tolerance, atol=tolerance)

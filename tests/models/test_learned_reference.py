@@ -146,9 +146,10 @@ def test_maps_are_mixed_in_float32_under_autocast() -> None:
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
-def test_a_gate_that_is_all_one_task_s_prunes_to_the_same_outputs() -> None:
+@pytest.mark.parametrize("arguments", [{}, {"skip": "add"}, {"decoder": "pyramid"}], ids=str)
+def test_a_gate_that_is_all_one_task_s_prunes_to_the_same_outputs(arguments: dict[str, Any]) -> None:
     for place, task in enumerate(TASKS):
-        model = mult(skip="add")
+        model = mult(**arguments)
         model.classes = {"segment_semantic": ["a", "b", "c", "d", "e"]}
         logits = [-60.0] * 3
         logits[place] = 60.0
@@ -156,7 +157,7 @@ def test_a_gate_that_is_all_one_task_s_prunes_to_the_same_outputs() -> None:
         pruned = model.prune_to_leader()
         assert pruned.arguments == model.arguments | {"reference": task}
         assert pruned.classes == model.classes
-        assert list(pruned.state_dict()) == list(mult(reference=task, skip="add").state_dict())
+        assert list(pruned.state_dict()) == list(mult(reference=task, **arguments).state_dict())
         with torch.no_grad():
             outputs, expected = pruned(draw_images()), model(draw_images())
         for name, value in expected.items():

@@ -26,7 +26,7 @@ def test_tensorboard_has_what_the_log_has_once(configured: Configured, train_run
     pytest.importorskip("tensorboard", reason="needs the extra tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    config = configured("run.tensorboard=true")
+    config = configured("run.log=[tensorboard]")
     run = open_signalled(config, 3, signal.SIGTERM)
     train(build_experiment(config), run, CPU)
     os.truncate(run.folder / "checkpoints" / "3" / "state.pt", 5)  # step 3 will be done, and logged, a second time
