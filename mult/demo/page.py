@@ -73,11 +73,11 @@ def build_page(models: Sequence[Model]) -> Any:
     """The `gradio.Blocks` of one model or two, with the endpoints /photograph (file) and /point (task, x, y)."""
     import gradio as gr
 
-    def open_photograph(file: str | None) -> tuple[View | None, Html, Any, Any]:
+    def open_photograph(file: dict[str, Any] | None) -> tuple[View | None, Html, Any, Any]:
         if file is None:
             return None, Html(""), None, None
         try:
-            view = look(models, Path(file))
+            view = look(models, Path(file["path"]))
         except UserError as error:
             return None, tag("p", f"error: {error}", class_="hint", role="alert"), None, None
         return view, render_maps(models, view), view.photograph.width // 2, view.photograph.height // 2
@@ -114,7 +114,8 @@ def build_page(models: Sequence[Model]) -> Any:
         attention = gr.HTML()
 
         point = {"fn": show_point, "inputs": [view, task, x, y], "outputs": [values, attention], "show_progress": "hidden"}
-        opened = file.change(open_photograph, file, [view, maps, x, y], api_name="photograph")
+        # Without Gradio's preprocessing, which opens the file itself: `look` says what is wrong with one, and what it takes.
+        opened = file.change(open_photograph, file, [view, maps, x, y], preprocess=False, api_name="photograph")
         opened.then(**point, api_visibility="private")
         placed = maps.click(place, view, [x, y], show_progress="hidden", api_visibility="private")
         placed.then(**point, api_name="point")

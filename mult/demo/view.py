@@ -18,13 +18,15 @@ from PIL import Image
 
 from mult.data.disk.images import read_photograph
 from mult.draw import TokenAttention, draw_attention_page, overlay
-from mult.draw.colours import Limits, Painted
+from mult.draw.colours import Limits, to_photo
 from mult.draw.grid import Grid, render_html
 from mult.draw.html import Html, join, tag
 from mult.models.attention_maps import AttentionMap
 from mult.predict import Maps, Predictor, attend, describe_source
 from mult.tasks import TASKS, Task
 
+LARGEST = 1600
+"""The longer side of a picture on the page, in pixels: beyond it, drawing and sending take longer than predicting."""
 HEADS = {1: 4, 2: 2}
 """Number of models -> of how many heads the attention is drawn, besides the mean, so that pages fit beside each other."""
 
@@ -39,16 +41,16 @@ class Model:
 
 @dataclass(frozen=True)
 class View:
-    """A photograph, RGB and upright; the maps that each model makes of it; its attention maps, none of a model without."""
+    """A photograph, RGB and upright; the maps that each model makes of it; its attention maps, none of a model without.
+
+    step: pictures show every step-th pixel along each side. pixels: the photograph that small, (3, H, W) in [0, 1].
+    """
 
     photograph: Image.Image
     maps: Sequence[Maps]
     attention: Sequence[Sequence[AttentionMap]]
-
-    @property
-    def pixels(self) -> NDArray[np.float32]:
-        """The photograph, (3, H, W) in [0, 1]."""
-        return np.asarray(self.photograph, np.float32).transpose(2, 0, 1) / 255
+    step: int
+    pixels: NDArray[np.float32]
 
 
 def look(models: Sequence[Model], path: Path) -> View:
@@ -58,7 +60,10 @@ def look(models: Sequence[Model], path: Path) -> View:
     for predictor in predictors:
         predictor.input_size(photograph)
     maps = [predictor(photograph) for predictor in predictors]
-    return View(photograph, maps, [each.attention(photograph) if each.map_owners() else [] for each in predictors])
+    attention = [predictor.attention(photograph) if predictor.map_owners() else [] for predictor in predictors]
+    step = -(-max(photograph.size) // LARGEST)
+    pixels = np.asarray(photograph.reduce(step), np.float32).transpose(2, 0, 1) / 255
+    return View(photograph, maps, attention, step, pixels)
 
 
 def list_tasks(models: Sequence[Model]) -> list[Task]:
@@ -70,26 +75,29 @@ def list_tasks(models: Sequence[Model]) -> list[Task]:
 
 
 def render_maps(models: Sequence[Model], view: View) -> Html:
-    """The photograph and every map at its size, with its colour bar or legend; of a task, all models have the same colours."""
-    figures = [tag("div", _render_figure(Html(""), "photograph", _encode(view.photograph), Html("")), class_="task")]
+    """The photograph and every map, with its colour bar or legend; of a task, all models have the same colours."""
+    photograph = _encode(to_photo(view.pixels))
+    figures = [tag("div", _render_figure(Html(""), "photograph", photograph, Html("")), class_="task")]
     figures += [_render_task(task, models, view) for task in list_tasks(models)]
     switch = tag("label", tag("input", type="checkbox"), " at the photograph's own size", class_="switch")
-    return join(switch, tag("div", *figures, class_="maps pairs" if len(models) > 1 else "maps"))
+    width = f"--width:{view.photograph.width}px"
+    return join(switch, tag("div", *figures, class_="maps pairs" if len(models) > 1 else "maps", style=width))
 
 
 def _render_task(task: Task, models: Sequence[Model], view: View) -> Html:
     colours = task.colours
-    limits = colours.limits(np.concatenate([maps[task.name] for maps in view.maps if task.name in maps], axis=-1), None)
+    shown = [maps[task.name][..., :: view.step, :: view.step] if task.name in maps else None for maps in view.maps]
+    limits = colours.limits(np.concatenate([values for values in shown if values is not None], axis=-1), None)
     figures = []
-    for letter, model, maps in zip(letter_models(models), models, view.maps, strict=True):
-        if task.name not in maps:
+    for letter, model, values in zip(letter_models(models), models, shown, strict=True):
+        if values is None:
             figures.append(tag("p", letter, f"does not predict {to_words(task.name)}", class_="hint"))
             continue
-        painted = colours.paint(maps[task.name], None, limits)
+        painted = colours.paint(values, None, limits)
         if task.categorical:
             painted = overlay(view.pixels, painted)
-        key = _render_bar(task, limits) if limits else _render_legend(task, model.predictor, maps)
-        figures.append(_render_figure(letter, to_words(task.name), _encode_painted(painted), key))
+        key = _render_bar(task, limits) if limits else _render_legend(task, model.predictor, values)
+        figures.append(_render_figure(letter, to_words(task.name), _encode(Image.fromarray(painted)), key))
     return tag("div", *figures, class_="task")
 
 
@@ -100,22 +108,18 @@ def _render_figure(letter: Html, title: str, source: str, key: Html) -> Html:
 
 def _render_bar(task: Task, limits: Limits) -> Html:
     """The colours between the two limits, with the unit."""
-    ramp = task.colours.paint(np.linspace(*limits, 256)[None], None, limits)
-    ends = f"{limits[0]:.3g}", f"{limits[1]:.3g} {task.unit}"
-    return tag("div", tag("span", ends[0]), tag("img", src=_encode_painted(ramp), alt=""), tag("span", ends[1]), class_="bar")
+    ramp = Image.fromarray(task.colours.paint(np.linspace(*limits, 256)[None], None, limits))
+    low, high = f"{limits[0]:.3g}", f"{limits[1]:.3g} {task.unit}"
+    return tag("div", tag("span", low), tag("img", src=_encode(ramp), alt=""), tag("span", high), class_="bar")
 
 
-def _render_legend(task: Task, predictor: Predictor, maps: Maps) -> Html:
-    keys = task.colours.keys([maps[task.name]], predictor.classes.get(task.name))
+def _render_legend(task: Task, predictor: Predictor, values: NDArray[Any]) -> Html:
+    keys = task.colours.keys([values], predictor.classes.get(task.name))
     entries = []
     for swatch, text in keys:  # one of 16 pixels is as high as the text
-        picture = tag("img", src=_encode_painted(swatch), alt="", style=f"height:{len(swatch) / 16:g}em")
+        picture = tag("img", src=_encode(Image.fromarray(swatch)), alt="", style=f"height:{len(swatch) / 16:g}em")
         entries.append(tag("span", picture, text))
     return tag("div", *entries, class_="key")
-
-
-def _encode_painted(painted: Painted) -> str:
-    return _encode(Image.fromarray(painted))
 
 
 def _encode(picture: Image.Image) -> str:

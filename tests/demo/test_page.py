@@ -73,15 +73,18 @@ def test_answers_are_the_predictors(address: str, models: list[Model], photograp
         client.predict("normal", 70, 0, api_name="/point")
 
 
-def test_a_damaged_photograph_is_said_and_forgotten(address: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", [0.5, 0.01])
+def test_a_damaged_photograph_is_refused_and_the_one_before_gone(
+    address: str, photograph: Path, tmp_path: Path, part: float
+) -> None:
     client_of = pytest.importorskip("gradio_client")
-    Image.new("RGB", (300, 200), (9, 90, 200)).save(tmp_path / "damaged.png")
-    content = (tmp_path / "damaged.png").read_bytes()
-    (tmp_path / "damaged.png").write_bytes(content[: len(content) // 2])
+    content = photograph.read_bytes()
+    (tmp_path / "damaged.jpg").write_bytes(content[: int(part * len(content))])
     client = client_of.Client(address, verbose=False, analytics_enabled=False)
-    maps, x, y = client.predict(client_of.handle_file(tmp_path / "damaged.png"), api_name="/photograph")
+    assert client.predict(client_of.handle_file(photograph), api_name="/photograph")[1] == SIZE[0] // 2
+    maps, x, y = client.predict(client_of.handle_file(tmp_path / "damaged.jpg"), api_name="/photograph")
     assert maps.startswith('<p class="hint" role="alert">error: ')
-    assert "damaged.png" in maps
+    assert "damaged.jpg" in maps
     assert x is y is None
     assert client.predict("normal", 0, 0, api_name="/point") == ("", "")
 

@@ -76,6 +76,20 @@ def test_maps_have_the_photograph_s_size_and_both_models_one_scale(models: list[
     assert html.count(f"<span>{high:.3g} m</span>") == 2
 
 
+def test_large_photographs_are_drawn_smaller_and_read_at_their_own_size(models: list[Model], tmp_path: Path) -> None:
+    y, x = np.mgrid[0:40, 0:3300]
+    Image.fromarray(np.stack([x // 13, 6 * y, 255 * (x > 900)], axis=-1).astype(np.uint8)).save(tmp_path / "wide.png")
+    predictor = models[1].predictor
+    one = [Model("wide", Predictor(predictor.model, (32, 640), fit="stretch"))]
+    view = look(one, tmp_path / "wide.png")
+    pictures = re.findall(r'<div class="map"><img src="([^"]*)"', render_maps(one, view))
+    assert {decode(source).shape for source in pictures} == {(14, 1100, 3)}
+    depth = one[0].predictor(Image.open(tmp_path / "wide.png"))["depth_zbuffer"]
+    assert depth.shape == (1, 40, 3300)
+    row = read_table(render_values(one, view, 3298, 38))["depth zbuffer"]
+    np.testing.assert_allclose(float(row[0]), depth[0, 38, 3298], rtol=1e-3)
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_attention_is_that_of_the_point_s_token(models: list[Model], photograph: Path, place: tuple[int, int]) -> None:
     html = render_attention(models[:1], look(models[:1], photograph), "reshading", *place)
