@@ -189,7 +189,7 @@ def test_a_loss_can_be_chosen(configured: Configured) -> None:
         (["eval.split=vall"], r"split: got 'vall'; expected one of .*; did you mean 'val'\?"),
         (["model.backbone=swin_teeny"], r"model\.backbone: got 'swin_teeny'; expected a model of timm"),
         (
-            ["model.backbone=vit_tiny_patch16_224", "model.backbone_args={}"],
+            ["model.backbone=xcit_nano_12_p16_224", "model.backbone_args={}"],
             r"model\.backbone: .* strides .*; expected one each",
         ),
         (

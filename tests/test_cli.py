@@ -53,7 +53,7 @@ def is_whole(folder: Path) -> bool:
         (["model.attention=sharde", "data.root=no/such/folder"], r"model\.attention: got 'sharde'; .* did you mean 'shared'\?"),
         (["model.backbone=resnet_five"], r"model\.backbone: got 'resnet_five'; expected a model of timm"),
         (
-            ["model.backbone=vit_tiny_patch16_224", "model.backbone_args={}"],
+            ["model.backbone=xcit_nano_12_p16_224", "model.backbone_args={}"],
             r"strides \[16, .*; expected one each at \[4, 8, 16, 32\]",
         ),
         (

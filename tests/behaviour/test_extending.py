@@ -238,7 +238,7 @@ def test_a_task_is_a_record_and_the_readers_that_label_it(copy: Copy, config_fil
 
 def test_an_attention_variant_is_a_value_and_a_branch(copy: Copy, config_file: Path) -> None:
     path = "mult/models/decoder.py"
-    copy.insert(path, '"shared", "independent", "self"]', '"last", ')
+    copy.insert(path, '"shared", "independent", "self", "none"]', '"last", ')
     copy.insert(
         path,
         "        second: Source =",

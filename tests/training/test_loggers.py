@@ -230,7 +230,8 @@ def test_wandb_without_a_key_is_refused_before_data_is_read(config_file: Path, t
     pytest.importorskip("wandb", reason="needs the extra wandb")
     variables = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     variables |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
-    command = [sys.executable, "-m", "mult", "train", "--config", str(config_file), "run.log=wandb", "data.root=nowhere"]
+    settings = ["run.log=wandb", "data.root=nowhere", f"run.output={tmp_path}"]
+    command = [sys.executable, "-m", "mult", "train", "--config", str(config_file), *settings]
     ended = subprocess.run(command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
     message = ended.stderr.splitlines()[-1]
     assert ended.returncode == 2, ended.stderr
