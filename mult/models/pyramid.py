@@ -30,7 +30,7 @@ HEADS = 4
 """Of the attention, where `num_heads` does not say."""
 STRIDES = (32, 16, 8, 4)
 FINEST_ATTENTION = 8
-"""The stride of the finest level that attends. A finer one has four times the tokens, and was of no use (configs/README.md)."""
+"""The stride of the finest level that attends: H/4 alone has three times as many tokens as the other three together."""
 
 
 class Convolution(Stack):
