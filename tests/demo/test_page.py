@@ -28,12 +28,19 @@ LIMIT_S = 1200
 Script = Callable[..., Any]
 
 
+def _take_interrupts() -> None:
+    """A shell's job in the background ignores Ctrl-C, and so do the tests that it runs and what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="module")
 def address(trained: Path, pushed: Path) -> Iterator[str]:
     """Where the command serves the page of a run and of a folder of `mult push`; Ctrl-C ends it with status 0."""
     pytest.importorskip("gradio")
     command = [sys.executable, "-m", "mult", "demo", "--ckpt", str(trained), "--compare", str(pushed)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_take_interrupts
+    )
     watchdog = Timer(LIMIT_S, process.kill)
     watchdog.start()
     assert process.stdout
