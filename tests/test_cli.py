@@ -17,11 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
+import mult
 from mult import UserError
 from mult.cli import exit_on_user_error, separate_overrides
 
 Script = Callable[..., Any]
-MULT = Path(__file__).resolve().parents[1] / "mult"
+MULT = Path(mult.__file__).parent
 
 
 def refused(ended: Any, message: str, status: int = 2) -> None:
