@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mult.models.attention import LEARNED, QueryKey, Source, WindowAttention
 from mult.models.decoder import Attention
+from mult.models.encoder import STRIDES
 from mult.models.stacked import Stack
 from mult.models.windows import Layout, Windows
 
@@ -28,7 +29,6 @@ GROUPS = 8
 """Of a task's GroupNorm."""
 HEADS = 4
 """Of the attention, where `num_heads` does not say."""
-STRIDES = (32, 16, 8, 4)
 FINEST_ATTENTION = 8
 """The stride of the finest level that attends: H/4 alone has three times as many tokens as the other three together."""
 
@@ -73,14 +73,14 @@ class Level(nn.Module):
         self.convolution = Convolution(tasks, WIDTH, 3, shared=False, bias=False)
         self.norm = GroupNorm(tasks)
 
-    def forward(self, streams: Tensor | None, context: Tensor, layout: Layout) -> Tensor:
-        """streams (B, T * WIDTH, h', w') of the coarser level, context (B, h, w, dim) -> (B, T * WIDTH, h, w)."""
-        image = self.lateral(context.permute(0, 3, 1, 2))
+    def forward(self, streams: Tensor | None, feature: Tensor, layout: Layout | None) -> Tensor:
+        """streams (B, T * WIDTH, h', w') of the coarser level, feature (B, dim, h, w) -> (B, T * WIDTH, h, w)."""
+        image = self.lateral(feature)
         if streams is not None:
             image = image + F.interpolate(streams, size=image.shape[-2:], mode="bilinear", align_corners=False)
-        if self.attention is not None:
+        if self.attention is not None and layout is not None:
             tokens = image.unflatten(1, (len(self.tasks), WIDTH)).permute(1, 0, 3, 4, 2)
-            tokens = tokens + self.attention.attend(tokens, context, layout)
+            tokens = tokens + self.attention.attend(tokens, feature.permute(0, 2, 3, 1), layout)
             image = tokens.permute(1, 0, 4, 2, 3).flatten(1, 2)
         return F.relu(self.norm(self.convolution(image)))
 
@@ -95,13 +95,13 @@ class SubpixelHead(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout2d(dropout)
         self.token = nn.Conv2d(WIDTH, channels, 1)
-        self.pixels = nn.Conv2d(WIDTH, STRIDES[-1] ** 2 * channels, 1, bias=False)
+        self.pixels = nn.Conv2d(WIDTH, STRIDES[0] ** 2 * channels, 1, bias=False)
         nn.init.zeros_(self.pixels.weight)
 
     def forward(self, image: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, WIDTH, H/4, W/4) -> (B, channels, *size); the last tokens possibly stand for fewer pixels."""
         image = self.dropout(image)
-        pixels = F.pixel_shuffle(self.pixels(image), STRIDES[-1])
+        pixels = F.pixel_shuffle(self.pixels(image), STRIDES[0])
         pixels = pixels + F.interpolate(self.token(image), size=pixels.shape[-2:], mode="bilinear", align_corners=False)
         return pixels[:, :, : size[0], : size[1]]
 
@@ -129,7 +129,7 @@ class PyramidDecoder(nn.Module):
         owners = [reference] if attention == "shared" and not mixes else list(tasks)
         source: Source = "stream" if attention == "self" else "context"
         self.levels: Any = nn.ModuleList()
-        for stride, dim in zip(STRIDES, list(dims)[::-1], strict=True):
+        for stride, dim in zip(STRIDES[::-1], dims[::-1], strict=True):
             attends = attention != "none" and stride >= FINEST_ATTENTION
             block = WindowAttention(list(tasks), owners, source, WIDTH, dim, heads, window, True, mixes) if attends else None
             if block is not None:
@@ -138,17 +138,17 @@ class PyramidDecoder(nn.Module):
                 )  # a plain pyramid at first: of the map of a new network the streams learn nothing
             self.levels.append(Level(list(tasks), dim, block))
         self.heads = nn.ModuleDict({task: SubpixelHead(channels, dropout) for task, channels in tasks.items()})
-        self._layouts: tuple[Any, list[Layout]] = (None, [])
+        self._layouts: tuple[Any, list[Layout | None]] = (None, [])
 
     def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
         """Four maps (B, C_s, H_s, W_s), fine to coarse, and the image's size -> task -> (B, channels, *size)."""
-        maps = [feature.permute(0, 2, 3, 1).contiguous() for feature in reversed(features)]
+        maps = features[::-1]
         streams: Any = None
-        for level, context, layout in zip(self.levels, maps, self._layouts_for(maps), strict=True):
+        for level, feature, layout in zip(self.levels, maps, self._layouts_for(maps), strict=True):
             if self.grad_checkpointing and torch.is_grad_enabled():
-                streams = checkpoint(level, streams, context, layout, use_reentrant=False)
+                streams = checkpoint(level, streams, feature, layout, use_reentrant=False)
             else:
-                streams = level(streams, context, layout)
+                streams = level(streams, feature, layout)
         images = streams.unflatten(1, (len(self.heads), WIDTH)).unbind(1)
         return {task: head(image, size) for (task, head), image in zip(self.heads.items(), images, strict=True)}
 
@@ -162,13 +162,18 @@ class PyramidDecoder(nn.Module):
 
     def query_keys(self) -> dict[int, QueryKey]:
         """Stride -> what makes the maps of that level, H/32 first; none of a level that does not attend."""
-        levels = {stride: level for stride, level in zip(STRIDES, self.levels, strict=True) if level.attention is not None}
+        levels = {
+            stride: level for stride, level in zip(STRIDES[::-1], self.levels, strict=True) if level.attention is not None
+        }
         return {stride: level.attention.query_key for stride, level in levels.items()}
 
-    def _layouts_for(self, maps: Sequence[Tensor]) -> list[Layout]:
-        """The windows of each map (B, h, w, C); those of the last sizes are kept."""
-        key = [each.shape[1:3] for each in maps], maps[0].device
+    def _layouts_for(self, maps: Sequence[Tensor]) -> list[Layout | None]:
+        """The windows of each map (B, C, h, w) whose level attends; those of the last sizes are kept."""
+        key = [each.shape[-2:] for each in maps], maps[0].device
         if self._layouts[0] != key:
-            windows = [Windows.paper((height, width), self.window, True) for height, width in key[0]]
-            self._layouts = key, [Layout.build(each, maps[0].device) for each in windows]
+            layouts = [
+                None if level.attention is None else Layout.build(Windows.paper((height, width), self.window, True), key[1])
+                for level, (height, width) in zip(self.levels, key[0], strict=True)
+            ]
+            self._layouts = key, layouts
         return self._layouts[1]

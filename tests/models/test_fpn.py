@@ -33,6 +33,14 @@ def norm_of_groups(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return (centred / (centred.square().mean((0, 1, 3), keepdim=True) + 1e-5).sqrt()).flatten(-2) * weight + bias
 
 
+def make_features(size: tuple[int, int]) -> list[Tensor]:
+    """Random maps of two images of a size, fine to coarse, in float64."""
+    strides = (4, 8, 16, 32)
+    return [
+        torch.randn(2, c, -(-size[0] // s), -(-size[1] // s), dtype=torch.float64) for c, s in zip(DIMS, strides, strict=True)
+    ]
+
+
 def reference_pyramid(w: dict[str, Tensor], task: str, features: list[Tensor], size: tuple[int, int]) -> Tensor:
     x: Any = 0.0
     for level in (3, 2, 1, 0):
@@ -53,10 +61,7 @@ def test_equals_a_second_implementation(size: tuple[int, int]) -> None:
     decoder = FPNDecoder(tasks, DIMS, dropout=0.5).double().eval()
     for parameter in decoder.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    strides = (4, 8, 16, 32)
-    features = [
-        torch.randn(2, c, -(-size[0] // s), -(-size[1] // s), dtype=torch.float64) for c, s in zip(DIMS, strides, strict=True)
-    ]
+    features = make_features(size)
     with torch.no_grad():
         outputs = decoder(features, size)
     assert list(outputs) == ["a", "b"]

@@ -13,9 +13,8 @@ from mult.models import MulT
 from mult.models.attention_maps import record_attention
 from mult.models.pyramid import PyramidDecoder
 from tests.models.test_decoder import WINDOW, attention, layer_norm, paper_windows, resize
-from tests.models.test_fpn import convolve, norm_of_groups
+from tests.models.test_fpn import DIMS, convolve, make_features, norm_of_groups
 
-DIMS = (8, 16, 24, 48)
 TASKS = {"a": 2, "b": 3, "c": 1}
 SWIN = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
 Weights = dict[str, Tensor]
@@ -97,10 +96,7 @@ def test_equals_a_second_implementation(size: tuple[int, int], variant: str) -> 
     decoder = PyramidDecoder(TASKS, reference, kind, DIMS, heads=4, window=WINDOW, dropout=0.5).double().eval()
     for parameter in decoder.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    strides = (4, 8, 16, 32)
-    features = [
-        torch.randn(2, c, -(-size[0] // s), -(-size[1] // s), dtype=torch.float64) for c, s in zip(DIMS, strides, strict=True)
-    ]
+    features = make_features(size)
     with torch.no_grad():
         outputs = decoder(features, size)
     assert list(outputs) == list(TASKS)
