@@ -63,7 +63,7 @@ def main() -> None:
             if (number := getattr(arguments, name)) is not None and number < 1:
                 raise UserError(f"--{name}: got {number}; expected a whole number above 0; leave it out for the default")
         out, reports, can_train = Path(arguments.out), [], True
-        for number, (data, split) in enumerate(list(list_splits(arguments))):  # all are opened first, then read
+        for number, (data, split) in enumerate(list_splits(arguments)):
             name = f"{number}-{data.dataset}-{split}"
             state = hashlib.sha256(repr(data).encode()).hexdigest()[:16]
             report = check(
@@ -90,17 +90,17 @@ def main() -> None:
         sys.exit(0 if can_train else 1)
 
 
-def list_splits(arguments: argparse.Namespace) -> Iterator[tuple[DataConfig, str]]:
-    """The datasets and splits to check; of a dataset without a config, those of SPLITS that it has."""
+def list_splits(arguments: argparse.Namespace) -> list[tuple[DataConfig, str]]:
+    """The datasets and splits to check, which can all be opened; of a dataset without a config, those of SPLITS that it has."""
     if arguments.config:
         config = load_config(arguments.config, arguments.overrides)
+        parts = []
         for data in (config.data, *config.data.mix):
             evaluated = [config.eval.split] if data is config.data else []
-            splits = arguments.split or list(dict.fromkeys([data.split, *evaluated]))
-            for split in splits:
-                build_dataset(data, (), split)
-            yield from ((data, split) for split in splits)
-        return
+            parts += [(data, split) for split in arguments.split or dict.fromkeys([data.split, *evaluated])]
+        for data, split in parts:
+            build_dataset(data, (), split)
+        return parts
     data = build_data_config(arguments.dataset, arguments.root, arguments.overrides)
     present: list[str] = []
     absent: dict[str, UserError] = {}
@@ -114,7 +114,7 @@ def list_splits(arguments: argparse.Namespace) -> Iterator[tuple[DataConfig, str
         raise next(iter(absent.values()))
     for split, reason in absent.items():
         tqdm.write(f"split {split} is not checked: {reason}")
-    yield from ((data, split) for split in present)
+    return [(data, split) for split in present]
 
 
 def draw_sheet(data: DataConfig, split: str) -> Image.Image | None:

@@ -76,27 +76,26 @@ def find_leader(shares: Collection[Mapping[str, float]]) -> str:
 class QueryKey(nn.Module):
     """Makes a map for each of `owners`, or, where it `mixes`, one map of all theirs.
 
-    One linear layer gives query and key, and where `with_value` the owner's value too, from `dim` to `width` channels each,
-    or to `dim`.
+    One linear layer gives query and key, and where `with_value` the owner's value too, from `dim` to `width` channels each.
     """
 
     def __init__(
         self,
         owners: Sequence[str],
         dim: int,
+        width: int,
         heads: int,
         window: int,
         norm: bool,
         with_value: bool,
         mixes: bool = False,
-        width: int | None = None,
     ) -> None:
         super().__init__()
         self.owners, self.heads = list(owners), heads
         self.gate = Gate(owners) if mixes else None
         self.parts = 3 if with_value else 2
         self.norm = LayerNorm(owners, dim) if norm else None
-        self.linear = Linear(owners, dim, self.parts * (width or dim))
+        self.linear = Linear(owners, dim, self.parts * width)
         self.position_bias = PositionBias(owners, window, heads)
 
     @property
@@ -148,7 +147,7 @@ class WindowAttention(nn.Module):
         norm = source == "context" and context_norm
         source_dim = context_dim if source == "context" else dim
         self.norm1 = LayerNorm(tasks, dim)
-        self.query_key = QueryKey(owners, source_dim, heads, window, norm, is_self_attention, mixes, dim)
+        self.query_key = QueryKey(owners, source_dim, dim, heads, window, norm, is_self_attention, mixes)
         self.value = None if is_self_attention else Linear(tasks, dim, dim)
         self.proj = Linear(tasks, dim, dim)
 

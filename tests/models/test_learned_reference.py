@@ -47,10 +47,10 @@ def draw_images(batch: int = 2) -> Tensor:
 def test_a_map_is_the_mean_of_the_tasks_maps_by_their_shares_element_by_element() -> None:
     torch.manual_seed(1)
     tasks, dim, heads, size = ["a", "b", "c"], 6, 2, (3, 5)
-    maker = QueryKey(tasks, dim, heads, 3, norm=True, with_value=False, mixes=True).double()
+    maker = QueryKey(tasks, dim, dim, heads, 3, norm=True, with_value=False, mixes=True).double()
     for parameter in maker.parameters():
         torch.nn.init.normal_(parameter)
-    alone = QueryKey(tasks, dim, heads, 3, norm=True, with_value=False).double()
+    alone = QueryKey(tasks, dim, dim, heads, 3, norm=True, with_value=False).double()
     alone.load_state_dict({name: value for name, value in maker.state_dict().items() if "gate" not in name})
     layout = Layout.build(Windows.paper(size, 3, True), torch.device("cpu"))
     context = torch.randn(1, 2, *size, dim, dtype=torch.float64).expand(3, -1, -1, -1, -1)
@@ -123,7 +123,7 @@ def test_mixing_allocates_one_map_more_than_making_them() -> None:
     context = torch.randn(1, 1, *size, 12).expand(4, -1, -1, -1, -1)
     numbers = []
     for mixes in (False, True):
-        maker = QueryKey(tasks, 12, 3, 7, norm=True, with_value=False, mixes=mixes)
+        maker = QueryKey(tasks, 12, 12, 3, 7, norm=True, with_value=False, mixes=mixes)
         with torch.no_grad(), MapSizes(49) as sizes:
             maps, _ = maker(context, layout, maker.norm)
         numbers.append(sizes.numbers)
