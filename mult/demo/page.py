@@ -11,7 +11,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from mult.demo.view import Model, View, letter_models, list_tasks, look, render_attention, render_maps, render_values, to_words
+from mult.demo.view import (
+    Model,
+    View,
+    letter_models,
+    list_tasks,
+    look,
+    render_attention,
+    render_maps,
+    render_mark,
+    render_values,
+    to_words,
+)
 from mult.draw.html import Html, join, tag
 from mult.errors import UserError
 
@@ -86,6 +97,11 @@ def build_page(models: Sequence[Model]) -> Any:
         width, height = view.photograph.size
         return min(int(event.x * width), width - 1), min(int(event.y * height), height - 1)
 
+    def show_values(view: View | None, x: int | None, y: int | None, event: gr.EventData) -> Html:
+        if view is None or x is None or y is None:
+            return Html("")
+        return render_values(models, view, *((x, y) if event.x is None else place(view, event)))
+
     def show_point(view: View | None, task: str, x: int | None, y: int | None) -> tuple[Html, Html]:
         if view is None or x is None or y is None:
             return Html(""), Html("")
@@ -93,7 +109,7 @@ def build_page(models: Sequence[Model]) -> Any:
         if not (0 <= x < width and 0 <= y < height):
             message = f"point: got ({x}, {y}); expected x below {width} and y below {height}, from 0"
             raise gr.Error(message, print_exception=False)
-        return render_values(models, view, x, y), render_attention(models, view, task, x, y)
+        return render_values(models, view, x, y), join(render_mark(view, x, y), render_attention(models, view, task, x, y))
 
     with gr.Blocks(title="mult", analytics_enabled=False, fill_width=True, delete_cache=(HOUR_S, HOUR_S)) as page:
         view = gr.State()
@@ -119,6 +135,9 @@ def build_page(models: Sequence[Model]) -> Any:
         opened.then(**point, api_visibility="private")
         placed = maps.click(place, view, [x, y], show_progress="hidden", api_visibility="private")
         placed.then(**point, api_name="point")
+        # A cursor moves faster than values come: of the places that it passes meanwhile, the last is asked for.
+        cursor = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "always_last"}
+        maps.input(show_values, [view, x, y], values, **cursor)
         gr.on([x.submit, y.submit, task.change], **point, api_visibility="private")
     return page
 
@@ -132,5 +151,5 @@ def _render_head(models: Sequence[Model]) -> Html:
             about.append(f"attention {arguments['attention']}")
         about.append(f"images of {width} x {height}")
         lines.append(tag("div", letter, tag("b", model.path), f" {', '.join(about)}"))
-    hint = "Drop a photograph; click a point in any picture to read its values and to see what it attends to."
+    hint = "Drop a photograph; point at any picture to read the values there; click to see what the point attends to."
     return join(tag("h1", "mult"), *lines, tag("p", hint))

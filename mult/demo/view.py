@@ -137,8 +137,13 @@ def render_values(models: Sequence[Model], view: View, x: int, y: int) -> Html:
     heads = ["", *({1: ["value"], 2: ["A", "B", "difference"]}[len(models)]), "unit"]
     rows = [[to_words(task.name), *_read_point(task, models, view, x, y), task.unit] for task in list_tasks(models)]
     width, height = view.photograph.size
-    place = f":root{{--x:{100 * (x + 0.5) / width:.3f}%;--y:{100 * (y + 0.5) / height:.3f}%}}"
-    return join(render_html(Grid(heads, rows), f"at ({x}, {y}) of {width} x {height}"), tag("style", Html(place)))
+    return render_html(Grid(heads, rows), f"at ({x}, {y}) of {width} x {height}")
+
+
+def render_mark(view: View, x: int, y: int) -> Html:
+    """What puts the ring of the pictures around pixel (x, y)."""
+    width, height = view.photograph.size
+    return tag("style", Html(f":root{{--x:{100 * (x + 0.5) / width:.3f}%;--y:{100 * (y + 0.5) / height:.3f}%}}"))
 
 
 def _read_point(task: Task, models: Sequence[Model], view: View, x: int, y: int) -> list[str]:

@@ -103,7 +103,7 @@ def test_the_page_may_load_nothing_from_elsewhere(address: str) -> None:
     assert not re.search(r"https?:|\*", policy)
 
 
-def test_a_click_in_the_browser_shows_values_and_attention(address: str, models: list[Model], photograph: Path) -> None:
+def test_a_cursor_and_a_click_in_the_browser_show_values_and_attention(address: str, models: list[Model], photograph: Path) -> None:
     browser_of = pytest.importorskip("playwright.sync_api")
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
@@ -129,6 +129,15 @@ def test_a_click_in_the_browser_shows_values_and_attention(address: str, models:
         depth = page.locator(".values tr", has_text="depth zbuffer").locator("td").first.inner_text()
         value = models[0].predictor(Image.open(photograph))["depth_zbuffer"][0, 90, 20]
         np.testing.assert_allclose(float(depth), value, rtol=1e-3)
+
+        picture.hover(position={"x": box["width"] * 50.5 / 70, "y": box["height"] * 15.5 / 110})
+        browser_of.expect(caption).to_have_text("at (50, 15) of 70 x 110", timeout=1000 * LIMIT_S)
+        depth = page.locator(".values tr", has_text="depth zbuffer").locator("td").first.inner_text()
+        value = models[0].predictor(Image.open(photograph))["depth_zbuffer"][0, 15, 50]
+        np.testing.assert_allclose(float(depth), value, rtol=1e-3)
+        assert np.array_equal(decode(attention.get_attribute("src")), expected)  # of the point that was clicked
+        page.mouse.move(0, 0)
+        browser_of.expect(caption).to_have_text("at (20, 90) of 70 x 110", timeout=1000 * LIMIT_S)
         foreign = {each.url: each.failure for each in requests if not each.url.startswith((address, "data:", "blob:"))}
         assert set(foreign.values()) <= {"csp"}, foreign  # stopped in the browser, by the page's policy
         browser.close()

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from mult import TASKS, Predictor
-from mult.demo.view import Model, look, render_attention, render_maps, render_values
+from mult.demo.view import Model, look, render_attention, render_maps, render_mark, render_values
 from mult.errors import UserError
 from mult.models import MulT
 
@@ -52,7 +52,7 @@ def test_values_are_the_predictors(models: list[Model], photograph: Path, place:
 
 
 def test_the_mark_lies_in_the_middle_of_the_pixel(models: list[Model], photograph: Path) -> None:
-    html = render_values(models[:1], look(models[:1], photograph), 34, 22)
+    html = render_mark(look(models[:1], photograph), 34, 22)
     found = re.search(r"--x:([\d.]+)%;--y:([\d.]+)%", html)
     assert found
     np.testing.assert_allclose([float(found[1]), float(found[2])], [100 * 34.5 / 70, 100 * 22.5 / 110], atol=1e-3)
