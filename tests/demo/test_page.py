@@ -103,7 +103,7 @@ def test_the_page_may_load_nothing_from_elsewhere(address: str) -> None:
     assert not re.search(r"https?:|\*", policy)
 
 
-def test_a_cursor_and_a_click_in_the_browser_show_values_and_attention(address: str, models: list[Model], photograph: Path) -> None:
+def test_cursor_and_click_in_the_browser_show_values_and_attention(address: str, models: list[Model], photograph: Path) -> None:
     browser_of = pytest.importorskip("playwright.sync_api")
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
@@ -121,9 +121,11 @@ def test_a_cursor_and_a_click_in_the_browser_show_values_and_attention(address: 
 
         picture = page.locator(".map img[alt=reshading]").last
         box = picture.bounding_box()
+        attention = page.locator(".attention img")
+        before = attention.get_attribute("src")
         picture.click(position={"x": box["width"] * 20.5 / 70, "y": box["height"] * 90.5 / 110})
         browser_of.expect(caption).to_have_text("at (20, 90) of 70 x 110", timeout=1000 * LIMIT_S)
-        attention = page.locator(".attention img")
+        browser_of.expect(attention).not_to_have_attribute("src", before, timeout=1000 * LIMIT_S)
         expected = draw_expected_page(models[0].predictor, photograph, 20, 90, "normal", limit=2)
         assert np.array_equal(decode(attention.get_attribute("src")), expected)
         depth = page.locator(".values tr", has_text="depth zbuffer").locator("td").first.inner_text()
