@@ -23,6 +23,7 @@ from mult.data.batches.mixture import Mixture, merge_label_spaces
 from mult.data.batches.partial_labels import PartialLabels
 from mult.data.batches.transforms import EvalTransform
 from mult.data.disk.derived import explain_absence
+from mult.data.disk.splits import SPLITS, check_split_name
 from mult.data.sample import EvalBatch, Reader, Sample, collate_eval
 from mult.errors import UserError, suggest
 from mult.models import MulT
@@ -47,6 +48,8 @@ def build_dataset(data: DataConfig, tasks: Iterable[str], split: str) -> Reader:
     """
     if split == HELD_OUT and not data.hold_out:
         raise UserError(f"split: got {HELD_OUT!r} without data.hold_out; expected a share; give e.g. data.hold_out=0.1")
+    if data.hold_out:
+        check_split_name(split, (*SPLITS, HELD_OUT))
     dataset_class = _find_dataset_class(data)
     arguments = {"tasks": tuple(tasks), **_dataset_arguments(data, dataset_class)}
     dataset: Reader = dataset_class(data.root, split=data.split if split == HELD_OUT else split, **arguments)
