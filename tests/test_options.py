@@ -52,7 +52,7 @@ REFUSED_BY_CHECK = {
     f"{DATASET} --views 0": "--views: got 0; expected a whole number above 0",
     f"{DATASET} --workers 0": "--workers: got 0; expected a whole number above 0",
     f"{DATASET} fit=pad": "key=value: got 'fit=pad'; expected split,",
-    f"{DATASET} hold_out=0.1 --split tset": "split: got 'tset'; expected one of train, val, test, held_out; did you mean 'test'",
+    f"{DATASET} hold_out=0.1 --split tset": "split: got 'tset'; expected one of train, val, test, held_out; did you",
     "--root r": "check-data: got --root; expected --config or --dataset and --root; give it",
     "": "check-data: got no data; expected --config or --dataset and --root; give it",
 }
