@@ -9,7 +9,8 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -186,6 +187,14 @@ def separate_overrides(words: list[str] | None) -> tuple[list[str] | None, list[
     """
     names = [word for word in words or () if "=" not in word]
     return names or None, [word for word in words or () if "=" in word]
+
+
+def check_distinct(where: str, paths: Sequence[Path]) -> None:
+    """Raise UserError where two paths are of one file or folder, which would be compared with itself."""
+    counts = Counter(path.resolve() for path in paths)
+    for path in paths:
+        if counts[path.resolve()] > 1:
+            raise UserError(f"{where}: got {path} {counts[path.resolve()]} times; expected it once; leave out the others")
 
 
 def _end(status: int, message: str) -> None:

@@ -40,7 +40,7 @@ from mult.evaluation.tables import (
     format_comparison_as_markdown,
     format_overview,
 )
-from mult.files import read_json, write_json, write_text
+from mult.files import check_output, read_json, write_json, write_text
 from mult.leaderboard.rows import build_row
 from mult.leaderboard.table import Published, format_costs, format_leaderboard, read_published
 from mult.runs.checkpoint import last_step
@@ -158,6 +158,11 @@ def run_suite(
     path = find_config(path, "suite")
     suite, published = read_suite(path, seeds)
     folder = output / path.stem
+    check_output(folder / "results.md", "--out")
+    if (folder / "config.yaml").exists():
+        raise UserError(
+            f"--out: got {output}, where {folder} is the folder of a run; expected another place; give e.g. --out suites"
+        )
     places = {member: folder / member for member in suite.members}
     for overrides in suite.members.values():  # what is wrong in `extra` is refused before any member is trained
         load_config(path.parent / suite.base, [*_fill_in_folders(overrides, places), *extra])

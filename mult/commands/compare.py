@@ -3,7 +3,7 @@
 The others are compared with the first. All must be evaluations (`mult eval`) of the same images.
 
     mult compare RUN_OF_SEED_0 RUN_OF_SEED_1 RUN_OF_SEED_2 --eval test --row shared.json [--name shared] [--baseline JSON ...]
-    mult compare --rows ROW_OR_FOLDER ... [--published configs/published/nyud4.yaml] [--out FOLDER]
+    mult compare --rows ROW_OR_FOLDER ... [--published nyud4] [--out FOLDER]
 
 The first writes a row of a leaderboard from the runs of one config, the second the table of such rows. A row with fewer than
 three seeds, of a checkpoint selected on the test split or of another metric version is refused, with the reason: status 1.
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mult.cli import add_baselines, exit_on_user_error
+from mult.cli import add_baselines, check_distinct, exit_on_user_error
 from mult.errors import UserError
 from mult.evaluation import compare
 from mult.evaluation.results import SavedEvaluation, find_evaluation, read_evaluation
@@ -25,6 +25,13 @@ from mult.files import check_output, write_json, write_text
 from mult.leaderboard.check import find_refusals, read_row
 from mult.leaderboard.rows import build_row
 from mult.leaderboard.table import format_costs, format_leaderboard, read_published
+
+OPTIONS = {
+    "runs side by side": ("runs", "eval", "baseline", "out"),
+    "--row": ("runs", "eval", "baseline", "row", "name"),
+    "--rows": ("rows", "published", "out"),
+}
+"""Each kind of call -> the arguments that it takes."""
 
 
 def main() -> None:
@@ -38,7 +45,9 @@ def main() -> None:
     parser.add_argument("--row", type=Path, metavar="JSON", help="write a row of a leaderboard from these runs, a seed each")
     parser.add_argument("--name", help="of the row; by default that of its file")
     parser.add_argument("--rows", nargs="+", default=[], type=Path, metavar="ROW_OR_FOLDER", help="print the table of rows")
-    parser.add_argument("--published", type=Path, metavar="YAML", help="rows of others to stand beside")
+    parser.add_argument(
+        "--published", type=Path, metavar="YAML", help="rows of others to stand beside, or a name: nyud4, pascal5"
+    )
     arguments = parser.parse_args()
     with exit_on_user_error():
         if bool(arguments.runs) == bool(arguments.rows):
@@ -46,6 +55,7 @@ def main() -> None:
                 f"compare: got {len(arguments.runs)} runs and {len(arguments.rows)} rows; expected one or the other; give "
                 "runs, or --rows"
             )
+        _check_options(arguments)
         if arguments.out:
             for name in ["leaderboard.md"] if arguments.rows else ["comparison.md", "comparison.csv"]:
                 check_output(arguments.out / name, "--out")
@@ -54,7 +64,9 @@ def main() -> None:
         if arguments.rows:
             _print_leaderboard(arguments.rows, arguments.published, arguments.out)
             return
-        evaluations = [read_evaluation(find_evaluation(path, arguments.eval)) for path in arguments.runs]
+        files = [find_evaluation(path, arguments.eval) for path in arguments.runs]
+        check_distinct("compare", files)
+        evaluations = [read_evaluation(file) for file in files]
         baselines = [[read_evaluation(path) for path in arguments.baseline]] if arguments.baseline else []
         if arguments.row:
             row = build_row(arguments.name or arguments.row.stem, evaluations, baselines * len(evaluations))
@@ -63,6 +75,19 @@ def main() -> None:
             print(f"{arguments.row}: {format_costs([row])}\n" + "\n".join(f"would be refused: {why}" for why in refusals))
             return
         _print_comparison(arguments.runs, evaluations, baselines, arguments.out)
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Raise UserError for an option that this kind of call would not look at."""
+    kind = "--rows" if arguments.rows else "--row" if arguments.row else "runs side by side"
+    for name, value in vars(arguments).items():
+        if value not in (None, []) and name not in OPTIONS[kind]:
+            usable = " and ".join(other for other, names in OPTIONS.items() if name in names)
+            raise UserError(f"compare: got --{name} with {kind}; expected it with {usable} alone; leave it out")
+    if arguments.eval is not None and all(path.is_file() for path in arguments.runs):
+        raise UserError(
+            f"compare: got --eval {arguments.eval} and only files; expected a run's folder to find it in; leave it out"
+        )
 
 
 def _print_comparison(
@@ -86,6 +111,7 @@ def _print_comparison(
 def _print_leaderboard(paths: Sequence[Path], published: Path | None, out: Path | None) -> None:
     """Print the table of rows, and exit with status 1 where one is refused."""
     files = [file for path in paths for file in (sorted(path.rglob("*.json")) if path.is_dir() else [path])]
+    check_distinct("--rows", files)
     rows = [read_row(file) for file in files]
     others = None if published is None else read_published(published)
     print(format_leaderboard(rows, others), end="")

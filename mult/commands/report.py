@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mult.cli import add_baselines, exit_on_user_error
+from mult.cli import add_baselines, check_distinct, exit_on_user_error
 from mult.config import load_config, load_data_config
 from mult.errors import UserError
 from mult.evaluation.results import read_evaluation
@@ -37,6 +37,12 @@ def main() -> None:
             raise UserError(
                 f"--out: got none for {len(arguments.runs)} runs; expected a file; write e.g. --out comparison.html"
             )
+        if arguments.config is not None and not arguments.images:
+            raise UserError(
+                f"--config: got {arguments.config} with --images 0, which reads no images; expected one of them alone; "
+                "leave one out"
+            )
+        check_distinct("report", arguments.runs)
         out = arguments.out or arguments.runs[0] / "report.html"
         check_output(out, "--out")
         for path in arguments.baseline:

@@ -18,7 +18,7 @@ from mult.errors import UserError
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("", "6 3", "2 2", "8 3 2 3", "4 4", "1 3")
 WIDTH, HEIGHT = 340, 200
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 34
+LEFT, RIGHT, TOP, BOTTOM = 70, 10, 10, 34
 MAX_POINTS = 300
 
 

@@ -186,7 +186,7 @@ def _draw_column(task: Drawable, sample: Mapping[str, Any], height: int) -> Imag
 
 def _draw_bars(task: Drawable, limits: Limits | None, side: int = CELL) -> list[Image.Image]:
     """The colour bar of a task's maps, below a cell; empty where there is none."""
-    return [draw_colour_bar(task.colours, limits, task.unit, side + 2, SMALL)] if limits else []
+    return [draw_colour_bar(task.colours, limits, task.unit, side - GAP, SMALL)] if limits else []
 
 
 def _draw_missing(values: Array, height: int) -> Image.Image:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mult.config import schema
+from mult.config import find_config, schema
 from mult.config.yaml_text import read_yaml
 from mult.draw.grid import Grid, render_markdown, render_text
 from mult.errors import UserError, suggest
@@ -40,9 +40,11 @@ class Published:
 
 
 def read_published(path: Path) -> Published:
-    """Raises UserError where there is no such file, and for what is wrong in it."""
-    if not path.is_file():
-        raise UserError(f"published rows: got {path}; expected a YAML file; see configs/published/")
+    """The rows of a file, or of the one of configs/published/ of that name, such as "nyud4".
+
+    Raises UserError where there is neither, and for what is wrong in it.
+    """
+    path = find_config(path, "published")
     published = schema.read(Published, read_yaml(path), str(path))
     assert isinstance(published, Published)
     for row in published.rows:

@@ -153,6 +153,7 @@ class MulT(
         pruned = MulT(**self.arguments | {"reference": find_leader(shares.values())})
         pruned.start_from(self)
         pruned.classes = self.classes
+        pruned.origin = {**self.origin, "evaluations": []} if self.origin else {}  # the scores are of the maps that were mixed
         return pruned.train(self.training)
 
     def start_from(self, other: MulT) -> dict[str, str]:

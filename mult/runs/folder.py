@@ -121,9 +121,10 @@ class Run:
         if self._is_early():
             return
         if not resume:
+            is_run = config_file.exists()
             raise UserError(
-                f"run folder: {folder} holds {'a run' if config_file.exists() else 'files'} already; expected a new folder; "
-                "go on with --resume, choose another run.name or delete it"
+                f"run folder: {folder} holds {'a run' if is_run else 'files'} already; "
+                f"expected a new folder; {'go on with --resume, ' if is_run else ''}choose another run.name or delete it"
             )
         refused = {
             key: change

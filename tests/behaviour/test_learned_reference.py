@@ -19,6 +19,7 @@ from mult.config import Config, load_config
 from mult.data.disk.encodings import ENCODINGS
 from mult.draw import TokenAttention, draw_attention_page
 from mult.runs.checkpoint import load_checkpoint
+from mult.share import load_to_share
 from tests.run_files import Configured, TrainRun, find_differences, read_lines, read_state, read_weights
 
 LEARNED = ("model.reference=learned", "optim.name=muon", "optim.lr=0.1", "optim.ema=0.5")
@@ -95,6 +96,14 @@ def test_a_pruned_model_is_evaluated_and_predicts_beside_the_config(
         results.append(json.loads(out.read_text())["tasks"]["normal"]["mean"]["value"])
     assert results[0] != results[1]
     assert results[1] == pytest.approx(results[0], rel=0.5)
+
+
+def test_a_pruned_model_keeps_its_origin_without_the_scores(run: Path) -> None:
+    shared = load_to_share(run)
+    assert shared.origin["evaluations"]
+    pruned = shared.prune_to_leader()
+    assert pruned.origin == shared.origin | {"evaluations": []}
+    assert load_checkpoint(run)[0].prune_to_leader().origin == {}
 
 
 def test_the_report_has_a_table_of_the_shares(run: Path, trained: Path, script: Callable[..., Any], tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ def test_a_path_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ),
         ("zzzzzz.yaml", "config", "config: got zzzzzz.yaml; expected .*; no such file, check the path"),
         (".", "config", r"config: got \.; expected a YAML file; it is a folder: give a file in it"),
+        ("nyu4", "published", r"published: got nyu4; .*, or a name among nyud4, pascal5; did you mean 'nyud4'\?"),
+        ("configs/published/nyud4.yaml", "published", "got configs/.*, or give the name nyud4, which comes with mult"),
         ("rooms6", "suite", "suite: got rooms6; expected a YAML file, or a name among ablation_decoder, .*smoke; no such"),
     ],
 )

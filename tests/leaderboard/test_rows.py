@@ -252,6 +252,12 @@ def test_mistakes_in_published_rows(tmp_path: Path, text: str, message: str) -> 
         read_published(tmp_path / "none.yaml")
 
 
+def test_published_rows_have_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    published = read_published(Path("nyud4"))
+    assert (published.dataset, published.images) == ("nyu", 654)
+
+
 def test_runs_or_rows(script: Callable[..., Any]) -> None:
     for arguments in ([], ["run", "--rows", "row.json"]):
         ended = script("compare", *arguments)
