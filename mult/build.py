@@ -23,6 +23,7 @@ from mult.data.batches.mixture import Mixture, merge_label_spaces
 from mult.data.batches.partial_labels import PartialLabels
 from mult.data.batches.transforms import EvalTransform
 from mult.data.disk.derived import explain_absence
+from mult.data.disk.splits import SPLITS, check_split_name
 from mult.data.sample import EvalBatch, Reader, Sample, collate_eval
 from mult.errors import UserError, suggest
 from mult.models import MulT
@@ -65,6 +66,8 @@ def _resolve_dataset(data: DataConfig, split: str) -> tuple[Any, dict[str, Any]]
     """The class of a dataset and its arguments other than root, split and tasks."""
     if split == HELD_OUT and not data.hold_out:
         raise UserError(f"split: got {HELD_OUT!r} without data.hold_out; expected a share; give e.g. data.hold_out=0.1")
+    if data.hold_out:
+        check_split_name(split, (*SPLITS, HELD_OUT))
     dataset_class = _find_dataset_class(data)
     return dataset_class, _dataset_arguments(data, dataset_class)
 

@@ -10,7 +10,7 @@ import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -148,6 +148,36 @@ def add_baselines(parser: argparse.ArgumentParser, effect: str) -> None:
     parser.add_argument(
         "--baseline", nargs="+", default=[], type=Path, metavar="JSON", help=f"evaluations of single-task runs{effect}"
     )
+
+
+def require_counts(arguments: argparse.Namespace, *names: str) -> None:
+    """Raise UserError for an option of these names that is given a number below 1."""
+    for name in names:
+        if (number := getattr(arguments, name)) is not None and number < 1:
+            raise UserError(f"--{name}: got {number}; expected a whole number above 0; leave it out for the default")
+
+
+def require_used(
+    arguments: argparse.Namespace, used: Mapping[str, Collection[str]], call: str, remedy: str = "leave it out"
+) -> None:
+    """Raise UserError for an option that is given and of which a call of the kind `call` makes no use.
+
+    `used` says of each kind, named by the argument that tells it, which arguments it uses. An argument that is None, False or
+    an empty list is not given: no other defaults tell whether it is.
+    """
+    for name, value in vars(arguments).items():
+        if value is None or value is False or value == [] or name in used[call]:
+            continue
+        got = "it" if value is True else " ".join(map(str, value)) if isinstance(value, list) else value
+        option, kind = name_option(name), name_option(call)
+        others = [name_option(other) for other, names in used.items() if name in names and other != name]
+        expected = f"it with {' or '.join(others)}" if others else f"either {option} or {kind}"
+        raise UserError(f"{option}: got {got} beside {kind}, which makes no use of it; expected {expected}; {remedy}")
+
+
+def name_option(argument: str) -> str:
+    """How a user writes an argument of argparse's: overrides have no name, and `from_` would be a keyword without its end."""
+    return "key=value" if argument == "overrides" else f"--{argument.rstrip('_').replace('_', '-')}"
 
 
 def separate_overrides(words: list[str] | None) -> tuple[list[str] | None, list[str]]:

@@ -19,6 +19,7 @@ refused, or with --again writes them anew.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from dataclasses import replace
 from functools import partial
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from mult.build import build_dataset
-from mult.cli import exit_on_user_error, separate_overrides
+from mult.cli import exit_on_user_error, name_option, require_counts, require_used, separate_overrides
 from mult.config import build_data_config
 from mult.data.disk.derived import DERIVABLE
 from mult.data.disk.splits import SPLITS
@@ -35,11 +36,32 @@ from mult.data.prepare.derive import fill, remove_derived
 from mult.data.prepare.layouts import LAYOUTS, Layout
 from mult.errors import UserError, suggest
 
+_ANY = ("split", "again", "workers")
+_OF_RGBD = (
+    *("depth_scale", "depth_kind", "depth_key", "rotated_bits", "intrinsics", "intrinsics_of", "grid", "mask", "mask_min"),
+    *("out", "building", "start", "stop"),
+)
+USED = {
+    "dataset": ("dataset", "root", "tasks", "overrides", *_ANY),
+    "from_": ("from_", "rgb", "depth", "pairs", "max_gap", *_OF_RGBD, *_ANY),
+    "pairs": ("pairs", "max_gap", *_OF_RGBD, *_ANY),
+    "rgb": ("rgb", "depth", *_OF_RGBD, *_ANY),
+}
+"""The argument that tells a kind of call, by the first that is given -> the arguments that such a call uses."""
+_OF_FOLDER = ("depth_scale", "intrinsics", "out", "building")
+NEEDED = {
+    "dataset": ("root",),
+    "from_": ("out",),
+    "pairs": _OF_FOLDER,
+    "rgb": ("rgb", "depth", *_OF_FOLDER),
+}
+"""Kind of call -> the arguments that it needs; for `building` see `list_missing`."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     folder = parser.add_argument_group("RGB-D")
-    folder.add_argument("--from", nargs=2, dest="preset", metavar=("NAME", "FOLDER"), help=f"one of {', '.join(LAYOUTS)}")
+    folder.add_argument("--from", nargs=2, dest="from_", metavar=("NAME", "FOLDER"), help=f"one of {', '.join(LAYOUTS)}")
     folder.add_argument("--rgb", metavar="PATTERN", help="colour: jpg, png, ppm, bmp, tiff or webp")
     folder.add_argument("--depth", metavar="PATTERN", help="png, pgm or tiff of 16 bits, pfm, tiff, npy, npz, hdf5 or exr")
     folder.add_argument(
@@ -62,7 +84,7 @@ def main() -> None:
     folder.add_argument("--mask-min", type=float, help="the lowest value of the mask at which depth counts; default: 1")
     folder.add_argument("--out", help="the root to write to; may hold other buildings")
     folder.add_argument("--building")
-    folder.add_argument("--start", type=int, default=0, help="first frame, counted over the sorted pairs from 0")
+    folder.add_argument("--start", type=int, help="first frame, counted over the sorted pairs from 0; default: 0")
     folder.add_argument("--stop", type=int, help="the frame after the last; default: all")
     dataset = parser.add_argument_group("a dataset")
     dataset.add_argument("--dataset", help="data.dataset of a config")
@@ -81,28 +103,36 @@ def main() -> None:
         names, overrides = separate_overrides(getattr(arguments, name))
         setattr(arguments, name, names)
         arguments.overrides += overrides
-    missing = list_missing(arguments)
-    if missing:
-        what = "a dataset" if arguments.dataset else "a folder"
-        parser.error(f"to annotate {what}, these are needed too: {', '.join(missing)} (for a dataset: --dataset, --root)")
-    if not arguments.dataset and arguments.split and len(arguments.split) > 1:
-        parser.error(f"to annotate a folder, --split takes one name, got {' '.join(arguments.split)}")
     with exit_on_user_error():
+        check_options(arguments)
         annotate_dataset(arguments) if arguments.dataset else annotate_rgbd(arguments)
 
 
-def list_missing(arguments: argparse.Namespace) -> list[str]:
-    """The options that are needed and not given."""
-    if arguments.dataset:
-        needed = ["root"]
-    elif arguments.preset:
-        needed = ["out"]
-    else:
-        needed = [*([] if arguments.pairs else ["rgb", "depth"]), "depth_scale", "intrinsics", "out", "building"]
-        folders = [os.path.dirname(pattern) for pattern in (arguments.rgb, *(arguments.pairs or ())) if pattern]
-        if any("*" in text or "?" in text for text in folders):
-            needed.remove("building")
-    return [f"--{name.replace('_', '-')}" for name in needed if getattr(arguments, name) is None]
+def check_options(arguments: argparse.Namespace) -> None:
+    """UserError for options that are missing, that the call makes no use of, or that no call can have."""
+    call = next((call for call in USED if getattr(arguments, call) is not None), None)
+    if call is None:
+        raise UserError("annotate: got no data; expected --rgb and --depth, --pairs, --from or --dataset; give one of these")
+    require_used(arguments, USED, call)
+    require_counts(arguments, "workers")
+    if missing := list_missing(arguments, call):
+        raise UserError(f"annotate: got {name_option(call)} without {', '.join(missing)}; expected all of these; give them too")
+    if call != "dataset" and arguments.split and len(arguments.split) > 1:
+        raise UserError(f"--split: got {' '.join(arguments.split)}; expected one for RGB-D; call once for each")
+    if arguments.rotated_bits is not None and not 0 < arguments.rotated_bits < 16:
+        raise UserError(f"--rotated-bits: got {arguments.rotated_bits}; expected 1 to 15; leave it out for depth as it is")
+    for name in ("max_gap", "mask_min"):
+        if (number := getattr(arguments, name)) is not None and not (math.isfinite(number) and number >= 0):
+            raise UserError(f"{name_option(name)}: got {number}; expected a number from 0 on; leave it out for the default")
+
+
+def list_missing(arguments: argparse.Namespace, call: str) -> list[str]:
+    """The options that a call needs and that are not given."""
+    needed = list(NEEDED[call])
+    folders = [os.path.dirname(pattern) for pattern in (arguments.rgb, *(arguments.pairs or ())) if pattern]
+    if "building" in needed and any("*" in text or "?" in text for text in folders):
+        needed.remove("building")  # each folder that the pattern stands for is one
+    return [name_option(name) for name in needed if getattr(arguments, name) is None]
 
 
 def build_layout(arguments: argparse.Namespace) -> tuple[Path, Layout]:
@@ -122,15 +152,26 @@ def build_layout(arguments: argparse.Namespace) -> tuple[Path, Layout]:
         given[name] = getattr(arguments, name)
     given["max_gap_s"] = arguments.max_gap
     given = {name: value for name, value in given.items() if value is not None}
-    if arguments.preset is None:
-        return Path(Path.cwd().anchor), Layout(**{"rgb": "", "depth": "", **given})
-    name, source = arguments.preset
-    if name not in LAYOUTS:
-        remedy = suggest(name, LAYOUTS, "choose one of them, or give --rgb and --depth")
-        raise UserError(f"--from: got {name!r}; expected one of {', '.join(LAYOUTS)}; {remedy}")
-    if not Path(source).is_dir():
-        raise UserError(f"--from: got {source!r}; expected the folder that holds the scenes; correct the path")
-    return Path(source), replace(LAYOUTS[name], **given)
+    if arguments.from_ is None:
+        source, layout = Path.cwd().anchor, Layout(**{"rgb": "", "depth": "", **given})
+    else:
+        name, source = arguments.from_
+        if name not in LAYOUTS:
+            remedy = suggest(name, LAYOUTS, "choose one of them, or give --rgb and --depth")
+            raise UserError(f"--from: got {name!r}; expected one of {', '.join(LAYOUTS)}; {remedy}")
+        if not Path(source).is_dir():
+            raise UserError(f"--from: got {source!r}; expected the folder that holds the scenes; correct the path")
+        layout = replace(LAYOUTS[name], **given)
+    for option, other in (("max_gap", "pairs"), ("mask_min", "mask")):
+        if (value := getattr(arguments, option)) is not None and not getattr(layout, other):
+            options = name_option(option), name_option(other)
+            raise UserError(
+                f"{options[0]}: got {value} without {options[1]}; expected both; leave it out, or give {options[1]}"
+            )
+    for option in ("rgb", "depth"):
+        if layout.pairs and option in given:
+            raise UserError(f"--{option}: got {given[option]} beside lists of pairs; expected one or the other; leave it out")
+    return Path(source), layout
 
 
 def parse_intrinsics(texts: list[str]) -> tuple[float, ...] | str:
@@ -151,7 +192,7 @@ def annotate_rgbd(arguments: argparse.Namespace) -> None:
         arguments.out,
         arguments.building,
         split=arguments.split[0] if arguments.split else None,
-        frames=(arguments.start, arguments.stop),
+        frames=(arguments.start or 0, arguments.stop),
         workers=arguments.workers,
         again=arguments.again,
     )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,7 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mult.build import build_dataset, build_mixture, task_names
-from mult.cli import exit_on_user_error, separate_overrides
+from mult.cli import exit_on_user_error, require_counts, require_used, separate_overrides
 from mult.config import DataConfig, build_data_config, load_config
 from mult.data.disk.splits import SPLITS
 from mult.data.prepare.check import Report, check, space_evenly
@@ -37,6 +36,9 @@ from mult.tasks import TASKS
 MAX_PRINTED = 12
 """Problems, and buildings, of a split that are printed; the JSON has more."""
 SHEET_ROWS = 4
+_ANY = ("split", "views", "seed", "outdoors", "workers", "out", "overrides")
+USED = {"config": ("config", *_ANY), "dataset": ("dataset", "root", *_ANY)}
+"""The argument that tells a kind of call -> the arguments that such a call uses."""
 
 
 def main() -> None:
@@ -48,20 +50,16 @@ def main() -> None:
         "--split", nargs="+", metavar="SPLIT", help="train, val, test; default: of a config its own, else all that have views"
     )
     parser.add_argument("--views", type=int, help="how many to read of a split, drawn at random; default: all")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw of --views")
+    parser.add_argument("--seed", type=int, help="of the draw of --views; default: 0")
     parser.add_argument("--outdoors", action="store_true", help="depth may be beyond that of rooms")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; default: one a core")
+    parser.add_argument("--workers", type=int, help="processes; default: one a core")
     parser.add_argument("--out", default="check", help="the folder to write to")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_intermixed_args()
     arguments.split, overrides = separate_overrides(arguments.split)
     arguments.overrides += overrides
-    if (arguments.config is None) == (arguments.dataset is None or arguments.root is None):
-        parser.error("give either --config or both --dataset and --root")
     with exit_on_user_error():
-        for name in ("views", "workers"):
-            if (number := getattr(arguments, name)) is not None and number < 1:
-                raise UserError(f"--{name}: got {number}; expected a whole number above 0; leave it out for the default")
+        check_options(arguments)
         out, reports, can_train = Path(arguments.out), [], True
         for number, (data, split) in enumerate(list_splits(arguments)):
             name = f"{number}-{data.dataset}-{split}"
@@ -71,7 +69,7 @@ def main() -> None:
                 split,
                 arguments.views,
                 arguments.workers,
-                seed=arguments.seed,
+                seed=arguments.seed or 0,
                 outdoors=arguments.outdoors,
                 progress=out / "progress" / state,
             )
@@ -88,6 +86,18 @@ def main() -> None:
             build_mixture([config.data, *config.data.mix], task_names(config))
         print(f"training {'can' if can_train else 'cannot'} start; all findings: {out / 'check.json'}")
         sys.exit(0 if can_train else 1)
+
+
+def check_options(arguments: argparse.Namespace) -> None:
+    """UserError for options that are missing, that the call makes no use of, or that no check can have."""
+    if arguments.config is None and (arguments.dataset is None or arguments.root is None):
+        given = [f"--{name}" for name in ("dataset", "root") if getattr(arguments, name) is not None]
+        raise UserError(f"check-data: got {''.join(given) or 'no data'}; expected --config or --dataset and --root; give it")
+    call = "dataset" if arguments.config is None else "config"
+    require_used(arguments, USED, call, "leave it out; data.dataset=NAME and data.root=ROOT change what a config reads")
+    require_counts(arguments, "views", "workers")
+    if arguments.seed is not None and arguments.views is None:
+        raise UserError(f"--seed: got {arguments.seed} without --views; expected both; give the other, or leave it out")
 
 
 def list_splits(arguments: argparse.Namespace) -> list[tuple[DataConfig, str]]:

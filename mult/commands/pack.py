@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from mult.build import build_dataset, task_names
-from mult.cli import exit_on_user_error, separate_overrides
+from mult.cli import exit_on_user_error, require_counts, separate_overrides
 from mult.config import load_config
 from mult.data.batches.hold_out import HELD_OUT
+from mult.data.disk.splits import SPLITS
 from mult.data.packed.write import pack
 from mult.errors import UserError
 
@@ -31,6 +32,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     arguments.split, overrides = separate_overrides(arguments.split)
     with exit_on_user_error():
+        require_counts(arguments, "workers")
         config = load_config(arguments.config, arguments.overrides + overrides)
         data = config.data
         if data.mix:
@@ -41,8 +43,15 @@ def main() -> None:
             raise UserError(
                 f"data.dataset: got a pack ({data.root}); expected what it was made from; pack that at another size"
             )
+        chosen = arguments.split or [data.split]
+        if HELD_OUT in chosen:
+            raise UserError(
+                f"split: got {HELD_OUT}, which is a part of the training split; expected whole splits; pack {SPLITS[0]}: with "
+                "data.hold_out a training on the pack holds out the same views"
+            )
         data = replace(data, hold_out=0.0)  # it is a function of the views' names: a training on the pack holds out the same
-        splits = [split for split in dict.fromkeys(arguments.split or [data.split, config.eval.split]) if split != HELD_OUT]
+        evaluated = [config.eval.split] if not arguments.split and config.eval.split != HELD_OUT else []
+        splits = dict.fromkeys([*chosen, *evaluated])
         readers = {split: build_dataset(data, task_names(config), split) for split in splits}
         source = {key: getattr(data, key) for key in ("dataset", "root", "subset", "max_depth_m", "options")}
         source["class_map"] = {task: {"to": each.to, "classes": each.classes} for task, each in (data.class_map or {}).items()}

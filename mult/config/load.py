@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from mult.config import schema
@@ -13,6 +14,9 @@ from mult.errors import UserError
 
 FROM_DEFAULTS = ("image_size", "fit", "batch_size", "workers")
 """Keys of a data section that depend on the network and the machine rather than on the dataset."""
+
+_NOT_OF_FILES = ("dataset", "root", "fit", "batch_size", "workers", "augment", "jitter", "labels", "weight", "mix")
+"""Keys of a data section that say nothing of how a dataset's files are read, or are arguments of `build_data_config`."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -52,12 +56,16 @@ def load_data_config(path: str | Path, defaults: DataConfig) -> DataConfig:
 def build_data_config(dataset: str, root: str, overrides: Sequence[str] = ()) -> DataConfig:
     """A `data` section for reading a dataset's files; an override is `key=value` or `options.key=value`.
 
-    Raises UserError for what is wrong in an override.
+    Raises UserError for what is wrong in an override, and for one that changes nothing of what is read.
     """
     # The section requires both numbers, but nothing is resized or batched where no network reads the images. 32, the smallest
     # size, is one for which any pack has room.
     tree = {"data": {"dataset": dataset, "root": root, "image_size": 32, "batch_size": 1}}
     for override in overrides:
+        key = override.split("=")[0].split(".")[0]
+        if key in _NOT_OF_FILES:
+            others = ", ".join(field.name for field in fields(DataConfig) if field.name not in _NOT_OF_FILES)
+            raise UserError(f"key=value: got {override!r}; expected {others}, which say what is read; leave it out")
         tree = apply_override(Config, tree, f"data.{override}")
     data = schema.read(DataConfig, tree["data"], "data")
     assert isinstance(data, DataConfig)

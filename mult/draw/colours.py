@@ -186,12 +186,11 @@ def to_photo(image: Array) -> Image.Image:
 
 
 def hatch(colours: Array, visible: Array) -> Painted:
-    """Gray stripes in place of colours where nothing is visible, wide enough to survive scaling to a cell of the gallery."""
-    height, width = visible.shape
-    y, x = np.mgrid[:height, :width]
-    period = max(2, max(height, width) // 24)
-    stripes = np.where((x + y) % period < period / 2, *HATCH_GRAYS)
-    return np.where(visible[..., None], colours, stripes[..., None]).astype(np.uint8)
+    """Gray stripes in place of colours, (3,) or (H, W, 3), where nothing is visible; wide enough for a cell of the gallery."""
+    painted, (y, x) = np.broadcast_to(colours, (*visible.shape, 3)).astype(np.uint8), np.nonzero(~visible)
+    period = max(2, max(visible.shape) // 24)
+    painted[y, x] = np.where((x + y) % period < period / 2, *HATCH_GRAYS)[:, None]
+    return painted
 
 
 def _find_visible(values: Array, valid: Array | None) -> npt.NDArray[np.bool_]:

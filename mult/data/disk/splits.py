@@ -35,11 +35,11 @@ def read_nyu_lists() -> dict[str, Any]:
     return lists
 
 
-def check_split_name(split: str) -> None:
-    """UserError for a name that is none of SPLITS."""
-    if split not in SPLITS:
-        remedy = suggest(split, SPLITS, "choose one of them")
-        raise UserError(f"split: got {split!r}; expected one of {', '.join(SPLITS)}; {remedy}")
+def check_split_name(split: str, names: Sequence[str] = SPLITS) -> None:
+    """UserError for a name that is none of `names`."""
+    if split not in names:
+        remedy = suggest(split, names, "choose one of them")
+        raise UserError(f"split: got {split!r}; expected one of {', '.join(names)}; {remedy}")
 
 
 def read_splits(path: Path) -> dict[str, str]:

@@ -51,9 +51,11 @@ def pack(
 
     A view larger than `image_size` is resized until it just covers that size; no view is enlarged. All readers have the same
     tasks. `source` is what JSON can hold of the data's config. Interrupted at any moment, the same call goes on: shards that
-    are there are kept. Raises UserError for a folder that holds anything else or a pack of other settings or views, for a split
-    on which a benchmark compares and, unless `skip_bad_files`, for a damaged file.
+    are there are kept. Raises UserError without a split, for a folder that holds anything else or a pack of other settings or
+    views, for a split on which a benchmark compares and, unless `skip_bad_files`, for a damaged file.
     """
+    if not readers:
+        raise UserError("split: got none; expected at least one to pack; name one that the dataset has")
     for split, reader in readers.items():
         if split in reader.benchmark_splits:
             raise UserError(

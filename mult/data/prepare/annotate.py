@@ -25,6 +25,7 @@ from mult.data.disk.images import Array, Mask
 from mult.data.disk.origin import building_record, describe_origin, require_same_origin
 from mult.data.disk.splits import SPLITS, check_building, read_splits, record_building
 from mult.data.parallel import map_with_progress
+from mult.data.prepare.depth_scale import require_plausible_scale
 from mult.data.prepare.derive import Geometry, derive
 from mult.data.prepare.frames import read_frame
 from mult.data.prepare.layouts import Layout, find_frames, name_building
@@ -74,7 +75,8 @@ def annotate(
 
     Complete views are skipped, so that an interrupted call can be repeated; a building that was made from something else is
     refused, or with `again` removed first. Warns of files without a partner, of depth out of range and of an implausible median
-    depth. Raises UserError, naming the file or the argument, for what cannot be used.
+    depth. Raises UserError, naming the file or the argument, for what cannot be used, and, before anything is written, for a
+    depth scale that cannot be right (depth_scale.py).
     """
     source, root = Path(source), Path(root)
     check_depth_scale("depth-scale", layout.depth_scale)
@@ -90,6 +92,7 @@ def annotate(
     of_building = {name: [each for each in of_name if each[1] in in_range] for name, of_name in of_building.items()}
     of_building = {name: of_name for name, of_name in of_building.items() if of_name}
     splits = _choose_splits(root, of_building, split)
+    require_plausible_scale([frame for of_name in of_building.values() for _, frame in of_name], source, layout)
     made_from = describe_origin(_describe(layout, source.resolve()))
     views = [
         _View(name, point, frame)

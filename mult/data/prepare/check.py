@@ -58,7 +58,7 @@ def check(
     open_views: Callable[[Sequence[str]], Reader],
     split: str,
     max_views: int | None = None,
-    workers: int = 1,
+    workers: int | None = 1,
     compared_views: int = 48,
     *,
     seed: int = 0,
@@ -67,7 +67,8 @@ def check(
 ) -> Report:
     """Read the views of a split, or `max_views` of them drawn at random, and test the labels of `compared_views` of them.
 
-    `open_views(tasks)` opens the split with labels of `tasks`. Files are read by `workers` processes. In the folder `progress`
+    `open_views(tasks)` opens the split with labels of `tasks`. Files are read by
+    `workers` processes, None: one a core. In the folder `progress`
     is kept what was read, until the end: an interrupted call goes on from there. Raises UserError for a dataset that cannot be
     opened at all.
     """

@@ -55,6 +55,10 @@ def read_mask(path: Path, minimum: float) -> Mask:
 
 
 def _read_array(path: Path, key: str | None) -> Array:
+    if key is not None and path.suffix.lower() not in _OF_SEVERAL:
+        raise UserError(
+            f"{path}: got the key {key!r} for a file of one array; expected one of {', '.join(_OF_SEVERAL)}; leave the key out"
+        )
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         return read_npy(path) if path.suffix.lower() == ".npy" else read_pixels(path, _PICTURES)
@@ -123,6 +127,8 @@ def _choose(path: Path, key: str | None, arrays: Mapping[str, Any]) -> Any:
     return arrays[name]
 
 
+_OF_SEVERAL = (".npz", ".h5", ".hdf5", ".exr")
+"""Files that may hold several arrays, of which a key names one."""
 _READERS: dict[str, Callable[[Path, str | None], Array]] = {
     ".pgm": _read_netpbm,
     ".pfm": _read_netpbm,

@@ -47,7 +47,7 @@ class Measured:
     textures: Mapping[str, textures.Textures] = field(default_factory=dict)
 
 
-def inspect_labels(views: Reader, indices: Sequence[int], workers: int = 1) -> list[Verdict]:
+def inspect_labels(views: Reader, indices: Sequence[int], workers: int | None = 1) -> list[Verdict]:
     """Measure some views and judge their labels; views with bad files are left out."""
     measure = partial(measure_view, views)
     measured = [view for view in map_with_progress(measure, indices, workers, "compare", "view", chunk=RUN) if view is not None]

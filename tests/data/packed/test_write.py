@@ -241,3 +241,19 @@ def test_what_is_no_single_dataset_is_refused(
     assert ended.status == 2
     assert re.search(message, ended.err)
     assert not (tmp_path / "pack").exists()
+
+
+def test_a_part_of_a_split_and_no_split_are_refused(script: Callable[..., Any], config_file: Path, tmp_path: Path) -> None:
+    arguments = ["--config", config_file, "--out", tmp_path / "pack", "--workers", 1, "data.hold_out=0.3"]
+    for chosen in (["--split", "held_out"], ["--split", "train", "held_out"], ["data.split=held_out"]):
+        ended = script("pack", *arguments, *chosen)
+        assert ended.status == 2
+        assert re.match(r"error: split: got held_out, which is a part of the training split; .*; pack train: ", ended.err)
+    with pytest.raises(UserError, match=r"split: got none; expected at least one to pack"):
+        pack({}, tmp_path / "pack", (32, 32), SOURCE)
+    ended = script("pack", *arguments[:4], "--workers", 0)
+    assert (ended.status, ended.err) == (
+        2,
+        "error: --workers: got 0; expected a whole number above 0; leave it out for the default\n",
+    )
+    assert not (tmp_path / "pack").exists()

@@ -366,6 +366,45 @@ def test_an_implausible_scale_is_said(tmp_path: Path, scale: float, median: str)
         annotate((rgb, depth), root, depth_scale=scale)
 
 
+@pytest.mark.parametrize(
+    ("scale", "unit", "message"),
+    [
+        (
+            1.0,
+            1000,
+            r"got 1, with which 100.0% of the depth in 3 of 3 frames is .* median is 20[56]\d m; .*; 1000 would .* 2.1 m",
+        ),
+        (1000.0, 1, r"got 1000, with which 100.0% of .* median is 0.0020[56] m; .*; 1 would make the median 2.1 m"),
+        (1.0, 3e6, r"got 1, .*; expected what these files have; give their units a metre"),
+    ],
+)
+def test_a_forgotten_scale_is_refused_before_a_building_is_lost(
+    tmp_path: Path, scale: float, unit: float, message: str
+) -> None:
+    folders, root = write_frames(tmp_path), tmp_path / "root"
+    for path in list(folders[1].iterdir()):
+        with Image.open(path) as millimetres:
+            np.save(
+                path.with_suffix(".npy"), np.where(np.asarray(millimetres) == 65535, 0, millimetres) / np.float32(1000 / unit)
+            )
+        path.unlink()
+    annotate(folders, root, depth_scale=unit)
+    files = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=rf"^--depth-scale: {message}$"):
+        annotate(folders, root, depth_scale=scale, again=True)
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == files
+
+
+def test_a_street_with_much_depth_beyond_the_range_is_written(tmp_path: Path) -> None:
+    (rgb, depth), root = write_frames(tmp_path, ("only",)), tmp_path / "root"
+    values = np.full(SHAPE, 20.0, np.float32)
+    values[:14] = 290  # more than half of the pixels
+    np.save(depth / "only.npy", values)
+    (depth / "only.png").unlink()
+    with pytest.warns(UserWarning, match=r"^476 pixels with depth outside 0.0020 to 128.00 m"):
+        assert annotate((rgb, depth), root, depth_scale=1.0).written == 1
+
+
 # Bad input.
 
 

@@ -120,3 +120,9 @@ def test_masks_count_from_a_minimum(tmp_path: Path) -> None:
     for name, minimum in (("c.png", 2), ("c.npy", 2), ("b.npy", 1)):
         np.testing.assert_array_equal(read_mask(tmp_path / name, minimum), confidence == 2)
     np.testing.assert_array_equal(read_mask(tmp_path / "c.png", 1), confidence > 0)
+
+
+@pytest.mark.parametrize("name", ["d.png", "d.npy", "d.pgm"])
+def test_a_key_for_a_file_of_one_array_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=rf"{name}: got the key 'depth' for a file of one array; expected one of .npz, "):
+        read_depth(tmp_path / name, "depth")

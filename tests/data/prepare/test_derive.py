@@ -302,8 +302,11 @@ def test_the_script_fills_all_splits_in_processes(one_view: Any, script: Callabl
         ),
         (["--dataset", "taskonomy", "--root", "nowhere"], r"data\.root: got 'nowhere', which is no folder"),
         (["--dataset", "taskonomy", "--root", "x", "subst=tiny"], r"override 'data.subst=tiny': data: got unknown key 'subst'"),
-        (["--dataset", "taskonomy"], "to annotate a dataset, these are needed too: --root"),
-        (["--rgb", "x", "--depth", "y"], "to annotate a folder, these are needed too: --depth-scale, --intrinsics, --out, --b"),
+        (["--dataset", "taskonomy"], "^error: annotate: got --dataset without --root; expected all of these; give them too$"),
+        (
+            ["--rgb", "x", "--depth", "y"],
+            r"^error: annotate: got --rgb without --depth-scale, --intrinsics, --out, --b",
+        ),
     ],
 )
 def test_the_script_refuses(script: Callable[..., Any], arguments: list[str], message: str) -> None:
