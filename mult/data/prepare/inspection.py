@@ -50,7 +50,9 @@ class Measured:
 def inspect_labels(views: Reader, indices: Sequence[int], workers: int | None = 1) -> list[Verdict]:
     """Measure some views and judge their labels; views with bad files are left out."""
     measure = partial(measure_view, views)
-    measured = [view for view in map_with_progress(measure, indices, workers, "compare", "view", chunk=RUN) if view is not None]
+    measured = [
+        view for view in map_with_progress(measure, indices, workers, "test labels", "view", chunk=RUN) if view is not None
+    ]
     return list(judge(measured, views.metric_depth, "depth_zbuffer" in views.labelled))
 
 
