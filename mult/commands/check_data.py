@@ -34,7 +34,7 @@ from mult.data.disk.splits import SPLITS
 from mult.data.prepare.check import Report, check, space_evenly
 from mult.data.sample import BadFileError, Sample
 from mult.draw import draw_label_sheet
-from mult.errors import UserError
+from mult.errors import UserError, pluralize
 from mult.files import write_file, write_json
 from mult.tasks import TASKS
 
@@ -160,7 +160,10 @@ def draw_sheet(data: DataConfig, split: str) -> Image.Image | None:
 def format_report(data: DataConfig, report: Report) -> Iterator[str]:
     """A split's report for the terminal."""
     part = "" if report.seed is None else f", {report.read} of them read, drawn at random with seed {report.seed}"
-    yield f"{data.dataset} ({data.root}), split {report.split}: {report.views} views of {len(report.buildings)} buildings{part}"
+    yield (
+        f"{data.dataset} ({data.root}), split {report.split}: {pluralize(report.views, 'view')} of "
+        f"{pluralize(len(report.buildings), 'building')}{part}"
+    )
     if report.median_depth_m is not None:
         yield f"  median depth {report.median_depth_m:.3g} m"
     yield f"  {'task':<20}{'own':>9}{'derived':>9}{'valid':>9}"
@@ -173,7 +176,7 @@ def format_report(data: DataConfig, report: Report) -> Iterator[str]:
         yield f"  found: {', '.join(f'{count} {kind}' for kind, count in report.counts.items())}"
     for word, problems in (("error", report.problems), ("warning", report.warnings)):
         yield from (f"  {word}: {problem.kind}: {problem.text}" for problem in problems[:MAX_PRINTED])
-    yield f"  labels of {report.tested} views, in runs of neighbours, tested for what they mean:"
+    yield f"  labels of {pluralize(report.tested, 'view')}, in runs of neighbours, tested for what they mean:"
     for verdict in report.verdicts:
         word = verdict.state if verdict.state != "wrong" else "WRONG" if verdict.blocks else "warning"
         yield f"  {word}: {verdict.subject}: {verdict.text}"

@@ -19,7 +19,7 @@ from mult.data.prepare.derive import to_8_bit
 from mult.data.prepare.verdict import Verdict
 from mult.data.sample import BadFileError, Camera, Reader, Sample
 from mult.data.taskonomy.dataset import Taskonomy
-from mult.errors import UserError
+from mult.errors import UserError, pluralize
 
 RUN = 4
 """Neighbouring views that are measured together."""
@@ -185,12 +185,14 @@ def _judge_cameras(measured: Sequence[Measured]) -> Verdict:
     wrong = [problem for problem in problems if not problem.startswith("none: ")]
     if wrong:
         return Verdict(
-            "camera", "wrong", f"of {len(wrong)} of {len(measured)} views: {wrong[0]}; correct the intrinsics or the size"
+            "camera",
+            "wrong",
+            f"of {len(wrong)} of {pluralize(len(measured), 'view')}: {wrong[0]}; correct the intrinsics or the size",
         )
     if problems:
-        text = f"{len(problems)} of {len(measured)} views have {problems[0]}"
+        text = f"{len(problems)} of {pluralize(len(measured), 'view')} with {problems[0]}"
         return Verdict("camera", "not compared" if len(problems) == len(measured) else "cannot tell", text)
-    return Verdict("camera", "right", f"of {len(measured)} views: of the image's size, its centre in the image")
+    return Verdict("camera", "right", f"of {pluralize(len(measured), 'view')}: of the image's size, its centre in the image")
 
 
 def _judge_geometry(measured: Sequence[Measured], metric_depth: bool, kind: Verdict | None) -> Iterator[Verdict]:

@@ -247,7 +247,7 @@ def test_a_view_without_a_camera_leaves_the_others_compared(run: Callable[..., A
     root = write(tmp_path / "tree", flip=(1, -1, 1))
     (root / "point_info" / "hall" / "point_2_view_0_domain_point_info.json").unlink()
     ended = run(root)
-    assert "cannot tell: camera: 1 of 6 views have none: " in ended.out
+    assert "cannot tell: camera: 1 of 6 views with none: " in ended.out
     assert "WRONG: normal: y flipped" in ended.out
 
 
