@@ -46,19 +46,30 @@ def build_dataset(data: DataConfig, tasks: Iterable[str], split: str) -> Reader:
     With `data.hold_out` the split `held_out` is a part of `data.split`, which has the other views alone. Raises UserError for a
     dataset that is not in mult.data.DATASETS, for options that it does not take and for a split that it does not have.
     """
-    if split == HELD_OUT and not data.hold_out:
-        raise UserError(f"split: got {HELD_OUT!r} without data.hold_out; expected a share; give e.g. data.hold_out=0.1")
-    if data.hold_out:
-        check_split_name(split, (*SPLITS, HELD_OUT))
-    dataset_class = _find_dataset_class(data)
-    arguments = {"tasks": tuple(tasks), **_dataset_arguments(data, dataset_class)}
-    dataset: Reader = dataset_class(data.root, split=data.split if split == HELD_OUT else split, **arguments)
+    dataset_class, arguments = _resolve_dataset(data, split)
+    own_split = data.split if split == HELD_OUT else split
+    dataset: Reader = dataset_class(data.root, split=own_split, tasks=tuple(tasks), **arguments)
     if data.hold_out and split in (data.split, HELD_OUT):
         dataset = cast(Reader, PartOfSplit(dataset, data.hold_out, split == HELD_OUT))
     for key, class_map in (data.class_map or {}).items():
         for task in dataset.classes if key == EVERY_TASK else [key]:
             dataset = cast(Reader, ClassMapDataset(dataset, task, class_map.to, class_map.classes))
     return dataset
+
+
+def check_data(data: DataConfig, split: str) -> None:
+    """Raise UserError as `build_dataset` does, for what is wrong whatever the files hold."""
+    _resolve_dataset(data, split)
+
+
+def _resolve_dataset(data: DataConfig, split: str) -> tuple[Any, dict[str, Any]]:
+    """The class of a dataset and its arguments other than root, split and tasks."""
+    if split == HELD_OUT and not data.hold_out:
+        raise UserError(f"split: got {HELD_OUT!r} without data.hold_out; expected a share; give e.g. data.hold_out=0.1")
+    if data.hold_out:
+        check_split_name(split, (*SPLITS, HELD_OUT))
+    dataset_class = _find_dataset_class(data)
+    return dataset_class, _dataset_arguments(data, dataset_class)
 
 
 def _find_dataset_class(data: DataConfig) -> Any:
@@ -180,3 +191,17 @@ def build_model(config: Config, data: Mixture) -> MulT:
     model = MulT(channels, **dataclasses.asdict(config.model))
     model.classes = {task: list(names) for task, names in data.classes.items()}
     return model
+
+
+def sketch_model(config: Config) -> MulT:
+    """The model of a config with the shapes of its weights and no numbers, without data: to see whether it can be built.
+
+    A categorical task has two classes in it.
+    """
+    channels = {task: TASKS[task].channels or 2 for task in task_names(config)}
+    arguments = {**dataclasses.asdict(config.model), "pretrained": False}
+    try:
+        with torch.device("meta"):
+            return MulT(channels, **arguments)
+    except (UserError, RuntimeError):  # the config's fault, or a backbone that needs numbers as it is built
+        return MulT(channels, **arguments)

@@ -22,10 +22,10 @@ import pytest
 import torch
 import yaml
 
-from mult import suite
 from mult.config import Config, load_config
 from mult.data.taskonomy.write import write_view
 from mult.runs.folder import Run
+from mult.suite import run as suite
 from mult.training.loop import train
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"

@@ -68,7 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "share": {"config", "data", "evaluation", "models", "runs", "tasks"},
     "export": {"data", "errors", "models", "tasks"},
     "leaderboard": {"config", "draw", "errors", "evaluation", "files", "runs", "tasks"},
-    "suite": {"config", "data", "errors", "evaluation", "files", "leaderboard", "runs"},
+    "suite": {"build", "config", "data", "errors", "evaluation", "files", "leaderboard", "runs", "training"},
     "report": {"build", "config", "data", "draw", "errors", "evaluation", "files", "metrics", "runs", "tasks"},
     "training": {
         "build",

@@ -17,6 +17,7 @@ import yaml
 
 from mult.errors import UserError
 from mult.suite import read_suite, run_suite
+from mult.suite.file import check_members
 
 ROOT = Path(__file__).resolve().parents[1]
 SINGLE = ["tasks={normal: 1}", "model.reference=null"]
@@ -187,6 +188,59 @@ def test_a_mistake_in_a_suite_is_reported_before_any_work(
 ) -> None:
     with pytest.raises(UserError, match=message):
         read_suite(write(members, **more))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.pretrained=flase", "model.pretrained: got 'flase'; expected true, false, 'package' or a weights file"),
+        ("model.attention=shard", r"model.attention: got 'shard'; expected .*; did you mean 'shared'\?"),
+        ("model.decoder=fpn", "model.reference: got 'normal' with decoder fpn"),
+        ("model.backbone=swin_tinny", "model.backbone: got 'swin_tinny'"),
+        ("model.backbone_args={embed_dims: 16}", "embed_dims"),
+        ("model.num_heads=5", "model.num_heads: got "),
+        ("model.pretrained=package", "model.pretrained: got 'package' for "),
+        ("data.dataset=taskonmy", "did you mean 'taskonomy'"),
+        ("data.options={x: 1}", "data.options: got 'x' for taskonomy"),
+        ("eval.split=held_out", "split: got 'held_out' without data.hold_out"),
+        ("tasks.normal.loss=l3", r"tasks\.normal\.loss: got 'l3'"),
+        ("balance.method=gradnrom", "did you mean 'gradnorm'"),
+        ("balance.options={x: 1}", "balance.options of fixed"),
+        ("run.log=tensorbord", "did you mean 'tensorboard'"),
+        (
+            "run.device=cpuu",
+            "run.device: got 'cpuu'; expected auto, cpu, cuda, or cuda:N for .*; did you mean 'cpu'",
+        ),
+        ("run.init=nowhere", "checkpoint: got nowhere"),
+        ("optim.freeze_encoder=true optim.layer_decay=0.9", "optim.freeze_encoder: got true"),
+    ],
+)
+def test_what_can_be_known_without_data_is_refused_before_the_first_member(
+    write: Callable[..., Path], calls: list[str], tmp_path: Path, override: str, message: str
+) -> None:
+    words = [override] if "{" in override else override.split()
+    path = write({"first": [], "second": ["run.init={first}"]}, evaluate={"val": {"split": "val"}})
+    with pytest.raises(UserError, match=f"member first: .*{message}"):
+        run_suite(path, tmp_path / "runs", words)
+    with pytest.raises(UserError, match=f"member second: .*{message}"):
+        run_suite(write({"first": [], "second": words}), tmp_path / "runs")
+    assert calls == []
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_data_of_an_evaluation_are_checked_before_the_first_member(write: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("data: {dataset: nyu, root: nowhere, options: {spaces: 40}}")
+    with pytest.raises(UserError, match=r"member one: data\.options: got 'spaces' for nyu; .*; did you mean 'space'\?"):
+        run_suite(write({"one": []}, evaluate={"x": {"config": "other.yaml"}}), tmp_path / "runs")
+
+
+@pytest.mark.parametrize("name", ["ablation_encoder", "smoke"])
+def test_the_check_refuses_no_backbone_of_the_suites_here_and_loads_no_weights(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = ROOT / "configs" / "suites" / f"{name}.yaml"
+    monkeypatch.setattr("timm.models._builder.load_pretrained", None)
+    check_members(read_suite(path)[0], path, tmp_path, ["model.pretrained=true"])
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "suites").glob("*.yaml")), ids=lambda path: path.stem)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mult.errors import UserError, suggest
-from mult.models.packaged import read_packaged_weights
+from mult.models.packaged import find_package, read_packaged_weights
 
 _ARGUMENTS = """
     act_layer always_partition attn_drop_rate attn_ratio attn_types base_dim base_dims base_width block_config bn_size
@@ -36,13 +36,15 @@ WEIGHTS_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 def check_weights(backbone: str, pretrained: bool | str) -> None:
-    """Raise UserError for a backbone that timm does not know, and for a weights file that is not there."""
+    """Raise UserError for a backbone that timm does not know, and for weights that are not there."""
     if not timm.is_model(backbone.split(".")[0]):
         raise UserError(
             f"model.backbone: got {backbone!r}; expected a model of timm {timm.__version__}; "
             "choose from timm.list_models('*swin*')"
         )
-    if isinstance(pretrained, str) and pretrained != "package" and not Path(pretrained).is_file():
+    if pretrained == "package":
+        find_package(backbone)
+    elif isinstance(pretrained, str) and not Path(pretrained).is_file():
         raise UserError(
             f"model.pretrained: got {pretrained!r}; expected true, false, 'package' or a weights file; correct the path"
         )

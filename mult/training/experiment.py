@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from mult.build import build_dataset, build_mixture, build_model, check_selection, task_names
+from mult.build import build_dataset, build_mixture, build_model, check_data, check_selection, sketch_model, task_names
 from mult.config import Config, TaskConfig
 from mult.data.batches.mixture import Mixture
 from mult.data.batches.sampler import ShuffledBatches
@@ -24,12 +24,13 @@ from mult.models import MulT, resolve_reference
 from mult.models.backbone import check_weights
 from mult.runs.checkpoint import check_files, find_checkpoint
 from mult.runtime import distributed
+from mult.runtime.distributed import check_device_name
 from mult.runtime.loader import Loader
 from mult.tasks import TASKS
 from mult.training.balance.balance import Balance
-from mult.training.balance.choose import build_balance
-from mult.training.loggers import check_loggers
-from mult.training.optimizer import build_optimizer
+from mult.training.balance.choose import build_balance, find_method
+from mult.training.loggers import check_loggers, list_loggers
+from mult.training.optimizer import build_optimizer, find_encoder_rates
 from mult.training.schedule import build_schedule
 
 
@@ -80,28 +81,20 @@ def build_experiment(config: Config, resumes: bool = False) -> Experiment:
     """
     if resumes:
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, pretrained=False))
-    tasks = task_names(config)
-    objectives = {task: _build_objective(task, config.tasks[task]) for task in tasks}
-    # Checked before any data is read, or rendered.
-    resolve_reference(tasks, config.model.reference, config.model.attention, config.model.decoder, config.model.skip)
-    check_selection(config)
-    check_weights(config.model.backbone, config.model.pretrained)
+    _check_names(config)
     if distributed.is_main():
         check_loggers(config.run)
     if config.run.init is not None and not resumes:
         find_checkpoint(config.run.init)
+    tasks = task_names(config)
+    objectives = {task: _build_objective(task, config.tasks[task]) for task in tasks}
     train_data = build_mixture([config.data, *config.data.mix], tasks, config.run.seed)
     # A mixture is evaluated on its first dataset, since scores over several could not be compared with published ones.
     eval_reader = build_dataset(config.data, train_data.readers[0].tasks, config.eval.split)
     eval_data = Mixture([eval_reader], tasks, train_data.classes, train_data.skip_bad_files)
     torch.manual_seed(config.run.seed)
     model = build_model(config, train_data)
-    model.encoder.check_size(config.data.image_size)
-    if model.encoder.fixed_size is not None and config.data.fit == "short_side":
-        raise UserError(
-            f"data.fit: got short_side for {config.model.backbone}, which takes images of one size; expected pad or stretch; "
-            "give data.fit=pad, or data.fit=stretch, which squeezes images of another shape in evaluation"
-        )
+    _check_image_size(config, model)
     if config.run.init is not None and not resumes:
         _load_initial_weights(model, config.run.init)
     if config.optim.freeze_encoder:
@@ -120,8 +113,42 @@ def build_experiment(config: Config, resumes: bool = False) -> Experiment:
     )
 
 
+def check_config(config: Config) -> None:
+    """Raise UserError for what would end `build_experiment` whatever the data, the weights and the machine are, in a second."""
+    _check_names(config)
+    check_device_name(config.run.device)
+    list_loggers(config.run)
+    find_method(config.balance)
+    model = sketch_model(config)
+    _check_image_size(config, model)
+    find_encoder_rates(config.optim, model)
+
+
+def _check_names(config: Config) -> None:
+    """Raise UserError for names and options that mean nothing or do not go together, before any data is read, or rendered."""
+    tasks, model = task_names(config), config.model
+    for task in tasks:
+        _build_objective(task, config.tasks[task])
+    resolve_reference(tasks, model.reference, model.attention, model.decoder, model.skip)
+    for data in (config.data, *config.data.mix):
+        check_data(data, data.split)
+    check_data(config.data, config.eval.split)
+    check_selection(config)
+    check_weights(model.backbone, model.pretrained)
+
+
+def _check_image_size(config: Config, model: MulT) -> None:
+    """Raise UserError for a backbone that takes no images of the config's size, or not in all their shapes."""
+    model.encoder.check_size(config.data.image_size)
+    if model.encoder.fixed_size is not None and config.data.fit == "short_side":
+        raise UserError(
+            f"data.fit: got short_side for {config.model.backbone}, which takes images of one size; expected pad or stretch; "
+            "give data.fit=pad, or data.fit=stretch, which squeezes images of another shape in evaluation"
+        )
+
+
 def _load_initial_weights(model: MulT, path: str) -> None:
-    """Load the weights of `run.init` and print which tasks keep some of their own; UserError where its model does not fit."""
+    """Load the weights of `run.init`, print which tasks start anew or are left out; UserError for a model that does not fit."""
     folder = find_checkpoint(path)
     check_files(folder)
     other = MulT.from_pretrained(folder)
@@ -133,7 +160,10 @@ def _load_initial_weights(model: MulT, path: str) -> None:
             "make it the same or leave run.init out"
         ) from error
     if distributed.is_main():
-        tqdm.write(f"weights from {folder}" + "".join(f"; {task} starts anew: {why}" for task, why in reasons.items()))
+        left_out = [task for task in other.tasks if task not in model.tasks]
+        parts = [f"weights from {folder}", *(f"{task} starts anew: {why}" for task, why in reasons.items())]
+        parts += [f"left out, not among this run's tasks: {', '.join(left_out)}"] if left_out else []
+        tqdm.write("; ".join(parts))
 
 
 def _build_objective(task: str, config: TaskConfig) -> Objective:

@@ -137,10 +137,7 @@ LOGGERS: dict[str, type[Logger]] = {"tensorboard": TensorBoard, "wandb": Weights
 
 def check_loggers(config: RunConfig) -> None:
     """Raise UserError for a name that is no logger's, for a package that is missing and for a service that takes no log."""
-    for name in _names(config):
-        if name not in LOGGERS:
-            remedy = suggest(name, LOGGERS, "leave it out")
-            raise UserError(f"run.log: got {name!r}; expected some of {', '.join(LOGGERS)}; {remedy}")
+    for name in list_loggers(config):
         try:
             LOGGERS[name].check()
         except ImportError as error:
@@ -152,12 +149,17 @@ def check_loggers(config: RunConfig) -> None:
 
 def open_loggers(run: Run, step: int) -> list[Logger]:
     """The loggers of a run, of which `step` steps are done."""
-    return [LOGGERS[name](run, step) for name in _names(run.config.run)]
+    return [LOGGERS[name](run, step) for name in list_loggers(run.config.run)]
 
 
-def _names(config: RunConfig) -> list[str]:
-    """Each logger once, also where `run.tensorboard` and `run.log` both ask for it."""
-    return list(dict.fromkeys([*(["tensorboard"] if config.tensorboard else []), *config.log]))
+def list_loggers(config: RunConfig) -> list[str]:
+    """Each logger once, also where `run.tensorboard` and `run.log` both ask for it. Raises UserError for another name."""
+    names = list(dict.fromkeys([*(["tensorboard"] if config.tensorboard else []), *config.log]))
+    for name in names:
+        if name not in LOGGERS:
+            remedy = suggest(name, LOGGERS, "leave it out")
+            raise UserError(f"run.log: got {name!r}; expected some of {', '.join(LOGGERS)}; {remedy}")
+    return names
 
 
 def _identify(run: Run) -> str:

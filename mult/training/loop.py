@@ -204,7 +204,7 @@ def _measure_norm(model: nn.Module) -> Tensor:
 
 def _describe_overflow(state: TrainingState) -> str:
     return (
-        f"step {state.step} left out: a gradient overflows in fp16, as the {state.overflows}. of the run; "
+        f"step {state.step} left out: a gradient overflows in fp16, number {state.overflows} of the run; "
         f"the losses are scaled by {state.scaler.get_scale():g} from now on"
     )
 

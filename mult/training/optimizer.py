@@ -20,7 +20,7 @@ def build_optimizer(config: Config, model: MulT, balance: Balance) -> Optimizer:
 
     Raises UserError for rates of an encoder that does not learn.
     """
-    optim, undecayed, encoder_rates = config.optim, model.no_weight_decay(), _encoder_rates(config.optim, model)
+    optim, undecayed, encoder_rates = config.optim, model.no_weight_decay(), find_encoder_rates(config.optim, model)
     stacked = stacked_tasks(model)
     by_kind: dict[tuple[float, bool, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -44,7 +44,7 @@ def build_optimizer(config: Config, model: MulT, balance: Balance) -> Optimizer:
     return AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True)
 
 
-def _encoder_rates(optim: OptimConfig, model: MulT) -> dict[str, float]:
+def find_encoder_rates(optim: OptimConfig, model: MulT) -> dict[str, float]:
     """Name of each of the encoder's parameters -> its learning rate."""
     rate = optim.encoder_lr or optim.lr
     if optim.freeze_encoder and (optim.encoder_lr is not None or optim.layer_decay < 1):

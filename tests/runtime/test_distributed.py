@@ -47,9 +47,17 @@ def test_another_error_of_one_of_two_processes_is_not_taken_for_a_lost_peer() ->
         raise RuntimeError("out of memory")
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:99", "tpu:x"])
-def test_a_device_that_is_not_there_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match=rf"run\.device: got '{name}' \(.*\); expected auto, cpu or a device of this machine"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cuda:99", r" \(.*\); expected auto, cpu or a device of this machine; take auto, or see to the device"),
+        ("gpu", "; expected auto, cpu, cuda, or cuda:N for one of several GPUs; did you mean 'cpu'"),
+        ("cpuu", "; expected auto, cpu, cuda, or cuda:N for one of several GPUs; did you mean 'cpu'"),
+        ("tpu:x", "; expected auto, cpu, cuda, or cuda:N for one of several GPUs; take auto"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=rf"run\.device: got '{name}'{message}"):
         distributed.pick_device(name)
     assert distributed.pick_device("cpu") == torch.device("cpu")
 

@@ -54,10 +54,17 @@ def test_a_run_can_start_from_one_of_other_tasks(
     fewer = weights_by_task(load_checkpoint(fewer_folder / "checkpoints" / "last")[0])
     assert set(fewer) == {(name, task) for name, task in given if task in (None, "normal", "reshading")}
     assert max(float((fewer[key] - given[key]).abs().max()) for key in fewer) < 1e-9
-    assert "starts anew" not in capsys.readouterr().err
+    out = capsys.readouterr().out
+    assert "starts anew" not in out
+    left_out = "segment_semantic, depth_zbuffer, keypoints2d, edge_texture"
+    assert f"; left out, not among this run's tasks: {left_out}\n" in out
     small = configured("run.name=small", "tasks={normal: 1, reshading: 1}", "optim.steps=1", "optim.warmup=1")
     config = configured("run.name=more", f"run.init={train_run(small)}", *still)
+    capsys.readouterr()
     more = weights_by_task(load_checkpoint(train_run(config) / "checkpoints" / "last")[0])
+    out = capsys.readouterr().out
+    assert "; depth_zbuffer starts anew: not in the model to start from" in out
+    assert "left out" not in out
     given = weights_by_task(load_checkpoint(Path(small.run.output, small.run.name))[0])
     assert max(float((more[key] - given[key]).abs().max()) for key in given) < 1e-9
     fresh = weights_by_task(build_experiment(config).model)

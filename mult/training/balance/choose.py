@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mult.config import Config, schema
+from mult.config import BalanceConfig, Config, schema
 from mult.errors import UserError, suggest
 from mult.models import MulT
 from mult.models.stacked import split_parameters
@@ -17,7 +17,7 @@ from mult.training.balance.dynamic_average import DynamicAverage, DynamicAverage
 from mult.training.balance.fixed import Fixed, FixedOptions
 from mult.training.balance.gradients import SharedGradients, reached_parts
 from mult.training.balance.gradnorm import GradNorm, GradNormOptions
-from mult.training.balance.torchjd import TorchJDMethod, find_aggregators
+from mult.training.balance.torchjd import TorchJDMethod, check_option_names, find_aggregators
 from mult.training.balance.uncertainty import Uncertainty, UncertaintyOptions
 
 METHODS: dict[str, tuple[Callable[[Setup, Any], Balance], type]] = {
@@ -35,7 +35,6 @@ def build_balance(config: Config, model: MulT, views: int) -> Balance:
     Raises UserError for a name or options that mean nothing, and where the method needs parameters that two losses reach and
     there are none.
     """
-    method, options = config.balance.method, config.balance.options
     setup = Setup(
         task_weights={task: config.tasks[task].weight for task in model.tasks},
         categorical={task for task in model.tasks if TASKS[task].categorical},
@@ -43,21 +42,30 @@ def build_balance(config: Config, model: MulT, views: int) -> Balance:
         measure_every=config.balance.log_cosine_every,
         steps_per_epoch=max(1, round(views / (config.data.batch_size * config.optim.accumulate))),
     )
+    return find_method(config.balance)(setup)
+
+
+def find_method(config: BalanceConfig) -> Callable[[Setup], Balance]:
+    """The class of `balance.method` with its options; UserError for a name or names of options that mean nothing."""
+    method, options = config.method, config.options
     if method in METHODS:
         build, options_class = METHODS[method]
-        return build(setup, schema.read(options_class, options, f"balance.options of {method}"))
+        own_options = schema.read(options_class, options, f"balance.options of {method}")
+        return lambda setup: build(setup, own_options)
     try:
         aggregators = find_aggregators()
     except ImportError as error:
+        remedy = suggest(method, METHODS, "take one of these,")
         raise UserError(
             f"balance.method: got {method!r}; expected one of {', '.join(METHODS)}, or an aggregator of TorchJD, which is not "
-            'installed; take one of these, or pip install "mult-dense[balance]"'
+            f'installed; {remedy} or pip install "mult-dense[balance]"'
         ) from error
     if method not in aggregators:
         names = [*METHODS, *aggregators]
         remedy = suggest(method, names, "take one of them")
         raise UserError(f"balance.method: got {method!r}; expected one of {', '.join(names)}; {remedy}")
-    return TorchJDMethod(setup, method, aggregators[method], options)
+    check_option_names(method, aggregators[method], options)
+    return lambda setup: TorchJDMethod(setup, method, aggregators[method], options)
 
 
 def _find_gradients(config: Config, model: MulT) -> SharedGradients:

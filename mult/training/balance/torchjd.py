@@ -43,6 +43,16 @@ def find_aggregators() -> dict[str, type[Any]]:
     return {name: cls for name, cls in classes.items() if issubclass(cls, aggregation.Aggregator)}
 
 
+def check_option_names(name: str, aggregator: type[Any], options: Mapping[str, Any]) -> None:
+    """Raise UserError for an option that is no argument of the aggregator."""
+    expected = [parameter for parameter in inspect.signature(aggregator).parameters if parameter not in _NOT_OPTIONS]
+    for option in options:
+        if option not in expected:
+            names = f"one of {', '.join(expected)}" if expected else "none"
+            remedy = suggest(option, expected, "leave it out")
+            raise UserError(f"balance.options: got {option!r} for {name}; expected {names}; {remedy}")
+
+
 class TorchJDMethod(GradientMethod):
     """Applies a TorchJD aggregator once a step.
 
@@ -68,16 +78,13 @@ class TorchJDMethod(GradientMethod):
 
     def _check_options(self) -> None:
         """Check the names of the options, then, by calling the aggregator once, their values."""
+        check_option_names(self.name, self._class, self._options)
         tasks = self.gradients.tasks
-        expected = [name for name in inspect.signature(self._class).parameters if name not in _NOT_OPTIONS]
         for name, value in self._options.items():
-            where = f"balance.options: got {name!r} for {self.name}"
-            if name not in expected:
-                names = f"one of {', '.join(expected)}" if expected else "none"
-                raise UserError(f"{where}; expected {names}; {suggest(name, expected, 'leave it out')}")
             if name in _PER_TASK_OPTIONS and not (isinstance(value, Mapping) and set(value) == set(tasks)):
                 raise UserError(
-                    f"{where} with {value!r}; expected a mapping with a number for each of {', '.join(tasks)}; complete it"
+                    f"balance.options: got {name!r} for {self.name} with {value!r}; expected a mapping with a number for each "
+                    f"of {', '.join(tasks)}; complete it"
                 )
         try:
             _aggregate(self._build(tasks), torch.eye(len(tasks)))

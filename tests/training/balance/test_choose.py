@@ -79,3 +79,5 @@ def test_without_torchjd_our_methods_and_the_extra_are_named(configured: Configu
     message = rf'got \'PCGrad\'; expected one of {", ".join(METHODS)}, or an aggregator .*pip install "mult-dense\[balance\]"'
     with pytest.raises(UserError, match=message):
         build_experiment(configured("balance.method=PCGrad"))
+    with pytest.raises(UserError, match=r"got 'gradnrom'; .*; did you mean 'gradnorm'\? or pip install"):
+        build_experiment(configured("balance.method=gradnrom"))

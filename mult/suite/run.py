@@ -1,14 +1,4 @@
-"""One YAML of overrides of one config -> many runs, trained and evaluated one after the other, and their tables.
-
-    base: ../rooms6.yaml            # relative to the suite's file
-    seeds: [0, 1, 2]
-    members: {shared: [], independent: [model.attention=independent]}       # name -> overrides; the first is the reference
-    evaluate: {test: {split: test}, blurred: {split: test, blur: "1,2,4"}}  # name -> options of eval.py
-
-Optional: `baselines`, the members that are single-task runs: the others get delta_m against those of the same seed;
-`published`, a YAML of others' rows to stand beside (configs/published/), relative to the suite's file; an evaluation's `config`
-(a YAML of a data section, relative to the suite's file), `corrupt`, and `members`, the only ones it is for. `{name}` in an
-override is the folder of that member's run of the same seed, for run.init.
+"""The members of a suite are trained and evaluated one after the other, and compared.
 
 Each step is a process of its own, so that a member that fails does not stop the others; the tables say which is missing and
 why. A second call repeats neither a run of the same config that reached its last step, nor an evaluation of that step with
@@ -21,16 +11,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mult.config import find_config, load_config, schema
-from mult.config.yaml_text import read_yaml
-from mult.data.batches.corruptions import parse_corruptions
-from mult.data.disk.splits import SPLITS
-from mult.errors import UserError, suggest
+from mult.config import find_config, load_config
+from mult.errors import UserError
 from mult.evaluation import compare
 from mult.evaluation.gain import merge_baselines
 from mult.evaluation.results import SavedEvaluation, read_evaluation
@@ -42,8 +28,9 @@ from mult.evaluation.tables import (
 )
 from mult.files import check_output, read_json, write_json, write_text
 from mult.leaderboard.rows import build_row
-from mult.leaderboard.table import Published, format_costs, format_leaderboard, read_published
+from mult.leaderboard.table import Published, format_costs, format_leaderboard
 from mult.runs.checkpoint import last_step
+from mult.suite.file import EvaluationPlan, Suite, check_members, fill_in_folders, read_suite
 
 PROGRAM = (sys.executable, "-m", "mult")
 """What runs a command in a process of its own."""
@@ -52,93 +39,8 @@ TAIL_BYTES = 4096
 """The end of a command's stderr that is kept, for the last line of one that failed."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluationPlan:
-    """The options of eval.py for one evaluation, and the members it is for, None being all."""
-
-    split: str = "test"
-    config: str | None = None
-    blur: str | None = None
-    corrupt: str | None = None
-    members: list[str] | None = None
-
-    def stems(self, name: str) -> list[str]:
-        """The names of the files, one a corruption."""
-        return [name + corruption.suffix for corruption in parse_corruptions(self.blur, self.corrupt)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Suite:
-    """The content of a suite's file."""
-
-    base: str
-    seeds: list[int] = field(default_factory=lambda: [0])
-    members: dict[str, list[str]]
-    baselines: list[str] = field(default_factory=list)
-    evaluate: dict[str, EvaluationPlan] = field(default_factory=lambda: {"test": EvaluationPlan()})
-    published: str | None = None
-
-
-def _check_plan(path: Path, name: str, plan: EvaluationPlan) -> None:
-    """Raise UserError for an evaluation that `mult eval` would refuse, which is else found after a member is trained."""
-    parse_corruptions(plan.blur, plan.corrupt)
-    if not name or Path(name).name != name:
-        raise UserError(f"{path}: evaluate: got {name!r}; expected the name of a file; leave out what is not")
-    if plan.split not in SPLITS:
-        remedy = suggest(plan.split, SPLITS, "choose one of them")
-        raise UserError(f"{path}: evaluate.{name}.split: got {plan.split!r}; expected one of {', '.join(SPLITS)}; {remedy}")
-    if plan.config is not None and not (path.parent / plan.config).is_file():
-        raise UserError(
-            f"{path}: evaluate.{name}.config: got {plan.config}; expected a YAML file beside the suite's; check the path"
-        )
-
-
 Missing = dict[tuple[str, str, int], str]
 """{(evaluation, member, seed): why it is missing}."""
-
-
-def read_suite(path: Path, seeds: Sequence[int] | None = None) -> tuple[Suite, Published | None]:
-    """A suite and the published rows that it names. Raises UserError for what is wrong in a file of these."""
-    suite = schema.read(Suite, read_yaml(path), str(path))
-    assert isinstance(suite, Suite)
-    suite = suite if seeds is None else replace(suite, seeds=list(seeds))
-    if not suite.members or not suite.seeds or len(set(suite.seeds)) < len(suite.seeds):
-        raise UserError(
-            f"{path}: got {len(suite.members)} members and the seeds {suite.seeds}; expected at least one of each, none twice"
-        )
-    mentions = {"baselines": suite.baselines}
-    for name, plan in suite.evaluate.items():
-        _check_plan(path, name, plan)
-        mentions[f"evaluate.{name}.members"] = plan.members or []
-    for key, members in mentions.items():
-        for member in members:
-            if member not in suite.members:
-                raise UserError(
-                    f"{path}: {key}: got {member!r}; expected some of {', '.join(suite.members)}; add it to members"
-                )
-    folders = {name: Path(name) for name in suite.members}
-    configs = {
-        name: load_config(path.parent / suite.base, _fill_in_folders(overrides, folders))
-        for name, overrides in suite.members.items()
-    }
-    published = None if suite.published is None else read_published(path.parent / suite.published)
-    for member, config in configs.items():
-        if published is not None and config.data.dataset != published.dataset:
-            raise UserError(
-                f"{path}: published: got rows of {published.dataset}; expected {config.data.dataset}, which {member} is "
-                "trained on; leave it out"
-            )
-    singles = {task for name in suite.baselines for task in configs[name].tasks}
-    for member, config in configs.items():
-        uncovered = [task for task in config.tasks if suite.baselines and task not in singles]
-        if uncovered:
-            raise UserError(
-                f"{path}: baselines: got none of {', '.join(uncovered)}, which {member} has; expected a single-task member a "
-                "task; add them, or leave baselines out"
-            )
-        if Path(member).name != member:
-            raise UserError(f"{path}: members: got {member!r}; expected the name of a folder; leave out what is not")
-    return suite, published
 
 
 def run_suite(
@@ -163,15 +65,13 @@ def run_suite(
         raise UserError(
             f"--out: got {output}, where {folder} is the folder of a run; expected another place; give e.g. --out suites"
         )
-    places = {member: folder / member for member in suite.members}
-    for overrides in suite.members.values():  # what is wrong in `extra` is refused before any member is trained
-        load_config(path.parent / suite.base, [*_fill_in_folders(overrides, places), *extra])
+    check_members(suite, path, folder, extra)
     missing: Missing = {}
     for seed in suite.seeds:
         runs = {member: folder / f"{member}-{seed}" for member in suite.members}
         for member, overrides in suite.members.items():
             own = [f"run.name={member}-{seed}", f"run.output={folder}", f"run.seed={seed}"]
-            all_overrides = [*_fill_in_folders(overrides, runs), *extra, *own]
+            all_overrides = [*fill_in_folders(overrides, runs), *extra, *own]
             untrained = _train(path.parent / suite.base, all_overrides, runs[member], program)
             for name, plan in suite.evaluate.items():
                 if member in (plan.members or suite.members):
@@ -250,14 +150,6 @@ def _build_row(suite: Suite, folder: Path, name: str, stem: str, member: str, mi
 
 def _locate(folder: Path, member: str, seed: int, stem: str) -> Path:
     return folder / f"{member}-{seed}" / "eval" / f"{stem}.json"
-
-
-def _fill_in_folders(overrides: Sequence[str], runs: Mapping[str, Path]) -> list[str]:
-    """Overrides with the members' folders in place of {name}; YAML's own braces stay."""
-    filled = list(overrides)
-    for member, run in runs.items():
-        filled = [override.replace(f"{{{member}}}", str(run)) for override in filled]
-    return filled
 
 
 def _read_baselines(suite: Suite, folder: Path, stem: str, seeds: Sequence[int]) -> Sequence[Sequence[SavedEvaluation]]:
