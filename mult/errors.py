@@ -1,4 +1,4 @@
-"""The exception for a user's mistake, and the remedy for a misspelt name."""
+"""The exception for a user's mistake, and what messages are made of: the remedy for a misspelt name, a number of things."""
 
 from __future__ import annotations
 
@@ -22,3 +22,9 @@ def suggest(name: str, names: Iterable[str], otherwise: str) -> str:
     by_lower = {each.lower(): each for each in names}
     nearest = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return f"did you mean {by_lower[nearest[0]]!r}?" if nearest else otherwise
+
+
+def pluralize(number: int, noun: str) -> str:
+    """A number of things, as messages say it: "1 view", "2 views", "3 classes"."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{ending}"

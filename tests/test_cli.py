@@ -20,6 +20,7 @@ from PIL import Image
 import mult
 from mult import UserError
 from mult.cli import exit_on_user_error, separate_overrides
+from mult.errors import pluralize
 
 Script = Callable[..., Any]
 MULT = Path(mult.__file__).parent
@@ -428,7 +429,7 @@ def test_files_without_a_partner_are_said_in_plain_words(script: Script, tmp_pat
     ended = script("annotate", *options)
     assert ended.status == 0, ended.err
     said = [line for line in ended.err.splitlines() if "partner" in line]
-    assert said == [f"warning: 1 files without a partner of the same name are left out, e.g. {tmp_path}/rgb/3.png"]
+    assert said == [f"warning: 1 file without a partner of the same name left out, e.g. {tmp_path}/rgb/3.png"]
     assert "UserWarning" not in ended.err
 
 
@@ -468,3 +469,8 @@ def test_the_system_s_own_errors_say_what_to_do(capsys: pytest.CaptureFixture[st
         said = capsys.readouterr().err
         assert said.startswith(f"error: {tmp_path}")
         assert message in said
+
+
+def test_a_number_of_things() -> None:
+    numbers = [pluralize(number, noun) for number, noun in ((0, "view"), (1, "view"), (2, "view"), (1, "class"), (3, "class"))]
+    assert numbers == ["0 views", "1 view", "2 views", "1 class", "3 classes"]

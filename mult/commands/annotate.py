@@ -34,7 +34,7 @@ from mult.data.disk.splits import SPLITS
 from mult.data.prepare.annotate import annotate
 from mult.data.prepare.derive import fill, remove_derived
 from mult.data.prepare.layouts import LAYOUTS, Layout
-from mult.errors import UserError, suggest
+from mult.errors import UserError, pluralize, suggest
 
 _ANY = ("split", "again", "workers")
 _OF_RGBD = (
@@ -198,7 +198,7 @@ def annotate_rgbd(arguments: argparse.Namespace) -> None:
     )
     for building, result in results.items():
         depth = "" if result.depth is None else f"; {result.depth}"
-        print(f"{arguments.out}: {building}: {result.written} views written, {result.skipped} were there{depth}")
+        print(f"{arguments.out}: {building}: {pluralize(result.written, 'view')} written, {result.skipped} there before{depth}")
     if layout.note:
         print(f"note: {layout.note}")
 

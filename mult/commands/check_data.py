@@ -1,17 +1,20 @@
 """Check data before training: mult check-data --config YAML [section.key=value ...]
 or mult check-data --dataset NAME --root ROOT [key=value ...] [--split train ...].
 
-Reads every file once. Finds files that are missing, damaged, of a wrong size, mode or range, and constant ones. Tests the
-labels of 48 views: the frame of the normals, the scale and the kind of depth, the focal length, whether image and depth are of
-one view and lie one way, the formula of the edges. Each test ends with right, WRONG (and why), not compared, or cannot tell.
-Prints a table a split and writes OUT/check.json and a sheet of pictures a split. Exit status: 0 if training can start, 1 if
-not, 2 if a dataset cannot be opened. A call that was interrupted goes on where it was, if repeated.
+Reads every file once, or with --views those of so many views. Finds files that are missing, damaged, of a wrong size, mode or
+range, and constant ones. Tests the labels of 48 views besides, runs of four neighbours throughout a split: the frame of the
+normals, the scale and the kind of depth, the focal length, whether image and depth are of one view and lie one way, the formula
+of the edges. Each test ends with right, WRONG (and why), not compared, or cannot tell.
+Prints a table a split and writes OUT/check.json and a sheet of pictures a split, in place of those of an older check. Exit
+status: 0 if training can start, 1 if not, 2 if a dataset cannot be opened. A call that was interrupted goes on where it was, if
+repeated.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,11 +28,13 @@ from tqdm import tqdm
 from mult.build import build_dataset, build_mixture, task_names
 from mult.cli import exit_on_user_error, require_counts, require_used, separate_overrides
 from mult.config import DataConfig, build_data_config, load_config
+from mult.data import DATASETS
+from mult.data.batches.hold_out import HELD_OUT
 from mult.data.disk.splits import SPLITS
 from mult.data.prepare.check import Report, check, space_evenly
 from mult.data.sample import BadFileError, Sample
 from mult.draw import draw_label_sheet
-from mult.errors import UserError
+from mult.errors import UserError, pluralize
 from mult.files import write_file, write_json
 from mult.tasks import TASKS
 
@@ -47,9 +52,12 @@ def main() -> None:
     parser.add_argument("--dataset", help="data.dataset of a config")
     parser.add_argument("--root", help="data.root of a config")
     parser.add_argument(
-        "--split", nargs="+", metavar="SPLIT", help="train, val, test; default: of a config its own, else all that have views"
+        "--split",
+        nargs="+",
+        metavar="SPLIT",
+        help="train, val, test or, with hold_out, held_out; default: of a config its own, else all that have views",
     )
-    parser.add_argument("--views", type=int, help="how many to read of a split, drawn at random; default: all")
+    parser.add_argument("--views", type=int, help="read so many of a split, drawn at random; default: all")
     parser.add_argument("--seed", type=int, help="of the draw of --views; default: 0")
     parser.add_argument("--outdoors", action="store_true", help="depth may be beyond that of rooms")
     parser.add_argument("--workers", type=int, help="processes; default: one a core")
@@ -61,7 +69,9 @@ def main() -> None:
     with exit_on_user_error():
         check_options(arguments)
         out, reports, can_train = Path(arguments.out), [], True
-        for number, (data, split) in enumerate(list_splits(arguments)):
+        parts = list_splits(arguments)
+        remove_findings(out)
+        for number, (data, split) in enumerate(parts):
             name = f"{number}-{data.dataset}-{split}"
             state = hashlib.sha256(repr(data).encode()).hexdigest()[:16]
             report = check(
@@ -127,6 +137,14 @@ def list_splits(arguments: argparse.Namespace) -> list[tuple[DataConfig, str]]:
     return [(data, split) for split in present]
 
 
+def remove_findings(out: Path) -> None:
+    """Remove what an older check wrote: its sheets would stand beside the new ones as if they were of the same data."""
+    splits = "|".join((*SPLITS, HELD_OUT))
+    for path in (out / "check.json", *out.glob("*.png")):
+        if re.fullmatch(rf"check\.json|\d+-({'|'.join(DATASETS)})-({splits})\.png", path.name):
+            path.unlink(missing_ok=True)
+
+
 def draw_sheet(data: DataConfig, split: str) -> Image.Image | None:
     """The labels of the first views that can be read, of some evenly spaced ones; None if none of these can."""
     tasks = build_dataset(data, (), split).available
@@ -142,7 +160,10 @@ def draw_sheet(data: DataConfig, split: str) -> Image.Image | None:
 def format_report(data: DataConfig, report: Report) -> Iterator[str]:
     """A split's report for the terminal."""
     part = "" if report.seed is None else f", {report.read} of them read, drawn at random with seed {report.seed}"
-    yield f"{data.dataset} ({data.root}), split {report.split}: {report.views} views of {len(report.buildings)} buildings{part}"
+    yield (
+        f"{data.dataset} ({data.root}), split {report.split}: {pluralize(report.views, 'view')} of "
+        f"{pluralize(len(report.buildings), 'building')}{part}"
+    )
     if report.median_depth_m is not None:
         yield f"  median depth {report.median_depth_m:.3g} m"
     yield f"  {'task':<20}{'own':>9}{'derived':>9}{'valid':>9}"
@@ -155,6 +176,7 @@ def format_report(data: DataConfig, report: Report) -> Iterator[str]:
         yield f"  found: {', '.join(f'{count} {kind}' for kind, count in report.counts.items())}"
     for word, problems in (("error", report.problems), ("warning", report.warnings)):
         yield from (f"  {word}: {problem.kind}: {problem.text}" for problem in problems[:MAX_PRINTED])
+    yield f"  labels of {pluralize(report.tested, 'view')}, in runs of neighbours, tested for what they mean:"
     for verdict in report.verdicts:
         word = verdict.state if verdict.state != "wrong" else "WRONG" if verdict.blocks else "warning"
         yield f"  {word}: {verdict.subject}: {verdict.text}"

@@ -10,6 +10,7 @@ import argparse
 
 from mult.cli import exit_on_user_error
 from mult.data.cocodoom.make import PARAMETERS, render_missing
+from mult.errors import pluralize
 
 
 def main() -> None:
@@ -27,4 +28,4 @@ def main() -> None:
     out = arguments.pop("out")
     with exit_on_user_error():
         rendered = render_missing(out, **arguments)
-        print(f"{out}: rendered {rendered} maps; read it with mult.data.CocoDoom(root, split, by='map')")
+        print(f"{out}: rendered {pluralize(rendered, 'map')}; read it with mult.data.CocoDoom(root, split, by='map')")

@@ -7,6 +7,7 @@ import time
 
 from mult.cli import exit_on_user_error
 from mult.data.rooms.dataset import PARAMETERS, render_missing
+from mult.errors import pluralize
 
 
 def main() -> None:
@@ -29,4 +30,4 @@ def main() -> None:
         rendered = render_missing(out, **arguments)
         seconds = time.perf_counter() - start
         rate = f" at {rendered / seconds:.1f} views/s" if rendered else ""
-        print(f"{out}: rendered {rendered} views{rate}; read it with mult.data.Rooms or mult.data.Taskonomy")
+        print(f"{out}: rendered {pluralize(rendered, 'view')}{rate}; read it with mult.data.Rooms or mult.data.Taskonomy")

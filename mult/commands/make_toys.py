@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mult.cli import exit_on_user_error
 from mult.data.prepare.toys import BENCHMARKS, write_toys
+from mult.errors import pluralize
 
 
 def main() -> None:
@@ -25,4 +26,5 @@ def main() -> None:
     with exit_on_user_error():
         height, width = arguments.size
         write_toys(arguments.out, arguments.benchmark, arguments.train, arguments.val, (height, width), arguments.seed)
-        print(f"{arguments.out}: {arguments.train} images to train on, {arguments.val} to evaluate on; toys, not the benchmark")
+        images = pluralize(arguments.train, "image")
+        print(f"{arguments.out}: {images} to train on, {arguments.val} to evaluate on; toys, not the benchmark")

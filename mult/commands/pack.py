@@ -19,7 +19,7 @@ from mult.config import load_config
 from mult.data.batches.hold_out import HELD_OUT
 from mult.data.disk.splits import SPLITS
 from mult.data.packed.write import pack
-from mult.errors import UserError
+from mult.errors import UserError, pluralize
 
 
 def main() -> None:
@@ -66,8 +66,8 @@ def main() -> None:
         )
         seconds = time.perf_counter() - start
         for split, done in results.items():
-            counts = f"{done.present} were there, {done.bad} with a damaged file, {done.without_camera} without a camera"
-            print(f"{arguments.out}, split {split}: {done.views} views; {counts}")
+            counts = f"{done.present} there before, {done.bad} with a damaged file, {done.without_camera} without a camera"
+            print(f"{arguments.out}, split {split}: {pluralize(done.views, 'view')}; {counts}")
         made = sum(done.views - done.present for done in results.values())
-        print(f"{made} views in {seconds:.0f} s; read it with: data.dataset=packed data.root={arguments.out}")
+        print(f"{pluralize(made, 'view')} in {seconds:.0f} s; read it with: data.dataset=packed data.root={arguments.out}")
         print("what the pack holds already has to be left out: data.options={} data.class_map=null")

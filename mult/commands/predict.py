@@ -36,7 +36,7 @@ from mult.data.disk.photographs import ENDINGS, find_photographs
 from mult.data.sample import BadFileError
 from mult.draw import draw_attention_page, draw_contact_sheet, draw_map, paint_map
 from mult.draw.layout import join_pictures
-from mult.errors import UserError
+from mult.errors import UserError, pluralize
 from mult.files import check_output, write_file
 from mult.predict import Averaging, Maps, Predictor, attend, describe_source
 from mult.runtime import distributed
@@ -285,7 +285,7 @@ def main() -> None:
                     f"{images[name]}: got a name that is too long for its results; expected a shorter one; rename it"
                 )
         done = f"{len(images) - len(failures)} of {len(images)} images predicted; {form.CONTENT}: {out}/"
-        notes = [f"{left_out} pictures left out: predictions and labels are no photographs"] if left_out else []
+        notes = [f"{pluralize(left_out, 'picture')} left out: predictions and labels are no photographs"] if left_out else []
         print(done, *notes, *files.notes(), sep="\n")
         if failures:
             print("error: not predicted:", *failures, sep="\n  ", file=sys.stderr)

@@ -10,6 +10,7 @@ import argparse
 
 from mult.cli import exit_on_user_error
 from mult.data.nyu.unpack import prepare
+from mult.errors import pluralize
 
 
 def main() -> None:
@@ -19,4 +20,4 @@ def main() -> None:
     arguments = parser.parse_args()
     with exit_on_user_error():
         counts = prepare(arguments.mat, arguments.out)
-        print(f"{arguments.out}: {counts.written} views written, {counts.present} were there")
+        print(f"{arguments.out}: {pluralize(counts.written, 'view')} written, {counts.present} there before")

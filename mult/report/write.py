@@ -13,7 +13,7 @@ from tqdm import tqdm
 from mult.build import build_dataset
 from mult.config import DataConfig, load_config
 from mult.data.batches.transforms import EvalTransform
-from mult.errors import UserError
+from mult.errors import UserError, pluralize
 from mult.evaluation.compare import Comparison, Row, compare
 from mult.evaluation.evaluate import predict_samples
 from mult.evaluation.results import read_evaluation
@@ -52,7 +52,7 @@ def write_report(
     text = render_page(runs, stem, entries, _compare_evaluations(runs, baselines), note)
     write_text(out, text)
     number = sum(len(entry.pictures) for entry in entries if isinstance(entry, GalleryEntry))
-    return f"{out}: {len(text.encode()) / 1e6:.1f} MB with {number} pictures"
+    return f"{out}: {len(text.encode()) / 1e6:.1f} MB with {pluralize(number, 'picture')}"
 
 
 def _compare_evaluations(runs: Sequence[RunRecord], baselines: Sequence[Path]) -> dict[str, Comparison]:

@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from mult.data.sample import Reader, Sample, wrap_index
-from mult.errors import UserError
+from mult.errors import UserError, pluralize
 
 HELD_OUT = "held_out"
 """The name of the split that `data.hold_out` takes from the training split."""
@@ -32,8 +32,8 @@ class PartOfSplit(Dataset[Sample]):
         number = int(np.searchsorted(views_before, share * views))
         if number in (0, len(scenes)):
             raise UserError(
-                f"data.hold_out: got {share} of {len(scenes)} scenes ({views} views) of {reader.root}; expected some to "
-                "hold out and some to train on; choose a smaller share, or leave it out"
+                f"data.hold_out: got {share} of {pluralize(len(scenes), 'scene')} ({pluralize(views, 'view')}) of "
+                f"{reader.root}; expected some to hold out and some to train on; choose a smaller share, or leave it out"
             )
         self._indices = np.flatnonzero((hashes < scenes[number]) == held_out).astype(np.int32)
 

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mult.data.sample import BadFileError, Reader, Sample, empty_target
-from mult.errors import UserError
+from mult.errors import UserError, pluralize
 from mult.tasks import TASKS
 
 SKIPPED_SIZE = (32, 32)
@@ -100,4 +100,4 @@ def merge_label_spaces(readers: Sequence[Reader], names: Sequence[str]) -> dict[
 
 
 def _describe(classes: list[str]) -> str:
-    return f"{len(classes)} classes ({', '.join(classes[:4])}{', ...' if len(classes) > 4 else ''})"
+    return f"{pluralize(len(classes), 'class')} ({', '.join(classes[:4])}{', ...' if len(classes) > 4 else ''})"

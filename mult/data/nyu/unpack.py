@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from mult.data.disk.derived import warn_if_implausible
 from mult.data.disk.images import Array, write_png
-from mult.errors import UserError
+from mult.errors import UserError, pluralize
 from mult.files import write_text
 
 VIEWS = 1449
@@ -114,7 +114,7 @@ def _read_strings(mat: Path, content: Any, key: str, count: int) -> list[str]:
     except OSError as error:
         raise _truncated_error(mat, error) from error
     if len(texts) != count:
-        raise UserError(f"{mat}: {key}: got {len(texts)} texts; expected {count}; give the labelled dataset")
+        raise UserError(f"{mat}: {key}: got {pluralize(len(texts), 'text')}; expected {count}; give the labelled dataset")
     return texts
 
 

@@ -32,7 +32,7 @@ from mult.data.prepare.layouts import Layout, find_frames, name_building
 from mult.data.prepare.measure import DepthFacts, measure, summarise
 from mult.data.prepare.pairs import Frame
 from mult.data.taskonomy.write import has_views, is_view_complete, read_facts, remove_building, write_view
-from mult.errors import UserError
+from mult.errors import UserError, pluralize
 from mult.files import hold_lock, read_json, write_json
 from mult.labels import Intrinsics
 
@@ -138,8 +138,8 @@ def _warn_of_range(pixels: int) -> None:
     if pixels:
         nearest_m, farthest_m = DEPTH_LIMITS_M
         warnings.warn(
-            f"{pixels} pixels with depth outside {nearest_m:.4f} to {farthest_m:.2f} m, all that Taskonomy's files can hold, "
-            "are now invalid",
+            f"{pluralize(pixels, 'pixel')} with depth outside {nearest_m:.4f} to {farthest_m:.2f} m, all that Taskonomy's "
+            "files can hold, now invalid",
             stacklevel=3,
         )
 

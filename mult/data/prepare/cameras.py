@@ -17,7 +17,7 @@ import numpy as np
 
 from mult.data.disk.camera import check_intrinsics
 from mult.data.disk.images import Array, read_npy
-from mult.errors import UserError
+from mult.errors import UserError, pluralize
 from mult.labels import Intrinsics
 
 _MATRICES = ("K", "camera_matrix", "intrinsic_matrix", "intrinsic", "intrinsics")
@@ -80,7 +80,8 @@ def _from_json(path: Path, content: Any, frame: str) -> StoredCamera:
         number = int(frame) if frame.isdecimal() else -1
         if not 0 <= number < len(cameras):
             raise UserError(
-                f"{path}: got {len(cameras)} cameras for frame {frame!r}; expected one a frame, by its number; export it again"
+                f"{path}: got {pluralize(len(cameras), 'camera')} for frame {frame!r}; expected one a frame, by its number; "
+                "export it again"
             )
         return StoredCamera(check_intrinsics(str(path), cameras[number]), size)
     for names in _NUMBERS:

@@ -33,7 +33,8 @@ class Report:
 
     views: of the split, of which `read` were read: all, or some that were drawn at random with the seed `seed`. tasks:
     {task: {"native", "derived", "valid"}}, the numbers of views with such labels and the mean fraction of valid pixels in
-    them. buildings: {building: views}. counts: {kind of problem: number}.
+    them. buildings: {building: views}. counts: {kind of problem: number}. tested: how many
+    views' labels were tested for what they mean: of these are all `verdicts` but that on the median depth.
     """
 
     split: str
@@ -46,6 +47,7 @@ class Report:
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     median_depth_m: float | None = None
+    tested: int = 0
     verdicts: list[Verdict] = field(default_factory=list)
 
     def can_train(self, skipping: bool = False) -> bool:
@@ -59,18 +61,19 @@ def check(
     split: str,
     max_views: int | None = None,
     workers: int | None = 1,
-    compared_views: int = 48,
+    tested_views: int = 48,
     *,
     seed: int = 0,
     outdoors: bool = False,
     progress: Path | None = None,
 ) -> Report:
-    """Read the views of a split, or `max_views` of them drawn at random, and test the labels of `compared_views` of them.
+    """Read the views of a split, or `max_views` of them drawn at random, and test the labels of `tested_views`.
 
-    `open_views(tasks)` opens the split with labels of `tasks`. Files are read by
-    `workers` processes, None: one a core. In the folder `progress`
-    is kept what was read, until the end: an interrupted call goes on from there. Raises UserError for a dataset that cannot be
-    opened at all.
+    The latter are runs of neighbours, as the tests need, whichever views were drawn.
+
+    `open_views(tasks)` opens the split with labels of `tasks`. Files are read by `workers` processes, None: one a core. In
+    the folder `progress` is kept what was read, until the end: an interrupted call goes on from there. Raises UserError for a
+    dataset that cannot be opened at all.
     """
     tasks = open_views(()).available
     views = open_views(tasks)
@@ -102,7 +105,9 @@ def check(
     if medians and views.metric_depth:
         report.median_depth_m = float(np.median(medians))
         report.verdicts.append(judge_median_depth(report.median_depth_m, outdoors))
-    report.verdicts += inspect_labels(views, choose_runs(views, compared_views), workers)
+    tested = choose_runs(views, tested_views)
+    report.tested = len(tested)
+    report.verdicts += inspect_labels(views, tested, workers)
     done.remove()
     return report
 

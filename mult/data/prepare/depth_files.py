@@ -16,7 +16,7 @@ import numpy as np
 from mult.data.disk.images import Array, Mask, read_npy, read_pixels
 from mult.data.disk.stored import bad_file, read_stored
 from mult.data.sample import BadFileError
-from mult.errors import UserError
+from mult.errors import UserError, pluralize
 
 _REMEDY = "expected a whole depth map; fetch or make it again"
 _PICTURES = ("I;16", "I", "I;16B", "I;16L", "F", "L", "1", "P", "RGB", "RGBA", "LA")
@@ -121,7 +121,7 @@ def _choose(path: Path, key: str | None, arrays: Mapping[str, Any]) -> Any:
     name = next(iter(arrays), None) if key is None and len(arrays) == 1 else key
     if name is None or name not in arrays:
         raise UserError(
-            f"{path}: got {f'no array {key!r}' if key else f'{len(arrays)} arrays'}; expected one of "
+            f"{path}: got {f'no array {key!r}' if key else pluralize(len(arrays), 'array')}; expected one of "
             f"{', '.join(arrays) or '(none)'}; name it with --depth-key"
         )
     return arrays[name]

@@ -78,7 +78,7 @@ class Filled:
     depth: DepthFacts | None
 
     def __str__(self) -> str:
-        phrases = {"written": "written", "there": "were there", "native": "the dataset's own", "depth": "without depth"}
+        phrases = {"written": "written", "there": "there before", "native": "the dataset's own", "depth": "without depth"}
         lines = [
             f"{task}: " + ", ".join(f"{count[state]} {phrases[state]}" for state in phrases if state in count)
             for task, count in self.counts.items()

@@ -19,7 +19,7 @@ from mult.data.prepare.derive import to_8_bit
 from mult.data.prepare.verdict import Verdict
 from mult.data.sample import BadFileError, Camera, Reader, Sample
 from mult.data.taskonomy.dataset import Taskonomy
-from mult.errors import UserError
+from mult.errors import UserError, pluralize
 
 RUN = 4
 """Neighbouring views that are measured together."""
@@ -50,7 +50,9 @@ class Measured:
 def inspect_labels(views: Reader, indices: Sequence[int], workers: int | None = 1) -> list[Verdict]:
     """Measure some views and judge their labels; views with bad files are left out."""
     measure = partial(measure_view, views)
-    measured = [view for view in map_with_progress(measure, indices, workers, "compare", "view", chunk=RUN) if view is not None]
+    measured = [
+        view for view in map_with_progress(measure, indices, workers, "test labels", "view", chunk=RUN) if view is not None
+    ]
     return list(judge(measured, views.metric_depth, "depth_zbuffer" in views.labelled))
 
 
@@ -183,12 +185,14 @@ def _judge_cameras(measured: Sequence[Measured]) -> Verdict:
     wrong = [problem for problem in problems if not problem.startswith("none: ")]
     if wrong:
         return Verdict(
-            "camera", "wrong", f"of {len(wrong)} of {len(measured)} views: {wrong[0]}; correct the intrinsics or the size"
+            "camera",
+            "wrong",
+            f"of {len(wrong)} of {pluralize(len(measured), 'view')}: {wrong[0]}; correct the intrinsics or the size",
         )
     if problems:
-        text = f"{len(problems)} of {len(measured)} views have {problems[0]}"
+        text = f"{len(problems)} of {pluralize(len(measured), 'view')} with {problems[0]}"
         return Verdict("camera", "not compared" if len(problems) == len(measured) else "cannot tell", text)
-    return Verdict("camera", "right", f"of {len(measured)} views: of the image's size, its centre in the image")
+    return Verdict("camera", "right", f"of {pluralize(len(measured), 'view')}: of the image's size, its centre in the image")
 
 
 def _judge_geometry(measured: Sequence[Measured], metric_depth: bool, kind: Verdict | None) -> Iterator[Verdict]:

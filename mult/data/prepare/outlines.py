@@ -10,6 +10,7 @@ from PIL import Image
 
 from mult.data.disk.images import Array, Mask
 from mult.data.prepare.verdict import Verdict
+from mult.errors import pluralize
 
 SIDE = 160
 """Pixels of the short side at which outlines are compared."""
@@ -98,7 +99,7 @@ def _judge(subject: str, fits: Mapping[str, Sequence[float]], cause: str) -> Ver
             spread = difference.std(ddof=1) / np.sqrt(len(difference))
             t_values[name], shares[name] = difference.mean() / max(spread, 1e-9), (difference > 0).mean()
     if not t_values:
-        return Verdict(subject, "cannot tell", f"{len(stored)} views with depth; {MIN_VIEWS} are needed")
+        return Verdict(subject, "cannot tell", f"{pluralize(len(stored), 'view')} with depth; {MIN_VIEWS} are needed")
     best = max(t_values, key=lambda name: float(t_values[name]))
     numbers = f"outlines correlate at {stored.mean():.2f} as stored and at {np.nanmean(fits[best]):.2f} otherwise"
     if t_values[best] > MIN_T and shares[best] > MIN_SHARE:

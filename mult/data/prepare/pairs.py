@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mult.errors import UserError
+from mult.errors import UserError, pluralize
 
 RGB_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".tif", ".tiff", ".webp")
 DEPTH_SUFFIXES = (".png", ".pgm", ".pfm", ".tif", ".tiff", ".npy", ".npz", ".h5", ".hdf5", ".exr")
@@ -98,7 +98,9 @@ def pair_by_name(rgb: Files, depth: Files, where: str) -> list[Frame]:
     _require_pairs(where, len(keys), list(rgb.values()), list(depth.values()))
     alone = [str(files[key]) for files in (rgb, depth) for key in files if key not in in_both]
     if alone:
-        warnings.warn(f"{len(alone)} files without a partner of the same name are left out, e.g. {min(alone)}", stacklevel=2)
+        warnings.warn(
+            f"{pluralize(len(alone), 'file')} without a partner of the same name left out, e.g. {min(alone)}", stacklevel=2
+        )
     frames = [Frame(*key, rgb[key], depth[key]) for key in keys]
     same = next((frame for frame in frames if frame.rgb == frame.depth), None)
     if same is not None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from mult.data.disk.images import Array, Mask
 from mult.data.prepare.verdict import Verdict
+from mult.errors import pluralize
 from mult.labels import Intrinsics
 
 SMALL_CELLS, LARGE_CELLS = 16, 6
@@ -115,7 +116,9 @@ def judge_room_height(heights: Sequence[float]) -> Verdict:
     """Whether rooms are as high as rooms are: a wrong depth scale shows, as long as views show floor and ceiling."""
     subject = "depth scale by rooms"
     if len(heights) < MIN_ROOM_VIEWS:
-        return Verdict(subject, "cannot tell", f"{len(heights)} views show floor and ceiling, {MIN_ROOM_VIEWS} are needed")
+        return Verdict(
+            subject, "cannot tell", f"{pluralize(len(heights), 'view')} with floor and ceiling, {MIN_ROOM_VIEWS} are needed"
+        )
     height = float(np.median(heights))
     measured = f"from floor to ceiling {height:.2f} m in {len(heights)} views"
     low, high = ROOM_HEIGHT_M

@@ -207,14 +207,14 @@ def test_the_script_packs_what_the_config_reads(
 ) -> None:
     ended = script("pack", "--config", data_file, "--out", tmp_path / "pack", "--workers", 1)
     assert ended.status == 0, ended.err
-    assert "split train: 6 views; 0 were there, 0 with a damaged file, 0 without a camera" in ended.out
+    assert "split train: 6 views; 0 there before, 0 with a damaged file, 0 without a camera" in ended.out
     assert "split val: 3 views" in ended.out
     assert Packed(tmp_path / "pack", "val").tasks == Taskonomy(tree_root, "val").tasks
     again = script(
         "pack", "--config", data_file, "--out", tmp_path / "pack", "--split", "train", "val", "test", "data.workers=0"
     )
-    assert "split train: 6 views; 6 were there" in again.out
-    assert "split test: 2 views; 0 were there" in again.out
+    assert "split train: 6 views; 6 there before" in again.out
+    assert "split test: 2 views; 0 there before" in again.out
     overrides = ["run.name=packed", "data.dataset=packed", f"data.root={tmp_path}/pack", "data.image_size=48"]
     refused = script("train", "--config", data_file, *overrides)
     assert refused.status == 2

@@ -247,7 +247,7 @@ def test_a_view_without_a_camera_leaves_the_others_compared(run: Callable[..., A
     root = write(tmp_path / "tree", flip=(1, -1, 1))
     (root / "point_info" / "hall" / "point_2_view_0_domain_point_info.json").unlink()
     ended = run(root)
-    assert "cannot tell: camera: 1 of 6 views have none: " in ended.out
+    assert "cannot tell: camera: 1 of 6 views with none: " in ended.out
     assert "WRONG: normal: y flipped" in ended.out
 
 
@@ -271,7 +271,20 @@ def test_some_views_are_drawn_at_random(run: Callable[..., Any], tmp_path: Path)
     root = write(tmp_path / "tree")
     ended = run(root, "--views", 3, "--seed", 5)
     assert "6 views of 2 buildings, 3 of them read, drawn at random with seed 5" in ended.out
-    assert findings(tmp_path)["read"] == 3
+    assert "labels of 6 views, in runs of neighbours, tested for what they mean:\n" in ended.out
+    assert (findings(tmp_path)["read"], findings(tmp_path)["tested"]) == (3, 6)
+
+
+def test_an_older_check_leaves_no_sheet_beside_the_new_ones(run: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "check").mkdir()
+    for name in ("0-rooms-train.png", "3-nyu-held_out.png", "mine.png", "0-rooms-train.jpg"):
+        (tmp_path / "check" / name).write_bytes(b"older")
+    root = write(tmp_path / "tree")
+    assert run(root, "--split", "val").status == 2
+    assert (tmp_path / "check" / "0-rooms-train.png").exists()  # a call that is refused removes nothing
+    assert run(root).status == 0
+    names = {path.name for path in (tmp_path / "check").iterdir() if path.is_file()}
+    assert names == {"0-taskonomy-train.png", "check.json", "mine.png", "0-rooms-train.jpg"}
 
 
 def test_an_interrupted_check_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,7 +165,7 @@ def test_labels_of_other_options_are_refused_until_they_are_removed(one_view: An
     assert script(*arguments, f"max_depth_m={cut}", "--again").status == 0
     far = ~HOLES & (512 * cut < CODES)
     assert (stored(one_view.root, "normal")[far] == 128).all()
-    assert script(*arguments, f"max_depth_m={cut}").out.startswith(f"{one_view.root}, train:\nnormal: 1 were there")
+    assert script(*arguments, f"max_depth_m={cut}").out.startswith(f"{one_view.root}, train:\nnormal: 1 there before")
     again = json.loads((one_view.root / "derived/labels.json").read_text())
     assert again["normal"]["median_m"] < record["normal"]["median_m"]
 
@@ -290,7 +290,7 @@ def test_the_script_fills_all_splits_in_processes(one_view: Any, script: Callabl
     assert f"{one_view.root}, train:\nnormal: 1 written\n" in done.out
     assert f"{one_view.root}, test:\nkeypoints2d: 1 written\nedge_texture: 1 written\nnormal: not derived, no view" in done.out
     again = script(*arguments, "subset=medium", "--split", "val", "--tasks", "edge_texture")
-    assert again.out == f"{one_view.root}, val:\nedge_texture: 1 were there\n"
+    assert again.out == f"{one_view.root}, val:\nedge_texture: 1 there before\n"
 
 
 @pytest.mark.parametrize(

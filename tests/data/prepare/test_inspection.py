@@ -206,7 +206,7 @@ def test_a_planted_fault_is_named(own_rooms: Path, fault: str) -> None:
 
 def test_flipped_bits_are_named(own_rooms: Path) -> None:
     flip_bits(own_rooms)
-    report = check(lambda tasks: Taskonomy(own_rooms, "train", tasks=tasks), "train", compared_views=4)
+    report = check(lambda tasks: Taskonomy(own_rooms, "train", tasks=tasks), "train", tested_views=4)
     views = read(own_rooms)
     paths = sorted((own_rooms / "normal").rglob("*.png"))[::5]
     damaged = [path for path in paths if path.parent.name in views.buildings]

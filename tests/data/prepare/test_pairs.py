@@ -60,7 +60,7 @@ def test_other_files_of_a_frame_are_named_after_it() -> None:
 
 def test_fewer_than_half_of_the_files_in_pairs_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path, *(f"rgb/{i}.png" for i in range(4)), "depth/0.png", "depth/1.png", "depth/8.png", "depth/9.png")
-    with pytest.warns(UserWarning, match=r"^4 files without a partner of the same name are left out, e.g. .*depth/8.png"):
+    with pytest.warns(UserWarning, match=r"^4 files without a partner of the same name left out, e.g. .*depth/8.png"):
         assert len(found(tmp_path, "rgb", "depth")) == 2
     (tmp_path / "depth/1.png").rename(tmp_path / "depth/7.png")
     with pytest.raises(UserError, match=r"got 4 files of colour \(e.g. 0.png\) and 4 of depth .*, of which 1 are pairs; "):

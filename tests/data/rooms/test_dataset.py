@@ -198,7 +198,7 @@ def test_the_script_renders_and_refuses(root: Path, tmp_path: Path, script: Call
     path.unlink()
     status, out, _ = script("make_rooms", "--out", done, "--buildings", 3, "--views", 4, "--size", 48, "--seed", 5)
     assert status == 0
-    assert f"{done}: rendered 1 views at " in out
+    assert f"{done}: rendered 1 view at " in out
     assert contents(done) == contents(root)
     status, _, err = script("make_rooms", "--out", done, "--seed", 6)
     assert status == 2
