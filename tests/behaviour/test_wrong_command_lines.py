@@ -62,7 +62,12 @@ def words(tmp_path: Path, config_file: Path, trained: Path) -> dict[str, list[st
         "count": ["0", "-3", "1.5", "many", "", "nan", "1e400", "[1]"],
         "size": ["-3", "1.5", "many", "", "nan"],
         "override": OVERRIDES,
-        "value": [*OVERRIDES[:14], "data={", "run.keep=0", "x=&x[*x]"],  # refused by the config alone
+        "value": [
+            *OVERRIDES[:13],
+            "data={",
+            "run.keep=0",
+            "x=&x[*x]",
+        ],  # wrong whatever the data are: rooms are made where none are
         "choice": ["x", "", "None", "-"],
         "split": ["tset", "", "nowhere", "../test"],
         "sigmas": ["-1", "a", "nan", "1,,2", "inf", ","],
