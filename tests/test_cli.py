@@ -148,6 +148,10 @@ def test_a_damaged_file_is_named(
     assert "alder" in ended.err
     assert is_whole(own_tree.parent)
     assert not list((own_tree.parent / "runs").rglob("metrics.jsonl"))
+    for resume in ([], ["--resume"]):  # nothing was trained, so that both begin anew
+        ended = train(script, config_file, own_tree, *resume)
+        refused(ended, message)
+        assert "tiny: the run in it ended before its first checkpoint; starting it over" in ended.err
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -111,6 +111,10 @@ def _print_comparison(
 def _print_leaderboard(paths: Sequence[Path], published: Path | None, out: Path | None) -> None:
     """Print the table of rows, and exit with status 1 where one is refused."""
     files = [file for path in paths for file in (sorted(path.rglob("*.json")) if path.is_dir() else [path])]
+    if not files:
+        raise UserError(
+            f"--rows: got {', '.join(map(str, paths))} without a JSON; expected rows; give a suite's rows/<evaluation>"
+        )
     check_distinct("--rows", files)
     rows = [read_row(file) for file in files]
     others = None if published is None else read_published(published)

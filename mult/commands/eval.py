@@ -1,7 +1,8 @@
-"""Evaluate a checkpoint: mult eval --ckpt RUN_OR_CHECKPOINT [--config DATA.yaml] [--split test]
+"""Evaluate a checkpoint: mult eval --ckpt RUN_OR_CHECKPOINT [--config DATA.yaml] [data.root=PATH] [--split test]
 [--blur 0,1,2,4] [--corrupt noise,brightness,contrast] [--baseline JSON ...] [--out FILE].
 
-The data are the checkpoint's own unless a YAML with another `data` section is given: a whole config, or that section alone.
+The data are the checkpoint's own unless a YAML with another `data` section is given: a whole config, or that section alone;
+data.root, data.workers and data.batch_size can be given as words, too.
 A task that these data do not label, or label by other classes, is null in the result, with the reason. Beside every JSON
 lies an .npz of what each image contributed. Runs under torchrun as well.
 """
@@ -61,7 +62,8 @@ def main() -> None:
         baselines = [read_evaluation(path) for path in arguments.baseline]
         folder = find_checkpoint(arguments.ckpt)
         model, config = load_checkpoint(folder)
-        data = load_data_config(arguments.config, defaults=config.data) if arguments.config is not None else config.data
+        source = folder / "config.yaml" if arguments.config is None else arguments.config
+        data = load_data_config(source, config.data, arguments.overrides)
         device = distributed.pick_device(config.run.device)
         set_deterministic(resolve_deterministic(config.run.deterministic, device))
         with distributed.process_group(device):
@@ -90,6 +92,9 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ckpt", required=True, help="a run's folder (its best checkpoint) or a checkpoint's")
     parser.add_argument("--config", help="a YAML whose data section to evaluate on, instead of the checkpoint's own")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="data.key=value", help="where that section's data are, or how they are read"
+    )
     parser.add_argument("--split", default="test")
     parser.add_argument("--blur", metavar="SIGMAS", help="blur the images by each of these sigmas, in pixels at the network")
     parser.add_argument("--corrupt", metavar="KINDS", help="corrupt them by noise, brightness, contrast, five severities each")
@@ -100,7 +105,11 @@ def _parse_arguments() -> argparse.Namespace:
         help="the JSON to write (a suffix such as -blur2 is put in); by default eval/<dataset>-<split>.json in the run, which "
         "replaces that of an earlier best, and eval/<dataset>-<split>-step<N>.json for one of its checkpoints",
     )
-    return parser.parse_args()
+    arguments = parser.parse_intermixed_args()
+    words = [path for path in arguments.baseline if str(path).startswith("data.")]  # argparse takes them for files
+    arguments.overrides += map(str, words)
+    arguments.baseline = [path for path in arguments.baseline if path not in words]
+    return arguments
 
 
 def _check_out(out: Path) -> None:

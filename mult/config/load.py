@@ -10,7 +10,7 @@ from mult.config import schema
 from mult.config.merge import apply_override, load_file
 from mult.config.sections import Config, DataConfig, check_mixture, complete_mixture
 from mult.config.shipped import find_config
-from mult.errors import UserError
+from mult.errors import UserError, suggest
 
 FROM_DEFAULTS = ("image_size", "fit", "batch_size", "workers")
 """Keys of a data section that depend on the network and the machine rather than on the dataset."""
@@ -36,16 +36,27 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return Config.from_dict(tree, str(path))
 
 
-def load_data_config(path: str | Path, defaults: DataConfig) -> DataConfig:
-    """The `data` section of a YAML file, found as `load_config` does, that may hold nothing else.
+PLACES = ("data.root", "data.workers", "data.batch_size")
+"""The overrides of a data section that change where an evaluation reads and how fast, not what it measures."""
+
+
+def load_data_config(path: str | Path, defaults: DataConfig, overrides: Sequence[str] = ()) -> DataConfig:
+    """The `data` section of a YAML file, found as `load_config` does, that may hold nothing else, and overrides of PLACES.
 
     The keys of FROM_DEFAULTS are as in `defaults` where the section leaves them out. Raises UserError for a missing file and
-    for anything that is wrong in it, in any section.
+    for anything that is wrong in it, in any section, and for another override: two evaluations of one name would differ by it.
     """
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key not in PLACES:
+            remedy = suggest(key, PLACES, "write a YAML of a data section, and give it by --config")
+            raise UserError(f"override {override!r}: got {key}; expected {' or '.join(PLACES)}; {remedy}")
     tree = load_file(Config, find_config(path))
     if "data" not in tree:
         sections = ", ".join(tree) or "nothing"
         raise UserError(f"{path}: got {sections}; expected a data section; say what to read in data.dataset and data.root")
+    for override in overrides:
+        tree = apply_override(Config, tree, override)
     common = {key: getattr(defaults, key) for key in FROM_DEFAULTS}
     data = schema.read(DataConfig, complete_mixture(common | tree["data"]), f"{path}: data")
     assert isinstance(data, DataConfig)

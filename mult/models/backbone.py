@@ -45,9 +45,8 @@ def check_weights(backbone: str, pretrained: bool | str) -> None:
     if pretrained == "package":
         find_package(backbone)
     elif isinstance(pretrained, str) and not Path(pretrained).is_file():
-        raise UserError(
-            f"model.pretrained: got {pretrained!r}; expected true, false, 'package' or a weights file; correct the path"
-        )
+        remedy = suggest(pretrained, ("true", "false", "package"), "correct the path")
+        raise UserError(f"model.pretrained: got {pretrained!r}; expected true, false, 'package' or a weights file; {remedy}")
 
 
 def create_backbone(backbone: str, pretrained: bool | str, args: Mapping[str, Any], defaults: Mapping[str, Any]) -> nn.Module:

@@ -137,10 +137,19 @@ class Run:
                 f"--resume: the config differs from {config_file} in {differences}; expected the same but for "
                 f"{', '.join(MAY_CHANGE)}; undo it or start another run.name"
             )
+        done = max(self._checkpoint_steps(), default=0)
+        if self.config.optim.steps < done:
+            raise UserError(
+                f"--resume: got optim.steps {self.config.optim.steps} of a run in which {done} steps are done; expected at "
+                f"least {done}; raise it, or start another run.name"
+            )
 
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint, whole or damaged: `Checkpoints.recover` looks closer."""
-        return any(path.name.isdigit() for path in self.folder.glob("checkpoints/*"))
+        return bool(self._checkpoint_steps())
+
+    def _checkpoint_steps(self) -> list[int]:
+        return [int(path.name) for path in self.folder.glob("checkpoints/*") if path.name.isdigit()]
 
     def _is_early(self) -> bool:
         """Whether the folder is missing, empty, or of a run that ended before its first checkpoint."""

@@ -30,8 +30,7 @@ from mult.training.experiment import Experiment
 class TrainingState:
     """The state of a run on one process: of its newest checkpoint, or of step 0 where it has none.
 
-    Raises UserError where `optim.steps` is below the checkpoint's step, where all checkpoints are damaged, and where the disk
-    has no room for another one.
+    Raises UserError where all checkpoints are damaged, and where the disk has no room for another one.
     """
 
     def __init__(self, experiment: Experiment, run: Run, device: torch.device) -> None:
@@ -121,9 +120,6 @@ class TrainingState:
         """Find the newest whole checkpoint, cut metrics.jsonl back to its step, and read from it what was evaluated."""
         if distributed.is_main():
             self.step = self.checkpoints.recover() or 0
-            steps = self.run.config.optim.steps
-            if self.step > steps:
-                raise UserError(f"optim.steps: got {steps}, of which {self.step} are done; expected at least as many; raise it")
             scores = self.run.cut_log(self.step)
             self.last_evaluated_step = max(scores, default=0)
             self.best_score = max((score for score in scores.values() if score is not None), default=self.best_score)

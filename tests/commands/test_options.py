@@ -34,6 +34,7 @@ Script = Callable[..., Any]
         ("compare", "one.json ./one.json", "compare: got one.json 2 times; expected it once; leave out the others"),
         ("compare", "one.json one.json one.json --row row.json", "compare: got one.json 3 times; expected it once"),
         ("compare", "--rows . one.json", "--rows: got one.json 2 times; expected it once"),
+        ("compare", "--rows empty", "--rows: got empty without a JSON; expected rows; give a suite's rows/<evaluation>"),
         ("report", "no_run no_run --out page.html", "report: got no_run 2 times; expected it once"),
         ("report", "no_run --images 0 --config eval_nyu", "--config: got eval_nyu with --images 0, which reads no images; "),
     ],
@@ -43,11 +44,12 @@ def test_what_a_command_would_not_look_at_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "one.json").write_text("{}")
+    (tmp_path / "empty").mkdir()
     ended = script(command, *line.split())
     assert ended.status == 2
     assert message in ended.err
     assert ended.err.count("error: ") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["one.json"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "one.json"]
 
 
 def test_a_run_and_its_own_evaluation_are_one(script: Script, trained: Path) -> None:

@@ -34,6 +34,35 @@ def test_the_script_takes_a_yaml_of_a_data_section_alone(script: Script, trained
     assert read_json(out)["tasks"]["normal"]["mean"]["value"] > 0
 
 
+def test_the_script_takes_the_place_of_the_data_as_a_word(
+    script: Script, trained: Path, own_tree: Path, tmp_path: Path
+) -> None:
+    """In place of the YAML's root and of the run's own; what else an evaluation's file does not say must be in a YAML."""
+    (own_tree / "splits.csv").write_text("id,train,val,test\nalder,0,0,1\n")
+    config, out = tmp_path / "mine.yaml", tmp_path / "mine.json"
+    config.write_text("data: {dataset: taskonomy, root: nowhere}")
+    root = f"data.root={own_tree}"
+    for line in (["--config", config, root, "--split", "test"], ["--split", "test", root]):
+        ended = script("eval", "--ckpt", trained, *line, "--out", out)
+        assert ended.status == 0, ended.err
+        assert read_json(out)["images"] == 4  # alder's, and not the two of the checkpoint's own root
+        out.unlink()
+    ended = script("eval", "--ckpt", trained, "--out", out, "--baseline", trained / "eval" / "taskonomy-val.json", root)
+    assert ended.status == 2
+    assert re.search(r"--baseline \S*taskonomy-val\.json: got split val; expected test", ended.err)
+    for word, message in {
+        "data.max_depth_m=5": "got data.max_depth_m; expected data.root or data.workers or data.batch_size; write a YAML",
+        "data.roots=x": "did you mean 'data.root'?",
+        "optim.lr=1": "override 'optim.lr=1': got optim.lr; expected data.root or",
+        "data.workers=-1": "data.workers: got -1",
+        "nonsense": "override 'nonsense': got nonsense; expected data.root or",
+    }.items():
+        ended = script("eval", "--ckpt", trained, word, "--out", out)
+        assert ended.status == 2
+        assert message in ended.err
+    assert not out.exists()
+
+
 def test_the_script_repeats_the_training_s_evaluation(script: Script, trained: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(trained, moved, symlinks=True)

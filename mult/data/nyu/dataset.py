@@ -73,7 +73,10 @@ class NYU(Dataset[Sample]):
     ) -> None:
         self.root, self.crop, self.max_depth_m = Path(root), crop, max_depth_m
         if not self.root.is_dir():
-            raise UserError(f"data.root: got {str(root)!r}, which is no folder; expected NYU's; correct the path")
+            raise UserError(
+                f"data.root: got {str(root)!r}, which is no folder; expected NYU's, which `mult prepare-nyu` unpacks from its "
+                ".mat, or NYUD_MT; give the place, data.root=PATH"
+            )
         check_split_name(split)
         lists = read_nyu_lists()
         self._form = find_form(self.root, split, lists)

@@ -82,7 +82,10 @@ class Pascal(Dataset[Sample]):
     def __init__(self, root: str | Path, split: str = "train", tasks: Iterable[str] | None = None) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
-            raise UserError(f"data.root: got {str(root)!r}, which is no folder; expected PASCAL_MT; correct the path")
+            raise UserError(
+                f"data.root: got {str(root)!r}, which is no folder; expected PASCAL_MT, of which mult's README says where it "
+                "is from; give the place, data.root=PATH"
+            )
         check_split_name(split)
         self._ids = read_names(self.root / "ImageSets" / "Context" / f"{'train' if split == 'train' else 'val'}.txt")
         self._derived = DerivedLabels(self.root)
