@@ -49,8 +49,8 @@ def map_in_processes(function: Callable[[T], R], items: Iterable[T], workers: in
 def map_with_progress(
     function: Callable[[T], R], items: Sequence[T], workers: int | None, description: str, unit: str, chunk: int = 1
 ) -> Iterator[R]:
-    """`map_in_processes` with a progress bar; without `workers`, one a processor, and no more than there are items."""
-    count = min(workers or os.cpu_count() or 1, len(items))
+    """`map_in_processes` with a progress bar; without `workers`, one a processor, and no more than there are chunks."""
+    count = min(workers or os.cpu_count() or 1, -(-len(items) // chunk))
     results = map_in_processes(function, items, count, chunk)
     yield from tqdm(results, desc=description, total=len(items), unit=unit, disable=not items)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mult.data.parallel import map_in_processes
+from mult.data.parallel import map_in_processes, map_with_progress
 
 
 def square(number: int) -> tuple[int, int]:
@@ -41,3 +41,10 @@ def test_items_are_taken_as_they_are_needed() -> None:
 def test_an_error_ends_the_work() -> None:
     with pytest.raises(ValueError, match=r"^400 is too much$"):
         list(map_in_processes(square, iter(lambda: 400, None), workers=2))
+
+
+@pytest.mark.parametrize(("number", "in_this_process"), [(4, True), (5, False)])
+def test_one_chunk_is_done_in_this_process(number: int, in_this_process: bool) -> None:
+    done = list(map_with_progress(square, range(number), 2, "squares", "number", chunk=4))
+    assert sorted(value for value, _ in done) == [each**2 for each in range(number)]
+    assert ({process for _, process in done} == {os.getpid()}) == in_this_process

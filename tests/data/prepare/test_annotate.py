@@ -503,10 +503,10 @@ def run_script(rgb: Path, depth: Path, root: Path, *more: str) -> subprocess.Com
 
 
 def test_script_in_processes_writes_what_one_process_does(tmp_path: Path) -> None:
-    folders = write_frames(tmp_path)
+    folders = write_frames(tmp_path, tuple(f"frame{i}" for i in range(7)))
     done = run_script(*folders, tmp_path / "two", "--split", "test", "--start", "1", "--workers", "2")
     assert done.returncode == 0, done.stderr
-    assert "house: 2 views written, 0 there before; depth: median 2.12 m, noise of inverse depth" in done.stdout
+    assert "house: 6 views written, 0 there before; depth: median 2.36 m, noise of inverse depth" in done.stdout
     assert splits(tmp_path / "two")[1:] == [["house", "0", "0", "1"]]
     annotate(folders, tmp_path / "one", split="test", frames=(1, None))
     for path in (tmp_path / "one").rglob("*.*"):
@@ -514,7 +514,7 @@ def test_script_in_processes_writes_what_one_process_does(tmp_path: Path) -> Non
 
 
 def test_script_names_a_bad_file_and_exits_2(tmp_path: Path) -> None:
-    folders = write_frames(tmp_path)
+    folders = write_frames(tmp_path, tuple(f"frame{i}" for i in range(6, 12)))
     (folders[0] / "frame10.png").write_bytes(b"nothing")
     done = run_script(*folders, tmp_path / "root", "--workers", "2")
     assert done.returncode == 2
