@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,14 @@ REFUSED = {
     f"{DATASET} --from tum x": "--from: got tum x beside --dataset, which makes no use of it; expected either --from or",
     f"{DATASET} root=x": "key=value: got 'root=x'; expected split, hold_out, subset, .*, which say what is read; leave it out",
     f"{DATASET} augment.flip=false": "key=value: got 'augment.flip=false'; expected split,",
+    "--dataset '' --root r": "data.dataset: got ''; expected one of",
     "--root r": "annotate: got no data; expected --rgb and --depth, --pairs, --from or --dataset; give one of these",
     "--rgb r --depth d": "annotate: got --rgb without --depth-scale, --intrinsics, --out, --building; expected all of these",
     "--pairs a b --out OUT": "annotate: got --pairs without --depth-scale, --intrinsics, --building; expected all of these",
 }
 """What annotate.py is called with -> its message."""
 REFUSED_BY_CHECK = {
+    "--config ''": "config: got ; expected a YAML file",
     "--config livingroom5 --root data/mine": "--root: got data/mine beside --config, which makes no use of it; expected it "
     "with --dataset; leave it out; data.dataset=NAME and data.root=ROOT change what a config reads",
     "--config livingroom5 --dataset rooms": "--dataset: got rooms beside --config, which makes no use of it; expected either",
@@ -64,7 +67,7 @@ def test_an_option_that_does_nothing_is_refused(
     script: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, words: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    ended = script(command, *words.split())
+    ended = script(command, *shlex.split(words))
     assert ended.status == 2
     assert re.fullmatch(f"error: {message}.*\n", ended.err), ended.err
     assert list(tmp_path.iterdir()) == []

@@ -105,7 +105,7 @@ def main() -> None:
         arguments.overrides += overrides
     with exit_on_user_error():
         check_options(arguments)
-        annotate_dataset(arguments) if arguments.dataset else annotate_rgbd(arguments)
+        annotate_rgbd(arguments) if arguments.dataset is None else annotate_dataset(arguments)
 
 
 def check_options(arguments: argparse.Namespace) -> None:

@@ -91,7 +91,7 @@ def main() -> None:
             if (pictures := draw_sheet(data, split)) is not None:
                 write_file(out / f"{name}.png", partial(pictures.save, format="PNG"))
                 print(f"  pictures: {out / name}.png\n")
-        if arguments.config:  # raises unless the parts together have labels of each task, and one label space
+        if arguments.config is not None:  # raises unless the parts together have labels of each task, and one label space
             config = load_config(arguments.config, arguments.overrides)
             build_mixture([config.data, *config.data.mix], task_names(config))
         print(f"training {'can' if can_train else 'cannot'} start; all findings: {out / 'check.json'}")
@@ -112,7 +112,7 @@ def check_options(arguments: argparse.Namespace) -> None:
 
 def list_splits(arguments: argparse.Namespace) -> list[tuple[DataConfig, str]]:
     """The datasets and splits to check, which can all be opened; of a dataset without a config, those of SPLITS that it has."""
-    if arguments.config:
+    if arguments.config is not None:
         config = load_config(arguments.config, arguments.overrides)
         parts = []
         for data in (config.data, *config.data.mix):
