@@ -253,7 +253,7 @@ def test_what_is_missing_shows_in_the_exit_status(
 ) -> None:
     ended = script("suite", write({"broken": ["data.root=nowhere"]}), "--out", tmp_path / "runs")
     assert ended.status == 1
-    assert "incomplete: 1 evaluations are missing; the tables say why" in ended.err
+    assert "incomplete: missing 1 evaluation; the tables say why" in ended.err
     assert "data.root: got 'nowhere'" in ended.out
     assert calls == ["train broken-0"]
 

@@ -22,7 +22,7 @@ from mult.cli import add_baselines, exit_on_user_error
 from mult.config import Config, DataConfig, load_data_config
 from mult.data.batches.corruptions import CorruptedDataset, Corruption, parse_corruptions
 from mult.data.sample import Reader
-from mult.errors import UserError
+from mult.errors import UserError, pluralize
 from mult.evaluation import evaluate
 from mult.evaluation.gain import compute_delta_m, estimate_delta_m_interval, format_delta_m, merge_baselines
 from mult.evaluation.results import Entries, SavedEvaluation, comparability, read_evaluation
@@ -85,7 +85,7 @@ def main() -> None:
                 print(format_evaluation(evaluation))
                 if corruption in matched:
                     print(_describe_gain(evaluation, saved, *matched[corruption]))
-                print(f"checkpoint: {folder}; {len(views)} images of {out.stem}; all metrics: {out}")
+                print(f"checkpoint: {folder}; {pluralize(len(views), 'image')} of {out.stem}; all metrics: {out}")
 
 
 def _parse_arguments() -> argparse.Namespace:

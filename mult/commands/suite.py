@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from mult.cli import exit_on_user_error, separate_overrides
-from mult.errors import UserError
+from mult.errors import UserError, pluralize
 from mult.suite import run_suite
 
 
@@ -30,7 +30,7 @@ def main() -> None:
         print(text)
         if missing:
             print(
-                f"incomplete: {missing} evaluations are missing; the tables say why; mend that and call it again",
+                f"incomplete: missing {pluralize(missing, 'evaluation')}; the tables say why; mend that and call it again",
                 file=sys.stderr,
             )
             sys.exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from mult.draw.grid import Cell, Grid, render_csv, render_markdown, render_text
+from mult.errors import pluralize
 from mult.evaluation.compare import Comparison, Measurement, Row
 from mult.evaluation.evaluate import Evaluation
 from mult.evaluation.gain import DeltaM
@@ -116,7 +117,7 @@ def format_overview(comparisons: Mapping[str, Comparison]) -> str:
 def _format_title(comparison: Comparison) -> str:
     conditions = comparison.conditions
     corruption = "" if conditions["corruption"] is None else ", {kind} {severity:g}".format(**conditions["corruption"])
-    return f"{conditions['dataset']}, {conditions['split']} split{corruption}, {conditions['images']} images"
+    return f"{conditions['dataset']}, {conditions['split']} split{corruption}, {pluralize(conditions['images'], 'image')}"
 
 
 def _build_grid(comparison: Comparison) -> Grid:

@@ -10,7 +10,7 @@ from typing import Any
 from mult.config import find_config, schema
 from mult.config.yaml_text import read_yaml
 from mult.draw.grid import Grid, render_markdown, render_text
-from mult.errors import UserError, suggest
+from mult.errors import UserError, pluralize, suggest
 from mult.evaluation.tables import ARROWS, DELTA_M
 from mult.leaderboard.check import find_refusals
 from mult.tasks import TASKS
@@ -98,7 +98,8 @@ def _group(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
 
 def _format_title(row: Mapping[str, Any]) -> str:
     corruption = ", {kind} {severity:g}".format(**row["corruption"]) if row.get("corruption") else ""
-    return f"{row['dataset']}, {row['split']} split{corruption}, {row['images']} images, metric version {row['metric_version']}"
+    images = pluralize(row["images"], "image")
+    return f"{row['dataset']}, {row['split']} split{corruption}, {images}, metric version {row['metric_version']}"
 
 
 def _build_grid(rows: Sequence[Mapping[str, Any]], published: Sequence[PublishedRow]) -> Grid:

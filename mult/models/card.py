@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mult.errors import pluralize
+
 PAPER = "https://arxiv.org/abs/2205.08303"
 
 FITS = {
@@ -81,7 +83,8 @@ def _describe_scores(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
             ]
             for score in evaluation["scores"]
         ]
-        about = f"{evaluation['images']} images; intervals over {evaluation['over']}; weights selected {evaluation['selected']}"
+        images = pluralize(evaluation["images"], "image")
+        about = f"{images}; intervals over {evaluation['over']}; weights selected {evaluation['selected']}"
         lines += ["", f"**{evaluation['dataset']}, split {evaluation['split']}**: {about}", ""]
         lines += _table(["map", "metric", "value", "interval", "best constant"], rows)
     return lines

@@ -15,6 +15,7 @@ from mult import draw
 from mult.build import build_eval_batches, describe_selection
 from mult.data.batches.transforms import EvalTransform
 from mult.data.sample import collect_bad
+from mult.errors import pluralize
 from mult.evaluation import evaluate
 from mult.evaluation.results import Results, compute_improvement
 from mult.evaluation.tables import format_evaluation
@@ -77,7 +78,7 @@ def _report(
     origin = {"fit": config.data.fit, "step": state.step, "weights": weights, "selected": describe_selection(config)}
     write_json(path, evaluation.as_json(config.data.dataset, split) | bad_counts | origin)
     skipped = "".join(f", {count} of them skipped: see bad_files.txt" for count in bad_counts.values() if count)
-    tqdm.write(f"step {state.step}, {split} split, {len(views)} images{skipped}\n{format_evaluation(evaluation)}")
+    tqdm.write(f"step {state.step}, {split} split, {pluralize(len(views), 'image')}{skipped}\n{format_evaluation(evaluation)}")
     if config.eval.images:
         indices = np.unique(np.linspace(0, len(views) - 1, config.eval.images).round().astype(int))
         with _uncompiled(config.run.compile):
