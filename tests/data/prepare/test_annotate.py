@@ -385,10 +385,9 @@ def test_a_forgotten_scale_is_refused_before_a_building_is_lost(
 ) -> None:
     folders, root = write_frames(tmp_path), tmp_path / "root"
     for path in list(folders[1].iterdir()):
-        with Image.open(path) as millimetres:
-            np.save(
-                path.with_suffix(".npy"), np.where(np.asarray(millimetres) == 65535, 0, millimetres) / np.float32(1000 / unit)
-            )
+        with Image.open(path) as image:
+            millimetres = np.asarray(image)
+        np.save(path.with_suffix(".npy"), np.where(millimetres == 65535, 0, millimetres) / np.float32(1000 / unit))
         path.unlink()
     annotate(folders, root, depth_scale=unit)
     files = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
