@@ -175,9 +175,13 @@ def require_used(
         raise UserError(f"{option}: got {got} beside {kind}, which makes no use of it; expected {expected}; {remedy}")
 
 
+_WORDS = {"overrides": "key=value", "runs": "RUN_OR_JSON"}
+"""Arguments of argparse's that a user writes without an option -> how messages call them."""
+
+
 def name_option(argument: str) -> str:
-    """How a user writes an argument of argparse's: overrides have no name, and `from_` would be a keyword without its end."""
-    return "key=value" if argument == "overrides" else f"--{argument.rstrip('_').replace('_', '-')}"
+    """How a user writes an argument of argparse's: `from_` would be a keyword without its end."""
+    return _WORDS.get(argument, f"--{argument.rstrip('_').replace('_', '-')}")
 
 
 def separate_overrides(words: list[str] | None) -> tuple[list[str] | None, list[str]]:

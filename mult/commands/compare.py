@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mult.cli import add_baselines, check_distinct, exit_on_user_error
+from mult.cli import add_baselines, check_distinct, exit_on_user_error, require_used
 from mult.errors import UserError
 from mult.evaluation import compare
 from mult.evaluation.results import SavedEvaluation, find_evaluation, read_evaluation
@@ -26,12 +26,12 @@ from mult.leaderboard.check import find_refusals, read_row
 from mult.leaderboard.rows import build_row
 from mult.leaderboard.table import format_costs, format_leaderboard, read_published
 
-OPTIONS = {
-    "runs side by side": ("runs", "eval", "baseline", "out"),
-    "--row": ("runs", "eval", "baseline", "row", "name"),
-    "--rows": ("rows", "published", "out"),
+USED = {
+    "rows": ("rows", "published", "out"),
+    "row": ("runs", "eval", "baseline", "row", "name"),
+    "runs": ("runs", "eval", "baseline", "out"),
 }
-"""Each kind of call -> the arguments that it takes."""
+"""The argument that tells a kind of call, by the first that is given -> the arguments that such a call uses."""
 
 
 def main() -> None:
@@ -55,7 +55,11 @@ def main() -> None:
                 f"compare: got {len(arguments.runs)} runs and {len(arguments.rows)} rows; expected one or the other; give "
                 "runs, or --rows"
             )
-        _check_options(arguments)
+        require_used(arguments, USED, next(call for call in USED if getattr(arguments, call)))
+        if arguments.eval is not None and all(path.is_file() for path in arguments.runs):
+            raise UserError(
+                f"compare: got --eval {arguments.eval} and only files; expected a run's folder to find it in; leave it out"
+            )
         if arguments.out:
             for name in ["leaderboard.md"] if arguments.rows else ["comparison.md", "comparison.csv"]:
                 check_output(arguments.out / name, "--out")
@@ -75,19 +79,6 @@ def main() -> None:
             print(f"{arguments.row}: {format_costs([row])}\n" + "\n".join(f"would be refused: {why}" for why in refusals))
             return
         _print_comparison(arguments.runs, evaluations, baselines, arguments.out)
-
-
-def _check_options(arguments: argparse.Namespace) -> None:
-    """Raise UserError for an option that this kind of call would not look at."""
-    kind = "--rows" if arguments.rows else "--row" if arguments.row else "runs side by side"
-    for name, value in vars(arguments).items():
-        if value not in (None, []) and name not in OPTIONS[kind]:
-            usable = " and ".join(other for other, names in OPTIONS.items() if name in names)
-            raise UserError(f"compare: got --{name} with {kind}; expected it with {usable} alone; leave it out")
-    if arguments.eval is not None and all(path.is_file() for path in arguments.runs):
-        raise UserError(
-            f"compare: got --eval {arguments.eval} and only files; expected a run's folder to find it in; leave it out"
-        )
 
 
 def _print_comparison(

@@ -132,10 +132,8 @@ class PyramidDecoder(nn.Module):
         for stride, dim in zip(STRIDES[::-1], dims[::-1], strict=True):
             attends = attention != "none" and stride >= FINEST_ATTENTION
             block = WindowAttention(list(tasks), owners, source, WIDTH, dim, heads, window, True, mixes) if attends else None
-            if block is not None:
-                nn.init.zeros_(
-                    block.proj.weight
-                )  # a plain pyramid at first: of the map of a new network the streams learn nothing
+            if block is not None:  # a plain pyramid at first: of the map of a new network the streams learn nothing
+                nn.init.zeros_(block.proj.weight)
             self.levels.append(Level(list(tasks), dim, block))
         self.heads = nn.ModuleDict({task: SubpixelHead(channels, dropout) for task, channels in tasks.items()})
         self._layouts: tuple[Any, list[Layout | None]] = (None, [])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 Script = Callable[..., Any]
+UNUSED = ", which makes no use of it; expected "
 
 
 @pytest.mark.parametrize(
@@ -17,18 +18,38 @@ Script = Callable[..., Any]
         (
             "compare",
             "no_run --row row.json --out cmpout",
-            "got --out with --row; expected it with runs side by side and --rows",
+            "--out: got cmpout beside --row" + UNUSED + "it with --rows or RUN_OR_JSON; leave it out",
         ),
-        ("compare", "no_run --row row.json --published nyud4", "got --published with --row; expected it with --rows alone; "),
-        ("compare", "no_run other --published nope.yaml", "got --published with runs side by side; expected it with --rows "),
-        ("compare", "no_run other --name z", "got --name with runs side by side; expected it with --row alone; leave it out"),
-        ("compare", "--rows R --row other.json", "got --row with --rows; expected it with --row alone"),
-        ("compare", "--rows R --eval foo", "got --eval with --rows; expected it with runs side by side and --row alone"),
-        ("compare", "--rows R --name bar", "got --name with --rows; expected it with --row alone"),
+        (
+            "compare",
+            "no_run --row row.json --published nyud4",
+            "--published: got nyud4 beside --row" + UNUSED + "it with --rows; ",
+        ),
+        (
+            "compare",
+            "no_run other --published nope.yaml",
+            "--published: got nope.yaml beside RUN_OR_JSON" + UNUSED + "it with --rows",
+        ),
+        (
+            "compare",
+            "no_run other --name z",
+            "--name: got z beside RUN_OR_JSON" + UNUSED + "it with --row; ",
+        ),
+        (
+            "compare",
+            "--rows R --row other.json",
+            "--row: got other.json beside --rows" + UNUSED + "either --row or --rows",
+        ),
+        (
+            "compare",
+            "--rows R --eval foo",
+            "--eval: got foo beside --rows" + UNUSED + "it with --row or RUN_OR_JSON",
+        ),
+        ("compare", "--rows R --name bar", "--name: got bar beside --rows" + UNUSED + "it with --row"),
         (
             "compare",
             "--rows R --baseline nope.json",
-            "got --baseline with --rows; expected it with runs side by side and --row",
+            "--baseline: got nope.json beside --rows" + UNUSED + "it with --row or RUN_OR_JSON",
         ),
         ("compare", "one.json one.json --eval foo", "got --eval foo and only files; expected a run's folder to find it in"),
         ("compare", "one.json ./one.json", "compare: got one.json 2 times; expected it once; leave out the others"),

@@ -33,8 +33,8 @@ class Report:
 
     views: of the split, of which `read` were read: all, or some that were drawn at random with the seed `seed`. tasks:
     {task: {"native", "derived", "valid"}}, the numbers of views with such labels and the mean fraction of valid pixels in
-    them. buildings: {building: views}. counts: {kind of problem: number}. tested: how many
-    views' labels were tested for what they mean: of these are all `verdicts` but that on the median depth.
+    them. buildings: {building: views}. counts: {kind of problem: number}. tested: how many views' labels were tested for what
+    they mean: of these are all `verdicts` but that on the median depth.
     """
 
     split: str
